@@ -1,0 +1,77 @@
+"""A mask: the set of units that train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fairtune.config import digest
+from fairtune.errors import ModelError, did_you_mean
+from fairtune.models.units import Units
+
+HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A set of finest units, sorted by name. The head always trains and is never in it.
+
+    Attributes:
+        units: Unit names, sorted, without repetition.
+    """
+
+    units: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str], units: Units) -> Mask:
+        """Return the mask of `names`, all of which must be units of the model.
+
+        Raises:
+            ModelError: A name is no unit of this model, or is the head.
+        """
+        chosen = sorted(set(names))
+        known = set(units.names)
+        for name in chosen:
+            if name == HEAD:
+                raise ModelError("the head always trains and is never in a mask", found=name)
+            if name not in known:
+                raise ModelError(
+                    "the mask names a unit that this model does not have",
+                    found=name,
+                    allowed=f"one of {len(known)} units, e.g. {units.names[0]}",
+                    todo=did_you_mean(name, known),
+                )
+        return cls(tuple(chosen))
+
+    @property
+    def hash(self) -> str:
+        """Digest of the sorted unit names."""
+        return digest(list(self.units))
+
+    def trainable(self, units: Units) -> int:
+        """Return the number of parameters in the mask, without the head."""
+        return sum(units.sizes[name] for name in self.units)
+
+    def share(self, units: Units) -> float:
+        """Return the masked share of all parameters but the head, in [0, 1]."""
+        total = sum(size for name, size in units.sizes.items() if name != HEAD)
+        return self.trainable(units) / total if total else 0.0
+
+    def lowest_block(self, units: Units) -> int | None:
+        """Return the depth of the first block with a trainable unit; -1 when the stem trains.
+
+        The backward pass has to reach this deep, so it decides the cost of a step.
+        """
+        below = {"stem", "pos"}
+        depths = [-1 if n in below else units.depth_of(n) for n in self.units]
+        known = [depth for depth in depths if depth is not None]
+        return min(known) if known else None
+
+    def glyph(self, units: Units) -> str:
+        """Return one character per block: `.` frozen, `:` a part, `#` everything trains."""
+        chosen, marks = set(self.units), []
+        for depth in range(units.depth):
+            block = [n for n in units.names if units.depth_of(n) == depth]
+            on = sum(name in chosen for name in block)
+            marks.append("." if on == 0 else "#" if on == len(block) else ":")
+        return "".join(marks)

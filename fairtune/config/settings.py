@@ -1,0 +1,75 @@
+"""Every environment variable that fairtune reads, in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairtune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says.
+
+    Attributes:
+        data: Folders searched for data sets (`FAIRTUNE_DATA`, separated like PATH).
+        cache: Folder of packs and weights (`FAIRTUNE_CACHE`).
+        cache_gib: Cap of the cache in GiB (`FAIRTUNE_CACHE_GIB`).
+        out: Folder of results (`FAIRTUNE_OUT`).
+        storage: Optuna storage URL (`FAIRTUNE_STORAGE`, then `OPTUNA_STORAGE`).
+        offline: Never ask a model hub (`FAIRTUNE_OFFLINE`, or `HF_HUB_OFFLINE`).
+        device: Torch device (`FAIRTUNE_DEVICE`); None picks an accelerator when there is one.
+    """
+
+    data: tuple[Path, ...]
+    cache: Path
+    cache_gib: float
+    out: Path
+    storage: str | None
+    offline: bool
+    device: str | None
+
+
+def settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ`, by default the process environment.
+
+    Raises:
+        ConfigError: A variable holds something that cannot be read as its type.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folders = [Path(p).expanduser() for p in env.get("FAIRTUNE_DATA", "").split(os.pathsep) if p]
+    return Settings(
+        data=tuple(folders),
+        cache=Path(env.get("FAIRTUNE_CACHE") or home / "fairtune").expanduser(),
+        cache_gib=_positive(env, "FAIRTUNE_CACHE_GIB", 50.0),
+        out=Path(env.get("FAIRTUNE_OUT") or "results").expanduser(),
+        storage=env.get("FAIRTUNE_STORAGE") or env.get("OPTUNA_STORAGE") or None,
+        offline=_flag(env, "FAIRTUNE_OFFLINE") or _flag(env, "HF_HUB_OFFLINE"),
+        device=env.get("FAIRTUNE_DEVICE") or None,
+    )
+
+
+def _positive(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ConfigError("expected a number above 0", where=f"environment {name}", found=text)
+    return value
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "").strip().lower()
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    if text in ("1", "true", "yes", "on"):
+        return True
+    raise ConfigError("expected 0 or 1", where=f"environment {name}", found=text)

@@ -1,0 +1,231 @@
+"""Batches of normalised images, read from a pack without waiting for the device."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from torch import Tensor
+
+from fairtune.data.augment import Augment
+from fairtune.data.gatekeep import TestPass
+from fairtune.data.pack import Pack
+from fairtune.data.values import IntArray
+
+_AHEAD = 2
+_RESIDENT_SHARE = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a model and its mitigations see of some rows.
+
+    Attributes:
+        row: `(b,)` index into the pack.
+        image: `(b, c, h, w)` normalised.
+        label: `(b,)` class codes, or `(b, t)` floats of 0/1 for a multilabel target.
+        group: `(b, a)` group codes by attribute; -1 where unknown.
+        weight: `(b,)` sample weights.
+        text: Texts of the rows, where the data set has any.
+        target_mask: `(b, h, w)` of a segmentation target, where the data set has one.
+    """
+
+    row: Tensor
+    image: Tensor
+    label: Tensor
+    group: Tensor
+    weight: Tensor
+    text: list[str] | None = None
+    target_mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def normalise(
+    image: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return `(image - mean) / std`.
+
+    Args:
+        image: `(b, c, h, w)` in [0, 1], or uint8, which is divided by 255 first.
+        mean: Mean by channel, in [0, 1]; one channel of `image` serves several means.
+        std: Standard deviation by channel, above 0.
+        dtype: Dtype of the result.
+    """
+    top = 255.0 if image.dtype == torch.uint8 else 1.0
+    scale, shift = _affine(mean, std, top, dtype, image.device)
+    return image.to(dtype) * scale - shift
+
+
+class Loader:
+    """Batches of some rows of a pack.
+
+    Images stay on the device as uint8 when they fit; else a thread that runs ahead gathers them
+    into pinned memory. Beyond that, one copy of order and augmentation parameters per epoch is
+    all that moves, and nothing in the loop waits for the device. Order and augmentation follow
+    from the generator alone, whatever device and batch size.
+
+    Args:
+        pack: The pack.
+        rows: `(m,)` rows to serve.
+        batch_size: Rows per batch.
+        mean: Mean by channel of the model's input, for images in [0, 1].
+        std: Standard deviation by channel.
+        device: Where batches are made.
+        dtype: Dtype of images.
+        generator: Source of order and augmentation; needed for either.
+        augment: Applied to every batch.
+        view: Applied to images in [0, 1] after augmentation and before normalisation.
+        weights: `(m,)` sample weights; ones when absent.
+        resident: Whether images stay on the device; None decides by free memory.
+        test_pass: Needed when `rows` has a test row.
+
+    Raises:
+        StudyError: A test row without a pass.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        rows: IntArray,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+        augment: Augment | None = None,
+        view: Callable[[Tensor], Tensor] | None = None,
+        weights: npt.NDArray[np.floating] | None = None,
+        resident: bool | None = None,
+        test_pass: TestPass | None = None,
+    ) -> None:
+        self.pack, self.rows = pack, np.asarray(rows, dtype=np.int64)
+        self.batch_size, self.device, self.dtype = batch_size, torch.device(device), dtype
+        self.generator, self.augment, self.view = generator, augment, view
+        self._pass = test_pass
+        self._scale, self._shift = _affine(mean, std, 1.0, dtype, self.device)
+        self._row = torch.from_numpy(self.rows).to(self.device)
+        label = torch.from_numpy(pack.labels(self.rows, test_pass=test_pass))
+        self._label = (label.float() if label.ndim == 2 else label).to(self.device)
+        group = torch.from_numpy(pack.groups(self.rows, test_pass=test_pass))
+        self._group = group.to(self.device)
+        given = np.ones(len(self.rows)) if weights is None else weights
+        self._weight = torch.as_tensor(given, dtype=torch.float32).to(self.device)
+        self._texts = pack.texts(self.rows, test_pass=test_pass)
+        size = len(self.rows) * pack.image_size**2 * pack.channels
+        self.resident = _fits(size, self.device) if resident is None else resident
+        self._images = self._gather(self.rows) if self.resident else None
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def epoch(
+        self, shuffle: bool = True, drop_last: bool = False, order: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batches of one pass.
+
+        Args:
+            shuffle: Draw a new order from the generator; else rows come as given.
+            drop_last: Leave out a last batch that is not full.
+            order: `(k,)` positions in `rows` to visit instead, repeats allowed (a sampler's).
+
+        Raises:
+            ValueError: Shuffling or augmentation without a generator.
+        """
+        if order is None:
+            order = self._shuffled() if shuffle else torch.arange(len(self.rows))
+        parameters = None
+        if self.augment is not None:
+            parameters = self.augment.draw(len(order), self._source()).to(self.device)
+        there = order.to(self.device)
+        ends = range(0, len(order), self.batch_size)
+        parts = [slice(i, i + self.batch_size) for i in ends]
+        if drop_last and len(order) % self.batch_size:
+            parts.pop()
+        pixels = self._pixels(order, there, parts)
+        words = None if self._texts is None else order.tolist()
+        for part, image in zip(parts, pixels, strict=True):
+            drawn = None if parameters is None else parameters[part]
+            yield Batch(
+                row=self._row[there[part]],
+                image=self._prepared(image, drawn),
+                label=self._label[there[part]],
+                group=self._group[there[part]],
+                weight=self._weight[there[part]],
+                text=self._words(words, part),
+            )
+
+    def _source(self) -> torch.Generator:
+        if self.generator is None:
+            raise ValueError("shuffling and augmentation need a generator")
+        return self.generator
+
+    def _shuffled(self) -> Tensor:
+        source = self._source()
+        return torch.randperm(len(self.rows), generator=source, device=source.device)
+
+    def _words(self, positions: list[int] | None, part: slice) -> list[str] | None:
+        if positions is None or self._texts is None:
+            return None
+        return [self._texts[i] for i in positions[part]]
+
+    def _prepared(self, image: Tensor, parameters: Tensor | None) -> Tensor:
+        """Return `(b, h, w, c)` uint8 as `(b, c, h, w)` for the model."""
+        unit = image.permute(0, 3, 1, 2).to(self.dtype) / 255
+        if self.augment is not None and parameters is not None:
+            unit = self.augment.apply(unit, parameters)
+        if self.view is not None:
+            unit = self.view(unit)
+        return unit * self._scale - self._shift
+
+    def _pixels(self, order: Tensor, there: Tensor, parts: list[slice]) -> Iterator[Tensor]:
+        if self._images is not None:
+            for part in parts:
+                yield self._images.index_select(0, there[part])
+            return
+        rows = self.rows[order.cpu().numpy()]
+        with ThreadPoolExecutor(1) as pool:
+            ahead: deque[Future[Tensor]] = deque()
+            for part in parts:
+                ahead.append(pool.submit(self._gather, rows[part]))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _gather(self, rows: IntArray) -> Tensor:
+        held = torch.from_numpy(self.pack.images(rows, test_pass=self._pass))
+        if self.device.type != "cuda":
+            return held.to(self.device)
+        return held.pin_memory().to(self.device, non_blocking=True)
+
+
+def _affine(
+    mean: Sequence[float],
+    std: Sequence[float],
+    top: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return scale and shift `(c, 1, 1)` with `x * scale - shift = (x / top - mean) / std`."""
+    scale = [1 / (top * s) for s in std]
+    shift = [m / s for m, s in zip(mean, std, strict=True)]
+    both = torch.tensor([scale, shift], dtype=dtype).to(device).view(2, -1, 1, 1)
+    return both[0], both[1]
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return size < _RESIDENT_SHARE * free
+    return size < _RESIDENT_SHARE * psutil.virtual_memory().available

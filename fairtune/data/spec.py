@@ -1,0 +1,232 @@
+"""Dataset specs: one YAML file says everything about a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from fairtune.config import Config, Source, parse, yaml12
+from fairtune.config import shipped as shipped_files
+from fairtune.config.model import carried
+from fairtune.data.groups import AttributeRule
+from fairtune.data.labels import Target
+from fairtune.data.readers.base import READERS, Reader
+from fairtune.data.readers.pil import PilReader
+from fairtune.data.rules import Condition, Derive, fields_of
+from fairtune.data.split import SplitRule
+from fairtune.data.values import Scalar
+from fairtune.errors import ConfigError, FairtuneError, did_you_mean
+
+RESERVED = ("id", "patient", "image", "label", "split", "text", "row", "weight", "score")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)]
+
+
+def _as_file(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+class MetadataFile(Config):
+    """One file of metadata rows.
+
+    Attributes:
+        file: Path below the folder of the layout; .csv, .tsv (each also .gz) or .parquet.
+        set: Columns to add with one value for all rows of this file.
+    """
+
+    file: str
+    set: Mapping[str, Scalar] = {}
+
+
+class Join(Config):
+    """A second table whose columns are added by a key.
+
+    Attributes:
+        file: Path below the folder of the layout.
+        on: Column in both; unique in `file`.
+        columns: Columns to take; all when absent.
+    """
+
+    file: str
+    on: str
+    columns: tuple[str, ...] | None = None
+
+
+class Images(Config):
+    """Where the image files lie.
+
+    Attributes:
+        name: File name of a row with columns in braces, e.g. `{image_id}.jpg`.
+        at: Folders or .zip files below the folder of the layout, looked through in order;
+            those that do not exist are passed over. `.` is the folder itself.
+    """
+
+    name: str
+    at: Words = (".",)
+
+
+class Layout(Config):
+    """One way in which the files may lie on disk.
+
+    Attributes:
+        folders: Candidate folders below a data root; `.` is the root itself.
+        tables: Metadata files, whose rows are put one after the other.
+        joins: Further tables joined by key, in order.
+        images: Where the images are.
+        shipped: Also look among the files that come with fairtune.
+    """
+
+    folders: Words
+    tables: tuple[Annotated[MetadataFile, pydantic.BeforeValidator(_as_file)], ...]
+    joins: tuple[Join, ...] = ()
+    images: Images
+    shipped: bool = False
+
+
+class DatasetSpec(Config):
+    """What a data set is, where it lies, and how its columns are to be read.
+
+    Attributes:
+        title: One line for people.
+        licence: Terms of use.
+        citation: What to cite.
+        link: Where to get it.
+        acknowledgement: Text its owners ask to be kept.
+        layouts: Ways in which the files may lie; the first that is found counts.
+        reader: How an image file is decoded.
+        resize: `squash` to a square, `crop` the middle after scaling the short side, or `pad`
+            with black after scaling the long side.
+        flip: Mirror images that show the same thing, used by augmentation.
+        id: Column that names an image, unique.
+        patient: Column of what is split and resampled by (patient, lesion).
+        patient_ids: Name of the space of those ids; data sets that share it share patients.
+        text: Column with a text for each image.
+        derive: Columns made out of others, in this order.
+        filter: Conditions that every row must pass.
+        targets: Label rules by name.
+        attributes: Attribute rules by name.
+        split: How rows are divided.
+    """
+
+    title: str
+    licence: str
+    citation: str
+    link: str
+    acknowledgement: str | None = None
+    layouts: tuple[Layout, ...] = pydantic.Field(min_length=1)
+    reader: Annotated[Reader, READERS.field()] = PilReader()
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    flip: Literal["none", "horizontal", "both"] = "none"
+    id: str
+    patient: str
+    patient_ids: str | None = None
+    text: str | None = None
+    derive: Mapping[str, Derive] = {}
+    filter: tuple[Condition, ...] = ()
+    targets: Mapping[str, Target] = pydantic.Field(min_length=1)
+    attributes: Mapping[str, AttributeRule] = {}
+    split: SplitRule
+
+    _name: str = pydantic.PrivateAttr(default="dataset")
+    _home: Path | None = pydantic.PrivateAttr(default=None)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> DatasetSpec:
+        for name in (*self.attributes, *self.derive):
+            if name in self.attributes and (name in RESERVED or name.startswith("label_")):
+                problem = ConfigError("this name is taken by the table itself", found=name)
+                raise carried(problem, "attributes", name)
+        stratify = self.split.stratify
+        if stratify is not None and stratify not in self.targets:
+            raise carried(_unknown("target", stratify, self.targets), "split", "stratify")
+        if stratify is not None and self.targets[stratify].task == "multilabel":
+            problem = ConfigError("a multilabel target has no classes to stratify by")
+            raise carried(problem, "split", "stratify")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The stem of the file the spec was read from."""
+        return self._name
+
+    @property
+    def home(self) -> Path | None:
+        """The folder of a spec that the user wrote; its files may lie beside it."""
+        return self._home
+
+    @property
+    def id_space(self) -> str:
+        """The name of the space of patient ids."""
+        return self.patient_ids or self._name
+
+    def target(self, name: str) -> Target:
+        """Return the label rule `name`.
+
+        Raises:
+            ConfigError: There is none of that name.
+        """
+        if name not in self.targets:
+            raise _unknown("target", name, self.targets, f"dataset {self.name}")
+        return self.targets[name]
+
+    def attribute(self, name: str) -> AttributeRule:
+        """Return the attribute rule `name`.
+
+        Raises:
+            ConfigError: There is none of that name.
+        """
+        if name not in self.attributes:
+            raise _unknown("attribute", name, self.attributes, f"dataset {self.name}")
+        return self.attributes[name]
+
+    def columns(self, layout: Layout) -> dict[str, list[str]]:
+        """Return the columns that `id`, `patient`, `images.name` and the rest always read."""
+        out: dict[str, list[str]] = {}
+        reads: list[tuple[str, tuple[str, ...]]] = [
+            ("id", (self.id,)),
+            ("patient", (self.patient,)),
+        ]
+        reads.append(("images.name", fields_of(layout.images.name)))
+        reads += [("text", (self.text,))] if self.text else []
+        reads += [("split.column", (self.split.column,))] if self.split.column else []
+        reads += [(f"filter.{i}", (rule.column,)) for i, rule in enumerate(self.filter)]
+        for field, columns in reads:
+            for column in columns:
+                out.setdefault(column, []).append(field)
+        return out
+
+
+def load_spec(name: str) -> DatasetSpec:
+    """Return the dataset spec `name`: a shipped one, or the path of a .yaml file.
+
+    Raises:
+        ConfigError: Nothing of that name, or the file says something that cannot be.
+        Problems: Several faults of the file, each with its line.
+    """
+    path = shipped_files.find("datasets", name)
+    own = name.endswith((".yaml", ".yml"))
+    located = yaml12.read(path)
+    spec = parse(DatasetSpec, located.data, Source(located))
+    spec._name = path.stem
+    spec._home = path.resolve().parent if own else None
+    return spec
+
+
+def _unknown(
+    kind: str, name: str, known: Mapping[str, Any], where: str | None = None
+) -> FairtuneError:
+    return ConfigError(
+        f"unknown {kind}",
+        where=where,
+        found=name,
+        allowed=list(known) or "none: the dataset spec declares no " + kind,
+        todo=did_you_mean(name, known),
+    )

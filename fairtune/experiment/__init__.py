@@ -1,0 +1,1 @@
+"""One recipe, no Optuna: its run folder, its fit, its test behind the gate."""

@@ -1,0 +1,136 @@
+"""A finished run as a model again: restored, scored on rows, merged for export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fairtune.data.gatekeep import TestPass
+from fairtune.errors import ModelError
+from fairtune.experiment.runs import DONE, StoredRun
+from fairtune.training.lane import SCORE_BATCH, build_net, score_rows
+from fairtune.training.recipe import Recipe
+from fairtune.training.session import Ground, Session
+from fairtune.usage.net import Net
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A trained model, ready to score.
+
+    Attributes:
+        net: Backbone and head with the trained values, in evaluation mode.
+        recipe: Recipe it was trained with.
+        ground: Data and backbone it is scored on.
+    """
+
+    net: Net
+    recipe: Recipe
+    ground: Ground
+
+    def score(
+        self, rows: NDArray[np.int64], *, test_pass: TestPass | None = None
+    ) -> NDArray[np.float32]:
+        """Return `(rows, outputs)` logits.
+
+        Raises:
+            StudyError: `rows` holds test rows and there is no pass for them.
+        """
+        loader = self.ground.loader(rows, SCORE_BATCH, test_pass=test_pass)
+        autocast = self.ground.autocast(self.recipe)
+        scores, _ = score_rows(self.net, loader, self.ground.forward(self.recipe), autocast)
+        return scores
+
+
+def open_run(path: Path) -> StoredRun:
+    """Return the run at `path`: its folder, or a file inside it.
+
+    Raises:
+        ModelError: There is no finished run with weights.
+    """
+    folder = path if path.is_dir() else path.parent
+    if not (folder / DONE).is_file():
+        raise ModelError(
+            "no finished run here",
+            where=path,
+            allowed="a run folder with DONE and model.safetensors, as `fairtune finetune` prints",
+        )
+    run = StoredRun(folder)
+    if run.weights_file is None:
+        raise ModelError(
+            "the run kept no weights",
+            where=folder,
+            todo=f"fairtune finetune --mask {folder / 'recipe.json'}",
+        )
+    return run
+
+
+def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> Restored:
+    """Return the model of `run`.
+
+    Args:
+        run: A finished run with weights.
+        session: Opens data and pretrained weights.
+        recipe: The run's recipe on other data, default: its own.
+
+    Raises:
+        ModelError: The weights do not fit the recipe, or are damaged.
+    """
+    recipe = run.recipe if recipe is None else recipe
+    ground = session.ground(recipe)
+    net, trained = build_net(recipe, run.seeds, ground)
+    weights = read_weights(run)
+    if set(weights) != set(trained):
+        raise ModelError(
+            "the stored tensors are not those of the recipe",
+            where=run.weights_file,
+            found=sorted(set(weights) ^ set(trained))[:5],
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            if parameter.shape != weights[name].shape:
+                raise ModelError(
+                    f"the stored tensor '{name}' has another shape",
+                    where=run.weights_file,
+                    found=tuple(weights[name].shape),
+                    allowed=tuple(parameter.shape),
+                )
+            parameter.copy_(weights[name])
+    net.eval()
+    return Restored(net, recipe, ground)
+
+
+def read_weights(run: StoredRun) -> dict[str, Tensor]:
+    """Return the tensors that a run stored.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    path = run.weights_file
+    if path is None:
+        raise ModelError("the run kept no weights", where=run.folder)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except Exception as error:
+        raise ModelError(
+            "the weights cannot be read", where=path, found=str(error).splitlines()[0]
+        ) from None
+    return tensors
+
+
+def merged(restored: Restored) -> dict[str, Tensor]:
+    """Return a plain state dict with the architecture's own names, head included."""
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in restored.net.backbone.net.state_dict().items()
+    }
+    return state | {
+        f"head.{name}": tensor.detach().cpu().contiguous()
+        for name, tensor in restored.net.head.state_dict().items()
+    }

@@ -1,0 +1,198 @@
+"""Retrain a set of recipes with fresh seeds and test them all in one opening of the gate."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairtune import store
+from fairtune.errors import StudyError
+from fairtune.evaluation.predictions import Predictions
+from fairtune.experiment.checkpoint import restore
+from fairtune.experiment.gate import Gate
+from fairtune.experiment.judge import Judge
+from fairtune.experiment.run import Stopped, Watcher, run, write_json
+from fairtune.experiment.runs import DONE, Runs, StoredRun, prediction_frame, probabilities
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.session import Ground, Session
+from fairtune.training.train import Job
+
+SEEN = "seen.parquet"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recipe to retrain.
+
+    Attributes:
+        label: Its name in tables: `pick`, or the baseline's.
+        recipe: Resolved.
+        seeds: One run for each.
+        threshold: Frozen threshold for `train+val`, where nothing is fitted on validation.
+    """
+
+    label: str
+    recipe: Recipe
+    seeds: tuple[Seeds, ...]
+    threshold: float | tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """The retrained and tested set.
+
+    Attributes:
+        runs: Runs by label, in the order of their seeds.
+        deploy: The run to deploy by label: the one with the median validation objective.
+        openings: How often the split had been opened from this results folder, this one included.
+    """
+
+    runs: Mapping[str, tuple[StoredRun, ...]]
+    deploy: Mapping[str, StoredRun]
+    openings: int
+
+
+def finetune(
+    entries: Sequence[Entry],
+    session: Session,
+    runs: Runs,
+    judge: Judge,
+    gate: Gate,
+    *,
+    command: str,
+    study: str | None = None,
+    watch: Callable[[str, int, int], Watcher] | None = None,
+) -> Finetuned:
+    """Train every entry with its seeds, fix what to deploy, then open the test once for the set.
+
+    Args:
+        entries: What to retrain; all on the same data.
+        session: What the process keeps between runs.
+        runs: Where runs are stored; a finished run is not trained again.
+        judge: Objectives and the epoch rule.
+        gate: The test gate.
+        command: The user's command, written into the ledger of openings.
+        study: Name of the study the entries come from.
+        watch: `(label, number, of) -> Watcher` of one run, for progress.
+
+    Raises:
+        StudyError: A run was stopped; the test stays closed.
+    """
+    made: dict[str, tuple[StoredRun, ...]] = {}
+    for entry in entries:
+        made[entry.label] = tuple(
+            _one(entry, i, session, runs, judge, study, watch) for i in range(len(entry.seeds))
+        )
+    deploy = {label: median_run(group, judge) for label, group in made.items()}
+    _test(entries, made, session, gate, command, study)
+    opened = gate.openings(str(entries[0].recipe.data.split))
+    return Finetuned(made, deploy, len(opened))
+
+
+def median_run(runs: Sequence[StoredRun], judge: Judge) -> StoredRun:
+    """Return the run whose validation objective is the (lower) median; the first without one."""
+    if runs[0].recipe.fit.rows != "train":
+        return runs[0]
+    values = [judge.values(run.validation())[str(judge.primary)] for run in runs]
+    return runs[values.index(statistics.median_low(values))]
+
+
+def _one(
+    entry: Entry,
+    number: int,
+    session: Session,
+    runs: Runs,
+    judge: Judge,
+    study: str | None,
+    watch: Callable[[str, int, int], Watcher] | None,
+) -> StoredRun:
+    watcher = None if watch is None else watch(entry.label, number + 1, len(entry.seeds))
+    made = run(
+        Job(entry.recipe, entry.seeds[number]),
+        session,
+        runs,
+        judge,
+        watcher=watcher,
+        keep_weights=True,
+        provenance={"study": study, "phase": "final", "label": entry.label},
+    )
+    if isinstance(made, Stopped):
+        raise StudyError(
+            "the final runs were stopped; the test split stays closed",
+            found=made.reason,
+            todo="give the same command again: finished runs are kept",
+        )
+    if entry.threshold is not None and made.operating["threshold"] is None:
+        operating = {**made.operating, "threshold": entry.threshold}
+        write_json(made.folder / "operating.json", operating)
+        store.seal(made.folder, DONE)
+        made = StoredRun(made.folder)
+    return made
+
+
+def _test(
+    entries: Sequence[Entry],
+    made: Mapping[str, tuple[StoredRun, ...]],
+    session: Session,
+    gate: Gate,
+    command: str,
+    study: str | None,
+) -> None:
+    waiting = [run for group in made.values() for run in group if not run.has_test]
+    if not waiting:
+        return
+    splits = {str(entry.recipe.data.split) for entry in entries}
+    if len(splits) > 1:
+        raise StudyError("one opening is for one split", found=sorted(splits))
+    digests = list(dict.fromkeys(str(run.card["digest"]) for run in waiting))
+    test_pass = gate.open(splits.pop(), digests, command=command, study=study)
+    for stored in waiting:
+        restored = restore(stored, session)
+        ground = restored.ground
+        rows = ground.pack.rows("test", test_pass=test_pass)
+        logits = restored.score(rows, test_pass=test_pass)
+        score = probabilities(logits, ground.task)
+        predictions = ground.pack.predictions(rows, score, test_pass=test_pass)
+        frame = prediction_frame(
+            predictions, ground.patient_hashes(rows), ground.pack.table.classes
+        )
+        add_table(stored, "test.parquet", frame)
+        add_table(stored, SEEN, seen_rows(restored.ground))
+
+
+def add_table(run: StoredRun, name: str, frame: pd.DataFrame) -> None:
+    """Add a table to a finished run and seal it anew.
+
+    Raises:
+        StorageError: The disk is full; the run stays as it was.
+    """
+    store.write_atomic(run.folder / name, frame.to_parquet(index=False))
+    store.seal(run.folder, DONE)
+    run.__dict__.pop("has_test", None)
+
+
+def seen_rows(ground: Ground) -> pd.DataFrame:
+    """Return image hash and patient hash of every row a run was trained or validated on."""
+    pack = ground.pack
+    rows = np.sort(np.concatenate([pack.rows("train"), pack.rows("val")]))
+    return pd.DataFrame(
+        {"image": pack.image_hashes[rows], "patient": ground.patient_hashes(rows)}
+    )
+
+
+def test_predictions(runs: Sequence[StoredRun]) -> list[Predictions]:
+    """Return the test predictions of every run."""
+    return [run.test() for run in runs]
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write the metrics of a finetuned set as JSON, whole or not at all."""
+    import json
+
+    store.write_atomic(path, json.dumps(summary, indent=1, allow_nan=False).encode())

@@ -1,0 +1,217 @@
+"""Make one run and store it, or return the stored one."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+import fairtune
+from fairtune.errors import DataError
+from fairtune.evaluation.predictions import Predictions
+from fairtune.experiment.judge import Judge
+from fairtune.experiment.runs import (
+    WEIGHTS,
+    Runs,
+    StoredRun,
+    prediction_frame,
+    probabilities,
+    recipe_card,
+)
+from fairtune.training.observer import Decision, Epoch
+from fairtune.training.recipe import Recipe
+from fairtune.training.session import Ground, Session
+from fairtune.training.train import Job, RunResult, train
+
+
+class Watcher(Protocol):
+    """Follows a run with its validation figures."""
+
+    def epoch(self, report: Epoch, values: Mapping[str, float]) -> str | None:
+        """Take in an epoch with its objectives; return a reason to stop, or None."""
+
+    def poll(self) -> str | None:
+        """Return a reason to stop now, or None; a flag, no I/O."""
+
+
+class Unwatched:
+    """A watcher that lets every run finish."""
+
+    def epoch(self, report: Epoch, values: Mapping[str, float]) -> str | None:
+        """Continue."""
+        return None
+
+    def poll(self) -> str | None:
+        """Continue."""
+        return None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that its watcher ended: nothing of it is stored.
+
+    Attributes:
+        reason: The watcher's word.
+        epochs: Finished epochs.
+        values: Objectives of the last finished epoch.
+        seconds: Wall time spent.
+    """
+
+    reason: str
+    epochs: int
+    values: Mapping[str, float]
+    seconds: float
+
+
+@dataclass
+class _Judged:
+    """The training observer that judges every epoch for a watcher."""
+
+    ground: Ground
+    recipe: Recipe
+    judge: Judge
+    watcher: Watcher
+    best: float = -np.inf
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def epoch(self, report: Epoch) -> Decision:
+        if not len(report.scores):
+            return Decision(stop=self.watcher.epoch(report, {}))
+        predictions = validation_predictions(self.ground, self.recipe, report)
+        self.values = self.judge.values(predictions)
+        utility = self.judge.epoch_value(predictions)
+        # For the rule `last` every epoch takes the place of the one before.
+        keep = utility > self.best or isinstance(self.judge.validation.epoch, str)
+        self.best = max(self.best, utility)
+        return Decision(stop=self.watcher.epoch(report, self.values), keep=keep)
+
+    def poll(self) -> str | None:
+        return self.watcher.poll()
+
+
+def run(
+    job: Job,
+    session: Session,
+    runs: Runs,
+    judge: Judge,
+    *,
+    watcher: Watcher | None = None,
+    keep_weights: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> StoredRun | Stopped:
+    """Return the stored run of `job`, training it when there is none.
+
+    Args:
+        job: Resolved recipe and seeds.
+        session: What the process keeps between runs.
+        runs: Where runs are stored.
+        judge: Objectives and epoch rule; not part of the key.
+        watcher: Follows the run and may end it.
+        keep_weights: Store what trained; a stored run without weights is then made again.
+        provenance: Study, trial and the like for recipe.json.
+
+    Raises:
+        RunError: Non-finite loss or out of memory.
+        DataError: Predictions that an objective cannot be computed from.
+    """
+    key = job.recipe.key(job.seeds)
+    stored = runs.get(key)
+    if stored is not None and (stored.weights_file is not None or not keep_weights):
+        return stored
+    observer = _Judged(session.ground(job.recipe), job.recipe, judge, watcher or Unwatched())
+    session.keeps_best = keep_weights and not isinstance(judge.validation.epoch, str)
+    result = train(job, session, observer)
+    if result.stopped is not None:
+        seconds = result.costs["seconds"]
+        return Stopped(result.stopped, len(result.epochs), observer.values, seconds)
+    return _store(job, session, runs, judge, result, keep_weights, provenance or {})
+
+
+def validation_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Predictions:
+    """Return the validation predictions of one epoch.
+
+    Raises:
+        DataError: A score is not finite.
+    """
+    if not np.isfinite(report.scores).all():
+        raise DataError("the model gave scores that are not finite", found=f"epoch {report.number}")
+    score = probabilities(report.scores, ground.task)
+    return ground.pack.predictions(ground.val_rows(recipe), score)
+
+
+def provenance_now() -> dict[str, Any]:
+    """Return versions and host for recipe.json."""
+    import torch
+
+    return {
+        "fairtune": fairtune.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _store(
+    job: Job,
+    session: Session,
+    runs: Runs,
+    judge: Judge,
+    result: RunResult,
+    keep_weights: bool,
+    provenance: Mapping[str, Any],
+) -> StoredRun:
+    from safetensors.torch import save_file
+
+    ground = session.ground(job.recipe)
+    card = recipe_card(
+        job.recipe,
+        job.seeds,
+        task=ground.task,
+        classes=ground.pack.table.classes,
+        judged_by=judge.to_json(),
+        provenance={**provenance_now(), **provenance},
+    )
+    kept = result.epochs[result.kept - 1]
+
+    def fill(folder: Path) -> None:
+        write_json(folder / "recipe.json", card)
+        (folder / "mask.txt").write_text("\n".join(ground.mask(job.recipe).units) + "\n")
+        _epochs_frame(result).to_parquet(folder / "epochs.parquet", index=False)
+        operating: dict[str, Any] = {"epoch": kept.number, "threshold": None}
+        if len(kept.scores):
+            predictions = validation_predictions(ground, job.recipe, kept)
+            operating["threshold"] = judge.threshold(predictions)
+            hashes = ground.patient_hashes(predictions.row)
+            frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
+            frame.to_parquet(folder / "val.parquet", index=False)
+            np.save(folder / "val_scores.npy", np.stack([e.scores for e in result.epochs]))
+        write_json(folder / "operating.json", operating)
+        write_json(folder / "costs.json", result.costs)
+        if keep_weights:
+            save_file(result.weights, folder / WEIGHTS, metadata={"key": card["key"]})
+
+    return runs.write(card["key"], fill)
+
+
+def _epochs_frame(result: RunResult) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epoch": [e.number for e in result.epochs],
+            "train_loss": [e.train_loss for e in result.epochs],
+            "val_loss": [e.val_loss for e in result.epochs],
+            "seconds": [e.seconds for e in result.epochs],
+            "images": [e.images for e in result.epochs],
+        }
+    )
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write `data` as indented JSON; NaN is refused."""
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,260 @@
+"""The folder of finished runs: written once, read by search, selection and report without torch.
+
+```
+<out>/runs/<key[:2]>/<key>/
+    recipe.json      recipe, seeds, what it was judged by, provenance
+    mask.txt         the mask for people: one unit a line
+    epochs.parquet   epoch, train_loss, val_loss, seconds, images
+    val.parquet      row, patient (keyed hash), label(s), attributes, score(s) of the kept epoch
+    val_scores.npy   (epochs, rows, outputs) fp32 logits
+    test.parquet     like val.parquet; final runs only
+    operating.json   threshold and the epoch that was kept
+    costs.json       seconds, images, trained parameters
+    model.safetensors  what trained; final runs only
+    DONE             size and SHA-256 of every file; a folder without it does not count
+```
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from fairtune import store
+from fairtune.config import parse
+from fairtune.evaluation.predictions import Predictions
+from fairtune.training.recipe import Recipe, Seeds
+
+DONE = "DONE"
+WEIGHTS = "model.safetensors"
+
+LABEL, SCORE = "label", "score"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs below one results folder.
+
+    Attributes:
+        out: The results folder.
+    """
+
+    out: Path
+
+    def folder(self, key: str) -> Path:
+        """Return where the run `key` stands or would stand."""
+        return self.out / "runs" / key[:2] / key
+
+    def get(self, key: str) -> StoredRun | None:
+        """Return the finished run `key`, or None."""
+        folder = self.folder(key)
+        return StoredRun(folder) if (folder / DONE).is_file() else None
+
+    def write(self, key: str, fill: Callable[[Path], None]) -> StoredRun:
+        """Let `fill` write the files of run `key`, then make them appear at once.
+
+        Raises:
+            StorageError: The disk is full or cannot be written; nothing is left behind.
+        """
+        folder = self.folder(key)
+        temporary = folder.with_name(f".{key}.{uuid.uuid4().hex[:8]}.part")
+        with store.writing(self.out, what=f"run {key}"):
+            temporary.mkdir(parents=True)
+            try:
+                fill(temporary)
+                store.seal(temporary, DONE)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return StoredRun(folder)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One finished run, read on demand.
+
+    Attributes:
+        folder: Where it stands.
+    """
+
+    folder: Path
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The content of recipe.json."""
+        return self._json("recipe.json")
+
+    @property
+    def key(self) -> str:
+        """Key of the run."""
+        return str(self.card["key"])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return parse(Recipe, self.card["recipe"])
+
+    @property
+    def seeds(self) -> Seeds:
+        """Seeds of the run."""
+        return parse(Seeds, self.card["seeds"])
+
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        """Seconds, images, trained parameters."""
+        return self._json("costs.json")
+
+    @cached_property
+    def operating(self) -> dict[str, Any]:
+        """Threshold and kept epoch."""
+        return self._json("operating.json")
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per epoch."""
+        return pd.read_parquet(self.folder / "epochs.parquet")
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """`(epochs, rows, outputs)` validation logits, memory-mapped."""
+        loaded: NDArray[np.float32] = np.load(self.folder / "val_scores.npy", mmap_mode="r")
+        return loaded
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of what trained, or None when this run kept none."""
+        path = self.folder / WEIGHTS
+        return path if path.is_file() else None
+
+    @cached_property
+    def has_test(self) -> bool:
+        """Whether the test split was scored."""
+        return (self.folder / "test.parquet").is_file()
+
+    def validation(self, epoch: int | None = None) -> Predictions:
+        """Return the validation predictions of `epoch`, counted from 1; default: the kept one."""
+        number = int(self.operating["epoch"]) if epoch is None else epoch
+        frame = pd.read_parquet(self.folder / "val.parquet")
+        return to_predictions(frame, self.card, probabilities(self.scores[number - 1], self.task))
+
+    def test(self) -> Predictions:
+        """Return the test predictions of a final run."""
+        return to_predictions(pd.read_parquet(self.folder / "test.parquet"), self.card)
+
+    @property
+    def task(self) -> str:
+        """Kind of label."""
+        return str(self.card["task"])
+
+    def _json(self, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder / name).read_text())
+        return loaded
+
+
+def probabilities(logits: NDArray[np.float32], task: str) -> NDArray[np.float64]:
+    """Return probabilities in float64, where distinct fp32 logits stay distinct.
+
+    Args:
+        logits: `(rows, outputs)`.
+        task: `binary` gives `(rows,)`; `multiclass` softmax over outputs; `multilabel` each.
+    """
+    wide = np.asarray(logits, dtype=np.float64)
+    if task == "multiclass":
+        softmax: NDArray[np.float64] = special.softmax(wide, axis=1)
+        return softmax
+    chance: NDArray[np.float64] = special.expit(wide)
+    return chance[:, 0] if task == "binary" else chance
+
+
+def prediction_frame(
+    predictions: Predictions, patient_hashes: Sequence[str], targets: Sequence[str]
+) -> pd.DataFrame:
+    """Return predictions as a table free of raw identifiers.
+
+    Args:
+        predictions: What was predicted, with probabilities as scores.
+        patient_hashes: Keyed hash of the patient of every row.
+        targets: Names of the score columns when there are several.
+    """
+    columns: dict[str, Any] = {"row": predictions.row, "patient": list(patient_hashes)}
+    for name, values in ((LABEL, predictions.label), (SCORE, predictions.score)):
+        if values.ndim == 1:
+            columns[name] = values
+        else:
+            columns |= {f"{name}:{t}": values[:, j] for j, t in enumerate(targets)}
+    for attribute in predictions.attributes.values():
+        columns[attribute.name] = pd.Categorical.from_codes(
+            attribute.codes, categories=pd.Index(list(attribute.names))
+        )
+    return pd.DataFrame(columns)
+
+
+def to_predictions(
+    frame: pd.DataFrame, card: Mapping[str, Any], score: NDArray[np.float64] | None = None
+) -> Predictions:
+    """Return the predictions of a table that `prediction_frame` made.
+
+    Args:
+        frame: The table.
+        card: recipe.json of the run: names the attributes.
+        score: Takes the place of the table's scores.
+    """
+    labels = [c for c in frame.columns if c == LABEL or c.startswith(f"{LABEL}:")]
+    scores = [c for c in frame.columns if c == SCORE or c.startswith(f"{SCORE}:")]
+    if score is not None:
+        frame = frame.copy()
+        frame[scores] = score.reshape(len(frame), -1)
+    return Predictions.from_frame(
+        frame,
+        label=labels if len(labels) > 1 else labels[0],
+        score=scores if len(scores) > 1 else scores[0],
+        attributes=list(card["recipe"]["data"]["attributes"]),
+        patient="patient",
+        row="row",
+    )
+
+
+def recipe_card(
+    recipe: Recipe,
+    seeds: Seeds,
+    *,
+    task: str,
+    classes: Sequence[str],
+    judged_by: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of recipe.json; `finetune --mask` needs nothing else.
+
+    Args:
+        recipe: Resolved recipe.
+        seeds: Seeds of the run.
+        task: Kind of label.
+        classes: Names of classes or targets.
+        judged_by: Objectives, constraints and the `validation` block; not part of the key.
+        provenance: Study, trial, versions, host, times; not part of the key.
+    """
+    return {
+        "key": recipe.key(seeds),
+        "digest": recipe.identity(),
+        "recipe": recipe.to_json(),
+        "seeds": seeds.to_json(),
+        "task": task,
+        "classes": list(classes),
+        "judged_by": dict(judged_by),
+        "provenance": dict(provenance),
+    }
+
+

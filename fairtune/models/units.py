@@ -1,0 +1,302 @@
+"""Units: the finest named pieces of a model that a mask can switch. Nothing here needs torch.
+
+Inside the blocks each tensor is one unit and is called as the tensor is
+(`blocks.7.attn.qkv.weight`); outside them a unit is named by the spec (`stem`, `pos`,
+`final_norm`) and may hold several tensors. Every tensor of the backbone is in exactly one unit.
+The head is no unit: it belongs to the usage, is always trained and never in a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fairtune.config import digest
+from fairtune.errors import FairtuneError, ModelError, did_you_mean, raise_all
+from fairtune.models.spec import UnitNames
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of one model.
+
+    Attributes:
+        depth: Number of blocks.
+        names: All units in the order of the network: stem, blocks by depth, then the rest.
+        parameters: Names of the tensors of each unit.
+        sizes: Number of parameters of each unit.
+        types: For each type and each depth, its units in the order of the network.
+        blocks: Module path before the depth number.
+    """
+
+    depth: int
+    names: tuple[str, ...]
+    parameters: Mapping[str, tuple[str, ...]]
+    sizes: Mapping[str, int]
+    types: Mapping[str, tuple[tuple[str, ...], ...]]
+    blocks: str = "blocks"
+
+    def depth_of(self, unit: str) -> int | None:
+        """Return the block number of `unit`, counted from 0, or None for a single unit.
+
+        Raises:
+            ModelError: There is no such unit.
+        """
+        try:
+            return self._depths[unit]
+        except KeyError:
+            raise self._unknown("unit", unit, self.names) from None
+
+    def of(self, type_: str, depth: int) -> tuple[str, ...]:
+        """Return the units of `type_` in block `depth`; empty when that block has none.
+
+        Args:
+            type_: A declared type, the end of a unit's name (`attn.qkv.weight`, `mlp.fc1`), or
+                several of these joined with `+`.
+            depth: Block number in `[0, depth)`.
+
+        Raises:
+            ModelError: No unit at any depth is of that type, or there is no such block.
+        """
+        if not 0 <= depth < self.depth:
+            raise ModelError(
+                "there is no such block", found=depth, allowed=f"0 to {self.depth - 1}"
+            )
+        return self.by_depth(type_)[depth]
+
+    def by_depth(self, type_: str) -> tuple[tuple[str, ...], ...]:
+        """Return the units of `type_` (as in `of`) for each block.
+
+        Raises:
+            ModelError: No unit at any depth is of that type.
+        """
+        parts = [self._one_type(part.strip()) for part in type_.split("+")]
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(
+            _ordered({unit for part in parts for unit in part[i]}, self._rank)
+            for i in range(self.depth)
+        )
+
+    @cached_property
+    def singles(self) -> tuple[str, ...]:
+        """The units without depth, in the order of the network."""
+        return tuple(name for name in self.names if self._depths[name] is None)
+
+    @cached_property
+    def total(self) -> int:
+        """Number of parameters of all units together."""
+        return sum(self.sizes.values())
+
+    def size(self, units: Iterable[str]) -> int:
+        """Return the number of parameters of `units`."""
+        return sum(self.sizes[unit] for unit in units)
+
+    def tensors(self, units: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the tensors of `units`, in the order of the network.
+
+        Raises:
+            ModelError: One of them is no unit of this model.
+        """
+        wanted = set(units)
+        for unit in sorted(wanted - set(self.names)):
+            raise self._unknown("unit", unit, self.names)
+        return tuple(t for unit in self.names if unit in wanted for t in self.parameters[unit])
+
+    @cached_property
+    def hash(self) -> str:
+        """Digest of names, tensors and types: equal for every image size of one model."""
+        content = self.to_json()
+        del content["sizes"]
+        return digest(content)
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values that `from_json` reads."""
+        return {
+            "depth": self.depth,
+            "blocks": self.blocks,
+            "names": list(self.names),
+            "parameters": {unit: list(names) for unit, names in self.parameters.items()},
+            "sizes": dict(self.sizes),
+            "types": {name: [list(u) for u in by] for name, by in self.types.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Units:
+        """Read what `to_json` wrote."""
+        return cls(
+            depth=value["depth"],
+            blocks=value["blocks"],
+            names=tuple(value["names"]),
+            parameters={unit: tuple(names) for unit, names in value["parameters"].items()},
+            sizes=dict(value["sizes"]),
+            types={n: tuple(tuple(u) for u in by) for n, by in value["types"].items()},
+        )
+
+    @cached_property
+    def _depths(self) -> dict[str, int | None]:
+        return {unit: _depth(unit, self.blocks) for unit in self.names}
+
+    @cached_property
+    def _rank(self) -> dict[str, int]:
+        return {unit: i for i, unit in enumerate(self.names)}
+
+    def _one_type(self, name: str) -> tuple[tuple[str, ...], ...]:
+        if name in self.types:
+            return self.types[name]
+        inside: list[list[str]] = [[] for _ in range(self.depth)]
+        for unit in self.names:
+            depth = self._depths[unit]
+            if depth is not None and name and _contains(_rest(unit, self.blocks), name):
+                inside[depth].append(unit)
+        if not any(inside):
+            raise self._unknown("unit type", name, self.types)
+        return tuple(tuple(units) for units in inside)
+
+    def _unknown(self, what: str, found: str, known: Iterable[str]) -> ModelError:
+        some = list(known)
+        shown = some if len(some) <= 20 else [*some[:20], f"... {len(some)} in all"]
+        return ModelError(
+            f"the model has no {what} of that name",
+            found=found,
+            allowed=shown,
+            todo=did_you_mean(found, some),
+        )
+
+
+def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
+    """Sort the parameters of a network into units.
+
+    Args:
+        names: The spec's declaration.
+        tensors: Name and number of parameters of each tensor, in the order of the network.
+
+    Raises:
+        ModelError: A tensor is in no unit or in two, or a declared name fits no tensor.
+        Problems: Several of these.
+    """
+    depths = {name: _depth(name, names.blocks) for name, _ in tensors}
+    problems = list(_gaps(names, sorted({d for d in depths.values() if d is not None})))
+    owner: dict[str, str] = {}
+    for name, _ in tensors:
+        if depths[name] is not None:
+            owner[name] = name
+            continue
+        owners = [s for s, entries in names.singles.items() if _among(name, entries)]
+        if len(owners) == 1:
+            owner[name] = owners[0]
+        else:
+            problems.append(_not_one(name, owners, names))
+    problems += _idle(names, [name for name, _ in tensors], depths)
+    raise_all("the units do not fit the architecture", problems)
+    parameters: dict[str, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
+    for name, size in tensors:
+        unit = owner[name]
+        parameters[unit] = (*parameters.get(unit, ()), name)
+        sizes[unit] = sizes.get(unit, 0) + size
+    depth = 1 + max((d for d in depths.values() if d is not None), default=-1)
+    return Units(
+        depth=depth,
+        names=tuple(parameters),
+        parameters=parameters,
+        sizes=sizes,
+        types=_types(names, tuple(parameters), depth),
+        blocks=names.blocks,
+    )
+
+
+def _types(
+    names: UnitNames, units: tuple[str, ...], depth: int
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+    rank = {unit: i for i, unit in enumerate(units)}
+    inside: list[list[str]] = [[] for _ in range(depth)]
+    for unit in units:
+        at = _depth(unit, names.blocks)
+        if at is not None:
+            inside[at].append(unit)
+    types: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for name, entries in names.types.items():
+        found: list[set[str]] = [set() for _ in range(depth)]
+        for entry in entries:
+            for at in range(depth):
+                if entry in types:
+                    found[at].update(types[entry][at])
+                else:
+                    found[at].update(
+                        u for u in inside[at] if _contains(_rest(u, names.blocks), entry)
+                    )
+        types[name] = tuple(_ordered(units_, rank) for units_ in found)
+    return types
+
+
+def _gaps(names: UnitNames, found: list[int]) -> Iterable[FairtuneError]:
+    if not found:
+        yield ModelError(
+            "the architecture has no blocks of that name", where="units.blocks", found=names.blocks
+        )
+    elif found != list(range(len(found))):
+        yield ModelError("the blocks are not numbered from 0", where="units.blocks", found=found)
+
+
+def _not_one(name: str, owners: list[str], names: UnitNames) -> FairtuneError:
+    return ModelError(
+        f"the tensor '{name}' is in {len(owners)} units",
+        where="units.singles",
+        found=owners or None,
+        allowed=f"below '{names.blocks}.<number>', or in exactly one of {sorted(names.singles)}",
+        todo="name it in one of the single units",
+    )
+
+
+def _idle(
+    names: UnitNames, tensors: list[str], depths: Mapping[str, int | None]
+) -> Iterable[FairtuneError]:
+    outside = [t for t in tensors if depths[t] is None]
+    inside = [_rest(t, names.blocks) for t in tensors if depths[t] is not None]
+    seen: set[str] = set()
+    for name, entries in names.types.items():
+        for entry in entries:
+            if entry not in seen and not any(_contains(rest, entry) for rest in inside):
+                yield _fits_nothing(f"units.types.{name}", entry)
+        seen.add(name)
+    for name, entries in names.singles.items():
+        for entry in entries:
+            if not any(_among(tensor, (entry,)) for tensor in outside):
+                yield _fits_nothing(f"units.singles.{name}", entry)
+
+
+def _fits_nothing(where: str, entry: str) -> FairtuneError:
+    return ModelError(
+        "the entry fits no tensor of the architecture",
+        where=where,
+        found=entry,
+        todo="remove it; `fairtune models units` shows the tensors' names",
+    )
+
+
+def _depth(name: str, blocks: str) -> int | None:
+    start = blocks + "."
+    number, dot, _ = name.removeprefix(start).partition(".")
+    return int(number) if name.startswith(start) and dot and number.isdecimal() else None
+
+
+def _rest(name: str, blocks: str) -> str:
+    return name[len(blocks) + 1 :].split(".", 1)[1]
+
+
+def _contains(rest: str, entry: str) -> bool:
+    return entry == "*" or f".{entry}." in f".{rest}."
+
+
+def _among(name: str, entries: Sequence[str]) -> bool:
+    return any(name == entry or name.startswith(entry + ".") for entry in entries)
+
+
+def _ordered(units: Iterable[str], rank: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(sorted(units, key=rank.__getitem__))

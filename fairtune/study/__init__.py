@@ -1,0 +1,1 @@
+"""MANY recipes: what a study proposes, runs, compares and picks."""

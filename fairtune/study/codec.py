@@ -1,0 +1,216 @@
+"""How a row of a study is written as an Optuna trial, and read back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from fairtune.study.distributions import from_optuna, to_optuna
+from fairtune.study.rows import Complete, Failed, Outcome, Proposal, Pruned, Row
+
+BEAT, OUTCOME = "beat", "outcome"
+# Optuna's own older form of constraints: one list, so one transaction, and the dashboard reads it.
+CONSTRAINTS = "constraints"
+_OWN = (
+    "kind", "digest", "key", "replicate", "seed", "recipe",
+    "attempt", "root", "worker", "claim", "recovered", "started",
+    BEAT, OUTCOME,
+)  # fmt: skip
+_STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who made a row and as which attempt.
+
+    Attributes:
+        worker: Name of the worker.
+        token: Random mark by which a worker knows its own row again.
+        attempt: 0 for the first try.
+        root: Number of the first attempt's row, None when this is it.
+        recovered: The row holds a result whose own row had been failed.
+    """
+
+    worker: str
+    token: str
+    attempt: int = 0
+    root: int | None = None
+    recovered: bool = False
+
+
+def new_trial(
+    proposal: Proposal,
+    origin: Origin,
+    *,
+    beat: Mapping[str, Any],
+    system_attrs: Mapping[str, Any],
+) -> FrozenTrial:
+    """Return the running trial that one transaction writes."""
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=dict(proposal.params),
+        distributions={name: to_optuna(d) for name, d in proposal.dimensions.items()},
+        user_attrs=_attrs(proposal, origin) | {BEAT: dict(beat)},
+        system_attrs=dict(system_attrs),
+    )
+
+
+def finished_trial(
+    proposal: Proposal,
+    origin: Origin,
+    *,
+    outcome: Complete | Pruned,
+    beat: Mapping[str, Any],
+) -> FrozenTrial:
+    """Return a trial that is finished when it is written."""
+    system = constraints_of(outcome)
+    return create_trial(
+        state=state_of(outcome),
+        values=None if outcome.values is None else list(outcome.values),
+        params=dict(proposal.params),
+        distributions={name: to_optuna(d) for name, d in proposal.dimensions.items()},
+        user_attrs=_attrs(proposal, origin)
+        | {BEAT: dict(beat), OUTCOME: outcome_attr(outcome, origin.token)},
+        system_attrs={} if system is None else {CONSTRAINTS: system},
+    )
+
+
+def beat(
+    count: int, rungs: Mapping[int, float], planned: int | None, progress: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the attribute that a beat writes."""
+    scores = {str(epoch): score for epoch, score in rungs.items()}
+    return {"n": count, "progress": dict(progress), "rungs": scores, "of": planned}
+
+
+def state_of(outcome: Outcome) -> TrialState:
+    """Return the state in which `outcome` leaves a trial."""
+    match outcome:
+        case Complete():
+            return TrialState.COMPLETE
+        case Pruned():
+            return TrialState.PRUNED
+        case Failed():
+            return TrialState.FAIL
+
+
+def for_sampler(trial: FrozenTrial, sign: float | None) -> FrozenTrial:
+    """Return `trial` as a sampler may learn from it.
+
+    Of a pruned trial TPE wants to know how far it came and how well it did there, which it reads
+    from Optuna's intermediate values; they are filled from our rungs.
+
+    Args:
+        trial: As it was read.
+        sign: 1 when higher objectives are better, -1 when lower ones are; None for several
+            objectives, where TPE cannot use it.
+    """
+    rungs = trial.user_attrs.get(BEAT, {}).get("rungs", {})
+    if sign is None or trial.state is not TrialState.PRUNED or not rungs:
+        return trial
+    shown = copy.copy(trial)
+    shown.intermediate_values = {int(epoch): sign * score for epoch, score in rungs.items()}
+    return shown
+
+
+def constraints_of(outcome: Outcome) -> list[float] | None:
+    """Return the constraint values as the sampler reads them, or None when there are none."""
+    if isinstance(outcome, Complete) and outcome.constraints:
+        return [float(value) for value in outcome.constraints.values()]
+    return None
+
+
+def outcome_attr(outcome: Outcome, token: str) -> dict[str, Any]:
+    """Return everything about an outcome but its values, as one attribute."""
+    common: dict[str, Any] = {"claim": token, "at": now()}
+    match outcome:
+        case Complete(_, attrs, constraints):
+            return common | {"attrs": dict(attrs), "constraints": dict(constraints)}
+        case Pruned(epoch, _, attrs, reason):
+            said = reason or f"pruned at epoch {epoch}"
+            return common | {"attrs": {"epoch": epoch, **attrs}, "reason": said}
+        case Failed(reason, detail, retry):
+            attrs = {"detail": detail} if detail else {}
+            return common | {"attrs": attrs, "reason": reason, "retry": retry}
+
+
+def read_row(phase: str, trial: FrozenTrial) -> Row | None:
+    """Return the row that `trial` holds, or None when another program made the trial."""
+    attrs = trial.user_attrs
+    if "key" not in attrs or "recipe" not in attrs:
+        return None
+    beat, outcome = attrs.get(BEAT, {}), attrs.get(OUTCOME, {})
+    state = _STATES[trial.state]
+    ended = state in ("failed", "pruned")
+    root = attrs["root"]
+    given = {name: value for name, value in attrs.items() if name not in _OWN}
+    return Row(
+        phase=phase,
+        number=trial.number,
+        state=state,
+        kind=attrs["kind"],
+        params=dict(trial.params),
+        dimensions={name: from_optuna(d) for name, d in trial.distributions.items()},
+        recipe=attrs["recipe"],
+        digest=attrs["digest"],
+        key=attrs["key"],
+        seed=attrs["seed"],
+        replicate=attrs["replicate"],
+        attempt=attrs["attempt"],
+        root=trial.number if root is None else root,
+        worker=attrs["worker"],
+        recovered=attrs["recovered"],
+        values=None if trial.values is None else tuple(trial.values),
+        rungs={int(epoch): score for epoch, score in beat.get("rungs", {}).items()},
+        planned=beat.get("of"),
+        reason=outcome.get("reason", "unknown") if ended else None,
+        retryable=bool(outcome.get("retry", False)),
+        beat=beat.get("n", 0),
+        progress=beat.get("progress", {}),
+        attrs=given | outcome.get("attrs", {}),
+        given=given,
+        constraints=outcome.get("constraints", {}),
+        started=_time(attrs["started"]),
+        finished=_time(outcome.get("at")) if state != "running" else None,
+    )
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _attrs(proposal: Proposal, origin: Origin) -> dict[str, Any]:
+    taken = sorted(set(proposal.attrs) & set(_OWN))
+    if taken:
+        raise ValueError(f"a proposal's attributes may not be called {', '.join(taken)}")
+    return {
+        **proposal.attrs,
+        "kind": proposal.kind,
+        "digest": proposal.digest,
+        "key": proposal.key,
+        "replicate": proposal.replicate,
+        "seed": dict(proposal.seed),
+        "recipe": dict(proposal.recipe),
+        "attempt": origin.attempt,
+        "root": origin.root,
+        "worker": origin.worker,
+        "claim": origin.token,
+        "recovered": origin.recovered,
+        "started": now(),
+    }
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

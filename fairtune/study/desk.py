@@ -1,0 +1,84 @@
+"""What the code that runs a claim, and the thread that beats for it, ask of the study.
+
+Both run beside the ledger's own thread, so nothing here touches what the ledger last read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from optuna.exceptions import UpdateFinishedTrialError
+
+from fairtune.errors import StorageError
+from fairtune.study.claim import Claim
+from fairtune.study.family import Family
+from fairtune.study.pruners import Rule
+from fairtune.study.rows import STALE, current
+from fairtune.study.storage import PASSING
+
+# While a run trains it does not wait long for the storage.
+_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class StudyDesk:
+    """The desk of one study.
+
+    Attributes:
+        family: The study.
+        rule: The pruner.
+        sign: 1 when a higher first objective is better, -1 when a lower one is.
+    """
+
+    family: Family
+    rule: Rule
+    sign: float
+
+    def rungs(self, claim: Claim, of: int) -> tuple[int, ...]:
+        """Return the epochs at which the claim is judged."""
+        return self.rule.rungs(of, claim.proposal.key)
+
+    def score(self, utility: float, objective: float | None) -> float:
+        """Return the score, higher is better; of the utility where `objective` is None."""
+        return -utility if objective is None else self.sign * objective
+
+    def publish(self, claim: Claim) -> None:
+        """Write the claim's beat now; if the storage does not answer, the next beat says it."""
+        with contextlib.suppress(StorageError, *PASSING):
+            self.beat(claim)
+
+    def judge(self, claim: Claim, epoch: int, of: int, score: float) -> str | None:
+        """Return why the claim is to be pruned, or None, also when the peers cannot be read."""
+        key = claim.proposal.key
+        try:
+            rows, _ = self.family.read(claim.phase, _SECONDS)
+        except StorageError:
+            return None
+        peers = [
+            row
+            for row in current(rows).values()
+            if row.key != key and row.planned == of and row.state != "failed"
+        ]
+        return self.rule.stop(epoch, of, key, score, peers)
+
+    def beat(self, claim: Claim) -> None:
+        """Write one beat; if the row was taken away meanwhile, tell the claim to stop."""
+        with claim.held() as beats:
+            if not beats or claim.poll() is not None:
+                return
+            try:
+                self.family.beat(claim.trial_id, claim.next_beat())
+            except UpdateFinishedTrialError:
+                reason = self._taken(claim)
+                if reason is not None:
+                    claim.tell_to_stop(reason)
+
+    def _taken(self, claim: Claim) -> str | None:
+        """Return why a claim whose row was ended has to stop; None while its result may count."""
+        rows, _ = self.family.read(claim.phase, _SECONDS)
+        row = next(row for row in rows if row.number == claim.number)
+        others = [r for r in rows if r.key == row.key and r.number != row.number]
+        if any(r.state == "running" or r.has_result for r in others):
+            return f"row {claim.number} was taken over by another worker"
+        return None if row.reason == STALE else f"row {claim.number} was ended: {row.reason}"

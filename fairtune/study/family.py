@@ -1,0 +1,177 @@
+"""The Optuna studies of one family: names, rows, writes; no rule is decided here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from fairtune.study import codec
+from fairtune.study.rows import SEARCH, Outcome, Row
+from fairtune.study.storage import Opened
+
+T = TypeVar("T")
+_METRIC_NAMES = "study:metric_names"
+
+
+class Family:
+    """Studies NAME, NAME/baseline, NAME/confirm, NAME/final of one storage.
+
+    Args:
+        opened: The storage.
+        name: NAME.
+        patience: Seconds for which a storage that does not answer is asked again.
+    """
+
+    def __init__(self, opened: Opened, name: str, patience: float) -> None:
+        self.opened, self.name, self._patience = opened, name, patience
+        self._ids: dict[str, int] = {}
+        self._finished: dict[tuple[str, int], Row] = {}
+        self._lock = threading.Lock()
+
+    def study_name(self, phase: str) -> str:
+        """Return the name of the Optuna study of `phase`."""
+        return self.name if phase == SEARCH else f"{self.name}/{phase}"
+
+    def phases(self) -> tuple[str, ...]:
+        """Return the phases whose study is known to exist."""
+        return tuple(self._ids)
+
+    def find(self, phase: str) -> bool:
+        """Tell whether the study of `phase` exists."""
+        if phase in self._ids:
+            return True
+        storage, name = self.opened.storage, self.study_name(phase)
+        try:
+            self._ids[phase] = self._ask(lambda: storage.get_study_id_from_name(name), name)
+        except KeyError:
+            return False
+        return True
+
+    def create(
+        self, phase: str, directions: list[StudyDirection], metric_names: list[str] | None
+    ) -> bool:
+        """Make the study of `phase` unless it exists; tell whether it was made here."""
+        if self.find(phase):
+            return False
+        storage, name = self.opened.storage, self.study_name(phase)
+        try:
+            made = self._ask(lambda: storage.create_new_study(directions, name), name)
+        except DuplicatedStudyError:
+            self.find(phase)
+            return False
+        self._ids[phase] = made
+        if metric_names:
+            self._ask(
+                lambda: storage.set_study_system_attr(made, _METRIC_NAMES, metric_names), name
+            )
+        return True
+
+    def directions(self) -> list[StudyDirection]:
+        """Return the directions of the search study."""
+        return self._ask(
+            lambda: self.opened.storage.get_study_directions(self._ids[SEARCH]), "directions"
+        )
+
+    def names(self) -> list[str]:
+        """Return the names of all studies of the storage, families counted once."""
+        studies = self._ask(self.opened.storage.get_all_studies, "the names of the studies")
+        return sorted({study.study_name.split("/")[0] for study in studies})
+
+    def read(
+        self, phase: str, patience: float | None = None
+    ) -> tuple[list[Row], list[FrozenTrial]]:
+        """Return the rows of `phase` in order of number, and all its trials."""
+        if not self.find(phase):
+            return [], []
+        trials = self._ask(
+            lambda: self.opened.storage.get_all_trials(self._ids[phase], deepcopy=False),
+            f"reading {self.study_name(phase)}",
+            patience,
+        )
+        with self._lock:
+            rows = [self._row(phase, trial) for trial in trials]
+        return [row for row in rows if row is not None], trials
+
+    def add(self, phase: str, trial: FrozenTrial) -> int:
+        """Write `trial` in one transaction and return its id.
+
+        An answer may be lost after the row was written; so before a second try the row is looked
+        for by its claim.
+        """
+        study, token = self._ids[phase], trial.user_attrs["claim"]
+        tried = False
+
+        def write() -> int:
+            nonlocal tried
+            if tried:
+                for old in self.opened.storage.get_all_trials(study, deepcopy=False):
+                    if old.user_attrs.get("claim") == token:
+                        return old._trial_id
+            tried = True
+            return self.opened.storage.create_new_trial(study, template_trial=trial)
+
+        return self._ask(write, "a new row")
+
+    def end(self, trial_id: int, outcome: Outcome, token: str) -> bool:
+        """End a running row and return True; False when another worker had ended it already."""
+        storage = self.opened.storage
+        attr, limits = codec.outcome_attr(outcome, token), codec.constraints_of(outcome)
+        state = codec.state_of(outcome)
+        values = getattr(outcome, "values", None)
+
+        def write() -> None:
+            with self.opened.exclusive():
+                storage.set_trial_user_attr(trial_id, codec.OUTCOME, attr)
+                if limits is not None:
+                    storage.set_trial_system_attr(trial_id, codec.CONSTRAINTS, limits)
+                storage.set_trial_state_values(trial_id, state, values)
+
+        try:
+            self._ask(write, "ending a row")
+        except UpdateFinishedTrialError:
+            # Also what the second try says when only the answer to the first one was lost.
+            trial = self._ask(lambda: storage.get_trial(trial_id), "reading a row")
+            ended_by = trial.user_attrs.get(codec.OUTCOME, {}).get("claim")
+            return trial.state == state and ended_by == token
+        return True
+
+    def beat(self, trial_id: int, content: Mapping[str, Any]) -> None:
+        """Write a beat; not tried again here.
+
+        Raises:
+            UpdateFinishedTrialError: The row was ended by another worker.
+        """
+        self.opened.storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content))
+
+    def attrs(self, phase: str) -> dict[str, Any]:
+        """Return the attributes of the study of `phase`, empty when there is none."""
+        if not self.find(phase):
+            return {}
+        storage, study = self.opened.storage, self._ids[phase]
+        return self._ask(lambda: storage.get_study_user_attrs(study), "attributes")
+
+    def set_attr(self, phase: str, name: str, value: Any) -> None:
+        """Set one attribute of the study of `phase`."""
+        storage, study = self.opened.storage, self._ids[phase]
+        self._ask(lambda: storage.set_study_user_attr(study, name, value), f"attribute {name}")
+
+    def optuna_study(self, phase: str) -> Study:
+        """Return the Optuna study of `phase`, for reading."""
+        return Study(study_name=self.study_name(phase), storage=self.opened.storage)
+
+    def _row(self, phase: str, trial: FrozenTrial) -> Row | None:
+        known = self._finished.get((phase, trial.number))
+        if known is not None:
+            return known
+        row = codec.read_row(phase, trial)
+        if row is not None and trial.state.is_finished():
+            self._finished[(phase, trial.number)] = row
+        return row
+
+    def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:
+        return self.opened.patiently(do, what, self._patience if patience is None else patience)

@@ -1,0 +1,48 @@
+"""How one process takes part in a study; none of it is stored."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fairtune.study.pruners import Pruner
+from fairtune.study.pruners.asha import Asha
+from fairtune.study.samplers import Sampler
+from fairtune.study.samplers.tpe import Tpe
+
+
+@dataclass(frozen=True)
+class Options:
+    """How this process takes part in a study; nothing here is stored.
+
+    Attributes:
+        sampler: Declaration of the sampler.
+        pruner: Declaration of the pruner.
+        seed: The study's seed.
+        slot: This worker's index among those of the study; workers that draw at the same moment
+            draw different points.
+        worker: This worker's name; None makes one of host, process and a random mark.
+        grace: Seconds without a beat after which a run counts as lost.
+        beat_every: Seconds between beats; None means a fifth of the grace, at most a minute.
+        patience: Seconds for which a storage that does not answer is asked again.
+        clock: This worker's clock, in seconds.
+    """
+
+    sampler: Sampler = field(default_factory=Tpe)
+    pruner: Pruner = field(default_factory=Asha)
+    seed: int = 0
+    slot: int = 0
+    worker: str | None = None
+    grace: float = 600.0
+    beat_every: float | None = None
+    patience: float = 600.0
+    clock: Callable[[], float] = time.monotonic
+
+
+def worker_name() -> str:
+    """Return a name for this worker: host, process and a random mark."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,279 @@
+"""The phases of a study: each a pure function of its rows to the next run.
+
+Every worker computes the same answer from the same rows, so there is no coordinator. A phase
+whose turn has not come proposes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fairtune.adaptation.rules import Rule
+from fairtune.config import Dimension, Float, Int
+from fairtune.config.dimensions import Scalar
+from fairtune.errors import ModelError
+from fairtune.study.overlay import Draw
+from fairtune.study.plan import Plan
+from fairtune.study.rank import best_baselines, ranked
+from fairtune.study.rows import (
+    BASELINE,
+    CONFIRM,
+    SEARCH,
+    Proposal,
+    Row,
+    current,
+    decide_digest,
+    due,
+    next_replicate,
+    roots,
+)
+from fairtune.study.space import middle
+from fairtune.training.recipe import Recipe
+
+ANCHORS = (
+    "norm:all",
+    "attn:all",
+    "mlp:all",
+    "block:all",
+    "none",
+    "block:last-3",
+    "block:last-6",
+    "block:first-6",
+)
+"""Well-known masks that a search starts with, where its space can say them."""
+
+ANCHOR_SHARE = 0.25
+REDRAWS = 20
+LABEL = "label"
+
+
+@dataclass(frozen=True, eq=False)
+class BaselinePhase:
+    """Reference masks at every point of their own learning-rate search; never pruned."""
+
+    plan: Plan
+    name: str = BASELINE
+
+    def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
+        """Return the first run of the list that no row stands for."""
+        return _first_missing(self.proposals(), rows.get(BASELINE, ()))
+
+    def budget(self) -> int | None:
+        """No limit: the list is finite."""
+        return None
+
+    def done(self, rows: Mapping[str, Sequence[Row]]) -> bool:
+        """Tell whether every run of the list has ended."""
+        return _all_ended(self.proposals(), rows.get(BASELINE, ()))
+
+    def proposals(self) -> Iterator[Proposal]:
+        """Yield every run: for each point, each baseline, so that a partial list is even."""
+        study = self.plan.study
+        names = study.baselines.of
+        points = {name: self.plan.baseline_points(name) for name in names}
+        for i in range(max((len(p) for p in points.values()), default=0)):
+            for name in names:
+                if i < len(points[name]):
+                    recipe = self.plan.baseline(name, points[name][i])
+                    yield self.plan.proposal(
+                        BASELINE,
+                        recipe,
+                        stream=BASELINE,
+                        attrs={LABEL: name, "point": points[name][i]},
+                    )
+
+
+@dataclass(frozen=True, eq=False)
+class SearchPhase:
+    """Anchors first, then what the sampler draws, until the budget is spent."""
+
+    plan: Plan
+    before: BaselinePhase
+    name: str = SEARCH
+
+    def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
+        """Return an anchor, a new point, or a replicate of a point drawn again."""
+        if not self.before.done(rows):
+            return None
+        mine = rows.get(SEARCH, ())
+        if self._spent(mine):
+            return None
+        known = {row.digest for row in mine}
+        for anchor in self.anchors():
+            if anchor.digest not in known:
+                return anchor
+        return self._drawn(mine, draw)
+
+    def budget(self) -> int | None:
+        """Return the number of trials."""
+        return self.plan.study.budget.trials
+
+    def done(self, rows: Mapping[str, Sequence[Row]]) -> bool:
+        """Tell whether nothing more is to be run."""
+        mine = rows.get(SEARCH, ())
+        running = any(row.state == "running" for row in mine)
+        waiting = bool(due(mine)) and not self._late(mine)
+        return self.before.done(rows) and self._spent(mine) and not running and not waiting
+
+    def anchors(self) -> list[Proposal]:
+        """Return the anchors this space can express, at most a quarter of the budget."""
+        most = int(ANCHOR_SHARE * self.plan.study.budget.trials)
+        found: dict[str, Proposal] = {}
+        for rule in ANCHORS:
+            proposal = self._anchor(rule)
+            if proposal is not None:
+                found.setdefault(proposal.digest, proposal)
+        return list(found.values())[:most]
+
+    def _anchor(self, rule: str) -> Proposal | None:
+        plan = self.plan
+        try:
+            mask = Rule.parse(rule).mask(plan.units)
+        except ModelError:
+            return None  # a model without such units
+        values: dict[str, Any] = {}
+        for path, node in plan.space.nodes:
+            if path == "adaptation.mask":
+                values[path] = list(mask.units)
+            else:
+                values[path] = _central(node, path, plan)
+        params = plan.space.encode(values, plan.units)
+        if params is None:
+            return None
+        return plan.proposal(
+            "anchor", plan.recipe(values), stream=SEARCH, params=params, attrs={LABEL: rule}
+        )
+
+    def _drawn(self, mine: Sequence[Row], draw: Draw) -> Proposal | None:
+        for _ in range(REDRAWS):
+            drawn = draw()
+            recipe, params = _point(self.plan, drawn.suggest)
+            digest = recipe.identity()
+            verdict = decide_digest(mine, digest)
+            if verdict == "new":
+                return self.plan.proposal("search", recipe, stream=SEARCH, params=params)
+            if verdict == "replicate":
+                number = next_replicate(mine, digest)
+                return self.plan.proposal(
+                    "replicate", recipe, stream=SEARCH, replicate=number, params=params
+                )
+        return None
+
+    def _spent(self, mine: Sequence[Row]) -> bool:
+        return len(roots(mine)) >= self.plan.study.budget.trials or self._late(mine)
+
+    def _late(self, mine: Sequence[Row]) -> bool:
+        minutes = self.plan.study.budget.minutes
+        return minutes is not None and busy_seconds(mine) >= 60 * minutes
+
+
+@dataclass(frozen=True, eq=False)
+class ConfirmPhase:
+    """The best of the search and every baseline at its best point, with fresh seeds."""
+
+    plan: Plan
+    before: SearchPhase
+    name: str = CONFIRM
+
+    def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
+        """Return the first run of the list that no row stands for."""
+        if self.plan.study.confirm.top == 0 or not self.before.done(rows):
+            return None
+        return _first_missing(self.proposals(rows), rows.get(CONFIRM, ()))
+
+    def budget(self) -> int | None:
+        """No limit: the list is finite."""
+        return None
+
+    def done(self, rows: Mapping[str, Sequence[Row]]) -> bool:
+        """Tell whether every run of the list has ended."""
+        if self.plan.study.confirm.top == 0:
+            return self.before.done(rows)
+        return self.before.done(rows) and _all_ended(
+            self.proposals(rows), rows.get(CONFIRM, ())
+        )
+
+    def proposals(self, rows: Mapping[str, Sequence[Row]]) -> Iterator[Proposal]:
+        """Yield every run, seed by seed, so that a partial list is even over recipes."""
+        for seed in range(self.plan.study.confirm.seeds):
+            for label, recipe in self.candidates(rows).items():
+                yield self.plan.proposal(
+                    CONFIRM, recipe, stream=CONFIRM, replicate=seed, attrs={LABEL: label}
+                )
+
+    def candidates(self, rows: Mapping[str, Sequence[Row]]) -> dict[str, Recipe]:
+        """Return recipes by label: `search-N` by rank, then the baselines; no digest twice."""
+        study = self.plan.study
+        found: dict[str, Recipe] = {}
+        digests: set[str] = set()
+        for name, row in best_baselines(rows.get(BASELINE, ()), self.sign).items():
+            found[name] = self.plan.recipe_of(row)
+            digests.add(row.digest)
+        top: dict[str, Recipe] = {}
+        for entry in ranked(rows.get(SEARCH, ()), self.sign):
+            if len(top) == study.confirm.top:
+                break
+            if entry.digest not in digests and not entry.degenerate:
+                top[f"search-{len(top) + 1}"] = self.plan.recipe_of(entry.rows[0])
+        return {**top, **found}
+
+    @property
+    def sign(self) -> int:
+        """1 when a larger objective is better, else -1."""
+        return self.plan.study.judge.primary.sign
+
+
+def busy_seconds(rows: Sequence[Row], now: datetime | None = None) -> float:
+    """Return the wall time in which at least one of `rows` ran: overlaps count once."""
+    now = now or datetime.now(UTC)
+    spans = sorted((_aware(r.started), _aware(r.finished or now)) for r in rows if r.started)
+    total, end = 0.0, None
+    for start, stop in spans:
+        begin = start if end is None or start > end else end
+        if stop > begin:
+            total += (stop - begin).total_seconds()
+            end = stop
+    return total
+
+
+def _aware(moment: datetime | None) -> datetime:
+    assert moment is not None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _point(plan: Plan, suggest: Any) -> tuple[Recipe, dict[str, Scalar]]:
+    params: dict[str, Scalar] = {}
+
+    def noted(name: str, dimension: Dimension) -> Scalar:
+        params[name] = suggest(name, dimension)
+        return params[name]
+
+    return plan.recipe(plan.space.draw(noted, plan.units)), params
+
+
+def _central(node: Any, path: str, plan: Plan) -> Any:
+    """Return what an anchor takes for a field that is no mask: the middle, or the first choice."""
+
+    def central(name: str, dimension: Dimension) -> Scalar:
+        if isinstance(dimension, Float | Int):
+            return middle(dimension)
+        return dimension.options[0]
+
+    return node.draw(path, central, plan.units)
+
+
+def _first_missing(wanted: Iterator[Proposal], rows: Sequence[Row]) -> Proposal | None:
+    known = {row.key for row in rows}
+    return next((proposal for proposal in wanted if proposal.key not in known), None)
+
+
+def _all_ended(wanted: Iterator[Proposal], rows: Sequence[Row]) -> bool:
+    speaking = current(rows)
+    again = {row.key for row in due(rows)}
+    return all(
+        p.key in speaking and speaking[p.key].state != "running" and p.key not in again
+        for p in wanted
+    )

@@ -1,0 +1,128 @@
+"""What every worker of a study computes alike: recipes, seeds and proposals, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairtune.adaptation.mask import Mask
+from fairtune.adaptation.rules import Rule
+from fairtune.config import Dimension, Float, parse
+from fairtune.config.dimensions import Scalar
+from fairtune.config.registry import declared_dimensions
+from fairtune.models.units import Units
+from fairtune.study.fields import MASK
+from fairtune.study.rows import Proposal, Row
+from fairtune.study.schema import StudyFile
+from fairtune.study.space import Space
+from fairtune.training.recipe import OptimPart, Recipe, Seeds
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A study with its data and weights pinned.
+
+    Attributes:
+        study: The study file.
+        base: Its fixed part, resolved: hashes pinned, precision measured.
+        units: Units of its model.
+    """
+
+    study: StudyFile
+    base: Recipe
+    units: Units
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return self.study.space
+
+    def dimensions(self) -> dict[str, Dimension]:
+        """Return every parameter that a trial of the search can have."""
+        return self.space.parameters(self.units)
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """Return the base recipe with the fields at dotted paths set to `values`."""
+        data = self.base.to_json()
+        for path, value in values.items():
+            node = data
+            *parents, name = path.split(".")
+            for part in parents:
+                node = node[part]
+            node[name] = value
+        return parse(Recipe, data)
+
+    def recipe_of(self, row: Row) -> Recipe:
+        """Return the recipe of a row."""
+        return parse(Recipe, dict(row.recipe))
+
+    def mask(self, recipe: Recipe) -> Mask:
+        """Return the mask of a resolved recipe."""
+        names = recipe.adaptation.mask
+        return Rule.parse(names).mask(self.units) if isinstance(names, str) else Mask(names)
+
+    def baseline(self, name: str, point: float | None = None) -> Recipe:
+        """Return baseline `name` at one learning rate, or one L2 penalty for an empty mask."""
+        mask = list(Rule.parse(name).mask(self.units).units)
+        values: dict[str, Any] = {MASK: mask}
+        if point is not None:
+            values["optim.lr" if mask else "optim.l2"] = point
+        return self.recipe(values)
+
+    def baseline_points(self, name: str) -> list[float | None]:
+        """Return the learning rates (or L2 penalties) that baseline `name` is tried with.
+
+        They are spread over the range that the study searches; a learning rate that the study
+        fixes is used as it is.
+        """
+        empty = not Rule.parse(name).mask(self.units).units
+        if empty:
+            range_: Dimension | None = declared_dimensions(OptimPart)["l2"]
+        else:
+            range_ = self.space.parameters(self.units).get("optim.lr")
+        if not isinstance(range_, Float):
+            return [None]
+        return list(range_.points(self.study.baselines.lr_points))
+
+    def seeds(self, stream: str, digest: str, replicate: int) -> Seeds:
+        """Return the seeds of one run; streams are disjoint by name."""
+        text = f"{self.study.seed}/{stream}/{digest}/{replicate}".encode()
+        raw = hashlib.sha256(text).digest()
+        data, init = (int.from_bytes(raw[i : i + 4], "big") >> 1 for i in (0, 4))
+        return Seeds(data=data, init=init)
+
+    def proposal(
+        self,
+        kind: str,
+        recipe: Recipe,
+        *,
+        stream: str,
+        replicate: int = 0,
+        params: Mapping[str, Scalar] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> Proposal:
+        """Return the proposal of one run of `recipe`."""
+        mask = self.mask(recipe)
+        digest = recipe.identity()
+        seeds = self.seeds(stream, digest, replicate)
+        known = self.dimensions()
+        given = dict(params or {})
+        return Proposal(
+            kind=kind,
+            params=given,
+            dimensions={name: known[name] for name in given},
+            recipe=recipe.to_json(),
+            digest=digest,
+            key=recipe.key(seeds),
+            seed=seeds.to_json(),
+            replicate=replicate,
+            attrs={
+                "mask": mask.glyph(self.units),
+                "mask_hash": mask.hash,
+                "units": len(mask.units),
+                "trainable_share": mask.share(self.units),
+                **(attrs or {}),
+            },
+        )

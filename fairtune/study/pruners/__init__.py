@@ -1,0 +1,51 @@
+"""Pruners: which runs are ended early, judged at rungs that this project keeps itself.
+
+Optuna's own `report` knows one float per step and refuses several objectives; here a rung is a
+score of ours, higher is better, stored with the row's beat. Only rows of kind `search` are ever
+pruned; anchors and replicates are peers but run to their end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from fairtune.config import Config, Registry
+from fairtune.study.rows import Row
+
+PRUNERS: Registry[Config] = Registry("pruner", "fairtune.study.pruners")
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """Decides at rungs."""
+
+    def rungs(self, of: int, key: str) -> tuple[int, ...]:
+        """Return the epochs, all below `of`, at which the run `key` is judged."""
+
+    def stop(
+        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+    ) -> str | None:
+        """Return why the run is to end after `epoch`, or None to go on.
+
+        Args:
+            epoch: One of `rungs(of, key)`.
+            of: Epochs planned.
+            key: Identity of the run.
+            score: Its score at this rung, higher is better.
+            peers: Rows of other runs of the phase that were planned for as many epochs.
+        """
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """Declaration of a pruner."""
+
+    def build(self) -> Rule:
+        """Return the working rule."""
+
+
+def least_epochs(of: int, given: int | None) -> int:
+    """Return the first rung: `given`, or max(2, a quarter of the epochs, rounded up)."""
+    return given if given is not None else max(2, math.ceil(of / 4))

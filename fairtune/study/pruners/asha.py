@@ -1,0 +1,69 @@
+"""Asynchronous successive halving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from fairtune.config import Config
+from fairtune.study.pruners import PRUNERS, least_epochs
+from fairtune.study.rows import Row
+
+
+@PRUNERS.register("asha")
+class Asha(Config):
+    """Asynchronous successive halving that stops and never resumes.
+
+    Li et al. 2020, "A system for massively parallel hyperparameter tuning". Rungs stand at
+    `min_resource * reduction^k` epochs; at each, a run goes on when it is among the best
+    1/reduction of those that reached it. Deviations: a run that is not among the best is ended,
+    not paused; and with fewer than `reduction` runs at a rung all go on, since a best third of
+    two runs says nothing (Optuna lets only the best so far go on).
+
+    Attributes:
+        min_resource: Epochs before the first rung; None means max(2, a quarter of the epochs).
+        reduction: One run of so many goes on.
+    """
+
+    min_resource: int | None = Field(default=None, ge=1)
+    reduction: int = Field(default=3, ge=2)
+
+    def build(self) -> Halving:
+        """Return the working rule."""
+        return Halving(self.min_resource, self.reduction)
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Successive halving at rungs `first * reduction^k`."""
+
+    first: int | None
+    reduction: int
+
+    def rungs(self, of: int, key: str) -> tuple[int, ...]:
+        """Return the epochs, all below `of`, at which a run is judged."""
+        epoch, found = least_epochs(of, self.first), []
+        while epoch < of:
+            found.append(epoch)
+            epoch *= self.reduction
+        return tuple(found)
+
+    def stop(
+        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+    ) -> str | None:
+        """Return why the run ends: it is not among the best 1/reduction of its rung."""
+        others = [row.rungs[epoch] for row in peers if epoch in row.rungs]
+        return below_cut(epoch, score, others, self.reduction)
+
+
+def below_cut(epoch: int, score: float, others: Sequence[float], reduction: int) -> str | None:
+    """Return why `score` is not among the best 1/reduction of itself and `others`, or None."""
+    reached = len(others) + 1
+    if reached < reduction:
+        return None
+    better = sum(other > score for other in others)
+    if better < reached // reduction:
+        return None
+    return f"rank {better + 1} of {reached} at epoch {epoch}, 1 in {reduction} goes on"

@@ -1,0 +1,59 @@
+"""The median rule."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from fairtune.config import Config
+from fairtune.study.pruners import PRUNERS, least_epochs
+from fairtune.study.rows import Row
+
+
+@PRUNERS.register("median")
+class Median(Config):
+    """Ends a run that stands below the median of finished runs at the same epoch.
+
+    Golovin et al. 2017, "Google Vizier", section 3.2. Deviations: judged at three rungs (each
+    quarter of the epochs), not every epoch, and by the score at the rung, not the best so far:
+    the two rungs need not use the same metric.
+
+    Attributes:
+        startup: Complete runs before which none is ended.
+        min_resource: Epochs before the first rung; None means max(2, a quarter of the epochs).
+    """
+
+    startup: int = Field(default=5, ge=1)
+    min_resource: int | None = Field(default=None, ge=1)
+
+    def build(self) -> BelowMedian:
+        """Return the working rule."""
+        return BelowMedian(self.startup, self.min_resource)
+
+
+@dataclass(frozen=True)
+class BelowMedian:
+    """Ends what stands below the median of at least `startup` complete runs."""
+
+    startup: int
+    first: int | None
+
+    def rungs(self, of: int, key: str) -> tuple[int, ...]:
+        """Return the first rung and then each quarter of the epochs, as far as below `of`."""
+        first = least_epochs(of, self.first)
+        return tuple(range(first, of, max(first, least_epochs(of, None))))
+
+    def stop(
+        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+    ) -> str | None:
+        """Return why the run ends: its score lies below the median of complete runs."""
+        done = [r.rungs[epoch] for r in peers if r.state == "complete" and epoch in r.rungs]
+        if len(done) < self.startup:
+            return None
+        middle = statistics.median(done)
+        if score >= middle:
+            return None
+        return f"score {score:.4g} below the median {middle:.4g} at epoch {epoch}"

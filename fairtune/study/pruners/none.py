@@ -1,0 +1,34 @@
+"""No pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fairtune.config import Config
+from fairtune.study.pruners import PRUNERS
+from fairtune.study.rows import Row
+
+
+@PRUNERS.register("none")
+class Off(Config):
+    """Every run goes to its end."""
+
+    def build(self) -> Never:
+        """Return the working rule."""
+        return Never()
+
+
+@dataclass(frozen=True)
+class Never:
+    """A rule without rungs."""
+
+    def rungs(self, of: int, key: str) -> tuple[int, ...]:
+        """Return no epoch."""
+        return ()
+
+    def stop(
+        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+    ) -> str | None:
+        """Go on."""
+        return None

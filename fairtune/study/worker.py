@@ -1,0 +1,134 @@
+"""The loop of a worker; there is no other."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from fairtune.study.ledger import Claim, Ledger, Phase
+from fairtune.study.rows import Failed, Outcome
+
+Execute: TypeAlias = Callable[[Sequence[Claim]], Iterable[tuple[Claim, Outcome]]]
+"""Runs claims and yields each with its outcome as soon as it is known.
+
+A claim that it leaves out, because it was told to stop, is given back by the loop. It reads
+`claim.poll()` at every step, and its own stop flag.
+"""
+
+
+class Exit(enum.Enum):
+    """Why a worker left."""
+
+    DONE = "nothing is left to do"
+    STOPPED = "it was told to stop"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker takes on.
+
+    Attributes:
+        together: Rows run at once.
+        idle: Seconds to wait while only others have work.
+        failures: Runs failed one after another before the worker leaves: its node is broken.
+    """
+
+    together: int = 1
+    idle: float = 5.0
+    failures: int = 3
+
+
+class Stop(Protocol):
+    """Tells a worker to leave."""
+
+    def reason(self) -> str | None:
+        """Return why to leave, or None."""
+
+    def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or at once when there is a reason."""
+
+    def request(self, reason: str) -> None:
+        """Set the reason; the first one stays."""
+
+
+class StopFlag:
+    """A `Stop` that any thread or signal handler may set, with an optional end of time.
+
+    Args:
+        seconds: Time after which it is set by itself, None for never.
+        clock: In seconds.
+    """
+
+    def __init__(
+        self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._event, self._reason = threading.Event(), ""
+        self._clock = clock
+        self._end = None if seconds is None else clock() + seconds
+
+    def request(self, reason: str) -> None:
+        """Set the reason; the first one stays."""
+        if not self._event.is_set():
+            self._reason = reason
+            self._event.set()
+
+    def reason(self) -> str | None:
+        """Return why to leave, or None."""
+        if self._end is not None and self._clock() >= self._end:
+            self.request("the time is over")
+        return self._reason if self._event.is_set() else None
+
+    def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or at once when there is a reason."""
+        if self._end is not None:
+            seconds = min(seconds, max(0.0, self._end - self._clock()))
+        self._event.wait(seconds)
+
+
+def work(
+    ledger: Ledger, phases: Sequence[Phase], execute: Execute, limits: Limits, stop: Stop
+) -> Exit:
+    """Run what the phases propose until nothing is left or `stop` says so.
+
+    Args:
+        ledger: The study.
+        phases: In the order in which they are asked.
+        execute: Runs claims; see `Execute`.
+        limits: What this worker takes on.
+        stop: Asked between rows; a run that is under way sees it through `execute`.
+
+    Returns:
+        `DONE` when no phase has anything to do and no other worker runs a row; else `STOPPED`.
+    """
+    execute = _counted(execute, limits.failures, stop)
+    while not stop.reason():
+        ledger.reap()
+        claims = ledger.claim(phases, at_most=limits.together)
+        if claims:
+            with ledger.beating(claims):
+                for claim, outcome in execute(claims):
+                    ledger.finish(claim, outcome)
+        elif ledger.others_running():
+            stop.wait(limits.idle)
+        else:
+            return Exit.DONE
+    return Exit.STOPPED
+
+
+def _counted(execute: Execute, most: int, stop: Stop) -> Execute:
+    """Return `execute` that stops the worker after `most` failures one after another."""
+    failures = 0
+
+    def run(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Outcome]]:
+        nonlocal failures
+        for claim, outcome in execute(claims):
+            failures = failures + 1 if isinstance(outcome, Failed) else 0
+            yield claim, outcome
+            if failures >= most:
+                stop.request(f"{failures} runs failed one after another")
+
+    return run

@@ -1,0 +1,198 @@
+"""A lane: everything that differs between runs that could share a frozen prefix."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fairtune.data.batch import Batch, Loader
+from fairtune.errors import RunError
+from fairtune.training.recipe import OptimPart, Recipe, Seeds
+from fairtune.usage import Output
+from fairtune.usage.net import Net
+
+if TYPE_CHECKING:
+    from fairtune.training.session import Ground
+
+SCORE_BATCH = 128
+
+
+class Lane:
+    """One run in progress: its own copy of what trains, optimiser, schedule and data order.
+
+    Frozen tensors are shared with the session's backbone and never written; only the tensors of
+    the mask are copied. Frozen modules stay in eval mode, and autograd ends at the lowest
+    trainable tensor, so a mask over late blocks pays for a short backward pass only.
+
+    Args:
+        recipe: A resolved recipe with a non-empty mask.
+        seeds: Seeds of this run.
+        ground: Data and model that the session holds.
+    """
+
+    def __init__(self, recipe: Recipe, seeds: Seeds, ground: Ground) -> None:
+        self.recipe, self.ground = recipe, ground
+        torch.manual_seed(seeds.init)
+        self.net, self.trained = build_net(recipe, seeds, ground)
+        rows = ground.fit_rows(recipe)
+        self.loader = ground.loader(
+            rows,
+            recipe.optim.batch_size,
+            seed=seeds.data,
+            augment=recipe.fit.augment == "light",
+        )
+        self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
+        self.optimizer = build_optimizer(self.trained, recipe.optim)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lr_factor(recipe.optim, self.steps)
+        )
+        self._forward = ground.forward(recipe)
+
+    def epoch(self, poll: Callable[[], str | None]) -> tuple[float, str | None]:
+        """Train one pass; return the mean loss and the reason `poll` gave to stop, if any.
+
+        The loss is added up on the device and read once, at the end of the pass.
+
+        Raises:
+            RunError: The loss is not finite.
+        """
+        set_modes(self.net)
+        total = torch.zeros((), device=self.ground.device)
+        seen = 0
+        for batch in self.loader.epoch():
+            stop = poll()
+            if stop is not None:
+                return math.nan, stop
+            total += self.step(batch)
+            seen += len(batch.row)
+        mean = float(total) / max(seen, 1)
+        if not math.isfinite(mean):
+            raise RunError(
+                "the training loss is not finite",
+                found=mean,
+                todo="lower the learning rate, or keep clip_norm above 0",
+            )
+        return mean, None
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step; return the summed loss of the batch, detached."""
+        with self.ground.autocast(self.recipe):
+            out = self._forward(self.net, batch)
+        weight = batch.weight
+        loss = (out.loss * weight).sum() / weight.sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.optim.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return out.loss.detach().sum()
+
+    def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+        """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.
+
+        Without rows there are no scores, and the loss is NaN.
+        """
+        if not len(rows):
+            return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
+        loader = self.ground.loader(rows, SCORE_BATCH)
+        return score_rows(self.net, loader, self._forward, self.ground.autocast(self.recipe))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return copies of everything that trained, on the CPU."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
+
+
+def build_net(
+    recipe: Recipe, seeds: Seeds, ground: Ground
+) -> tuple[Net, dict[str, nn.Parameter]]:
+    """Return a net whose masked tensors and head are its own, and these tensors by name.
+
+    Backbone tensors keep the names of the architecture; the head's are `head.weight` and
+    `head.bias`.
+    """
+    names = [t for unit in recipe.adaptation.mask for t in ground.units.parameters[unit]]
+    trained_names = set(names)
+    shared = ground.backbone
+    memo: dict[int, object] = {
+        id(p): p for name, p in shared.net.named_parameters() if name not in trained_names
+    }
+    generator = torch.Generator().manual_seed(seeds.init)
+    net = recipe.usage.build(
+        copy.deepcopy(shared, memo), ground.task, ground.outputs, generator
+    ).to(ground.device)
+    trained = dict(recipe.adaptation.method.tensors(net.backbone.net, names))
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    trained |= {f"head.{name}": p for name, p in net.head.named_parameters()}
+    return net, trained
+
+
+def set_modes(module: nn.Module, inherited: bool = True) -> None:
+    """Put modules in training mode only where something inside trains."""
+    parameters = list(module.parameters())
+    active = any(p.requires_grad for p in parameters) if parameters else inherited
+    module.training = active
+    for child in module.children():
+        set_modes(child, active)
+
+
+def build_optimizer(trained: dict[str, nn.Parameter], optim: OptimPart) -> torch.optim.Optimizer:
+    """Return the optimiser with one group per learning rate and decay."""
+
+    def group(head: bool, decays: bool) -> dict[str, object]:
+        return {
+            "params": [
+                p
+                for name, p in trained.items()
+                if name.startswith("head.") == head and (p.ndim > 1) == decays
+            ],
+            "lr": optim.head_lr if head else optim.lr,
+            "weight_decay": optim.weight_decay if decays else 0.0,
+        }
+
+    groups = [g for g in (group(h, d) for h in (False, True) for d in (True, False)) if g["params"]]
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=optim.head_lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=optim.head_lr, fused=True)
+
+
+def lr_factor(optim: OptimPart, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return step -> factor in [0, 1]: linear warm-up, then cosine to zero or constant."""
+    total = steps_per_epoch * optim.epochs
+    warm = int(optim.warmup * total)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if optim.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
+
+    return factor
+
+
+def score_rows(
+    net: Net,
+    loader: Loader,
+    forward: Callable[[Net, Batch], Output],
+    autocast: AbstractContextManager[object],
+) -> tuple[NDArray[np.float32], float]:
+    """Return `(rows, outputs)` logits and the mean loss over everything `loader` yields."""
+    net.eval()
+    scores, losses = [], []
+    with torch.inference_mode(), autocast:
+        for batch in loader.epoch(shuffle=False):
+            out = forward(net, batch)
+            scores.append(out.score.float())
+            losses.append(out.loss.float())
+    return torch.cat(scores).cpu().numpy(), float(torch.cat(losses).mean())
+

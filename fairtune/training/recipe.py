@@ -1,0 +1,190 @@
+"""A recipe: what determines the numbers of one run, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from fairtune.adaptation.methods import METHODS, Method
+from fairtune.config import Choice, Config, Float, Int, digest
+from fairtune.config.model import carried
+from fairtune.errors import ConfigError
+from fairtune.usage import USAGES, Usage
+
+PROTOCOL = 1
+"""Raised whenever the same recipe and seed would give other numbers than before."""
+
+LATER = ("edit", "mitigations")
+"""Recipe fields of later capabilities: refused by name until they work."""
+
+
+class DataPart(Config):
+    """Which images, which label, which attributes.
+
+    Attributes:
+        dataset: Name of a dataset spec, or a path to one.
+        target: Name of one of its targets.
+        attributes: Names of the attributes that groups are formed by.
+        where: Rows to use, by column or attribute value, e.g. `{source: ham10000}`.
+        fingerprint: Digest of table and images, pinned when the recipe is resolved.
+        split: Digest of the assignment of rows to splits, pinned likewise.
+    """
+
+    dataset: str
+    target: str
+    attributes: tuple[str, ...] = pydantic.Field(min_length=1)
+    where: dict[str, Any] = {}
+    fingerprint: str | None = None
+    split: str | None = None
+
+
+class ModelPart(Config):
+    """Which pretrained model, at which image size.
+
+    Attributes:
+        name: Name of a model spec, or a path to one.
+        image_size: Side of the square input in pixels; default: the spec's.
+        weights: `auto`, `none` (random, only if asked for) or a file.
+        weights_sha: Digest of the tensors, pinned when the recipe is resolved.
+        units: Digest of the model's units, pinned likewise.
+    """
+
+    name: str
+    image_size: Annotated[int, pydantic.Field(gt=0)] | None = None
+    weights: str = "auto"
+    weights_sha: str | None = None
+    units: str | None = None
+
+
+class AdaptationPart(Config):
+    """Which units train, and how.
+
+    Attributes:
+        mask: A mask rule; resolved to the sorted tuple of unit names.
+        method: How the units of the mask train.
+    """
+
+    mask: str | tuple[str, ...] = "none"
+    method: Annotated[Method, METHODS.field()] = pydantic.Field(
+        default="direct", validate_default=True
+    )
+
+
+class OptimPart(Config):
+    """The optimisation of head and mask.
+
+    Attributes:
+        lr: Peak learning rate of the mask. Never defaulted: a mask is worth nothing without it.
+        head_lr: Peak learning rate of the head.
+        optimizer: AdamW (decoupled weight decay) or SGD with momentum 0.9.
+        weight_decay: Decay of matrices; vectors (norms, biases, scales) are never decayed.
+        epochs: Passes over the training rows.
+        batch_size: Images a step.
+        schedule: `cosine` to zero, or `constant`.
+        warmup: Share of all steps that rises linearly from zero.
+        clip_norm: Largest gradient norm of a step; 0 switches clipping off.
+        l2: Penalty of the linear readout (an empty mask), which is solved, not trained.
+    """
+
+    lr: Annotated[float, pydantic.Field(gt=0), Float(1e-5, 1e-3, log=True)] | None = None
+    head_lr: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1e-2, log=True)] = 1e-3
+    optimizer: Annotated[Literal["adamw", "sgd"], Choice(("adamw", "sgd"))] = "adamw"
+    weight_decay: Annotated[float, pydantic.Field(ge=0), Float(1e-4, 1e-1, log=True)] = 0.01
+    epochs: Annotated[int, pydantic.Field(ge=1), Int(1, 50, log=True)] = 10
+    batch_size: Annotated[int, pydantic.Field(ge=1), Choice((16, 32, 64))] = 32
+    schedule: Annotated[Literal["cosine", "constant"], Choice(("cosine", "constant"))] = "cosine"
+    warmup: Annotated[float, pydantic.Field(ge=0, lt=1), Float(0.0, 0.2)] = 0.1
+    clip_norm: Annotated[float, pydantic.Field(ge=0), Float(0.5, 5.0, log=True)] = 1.0
+    l2: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1.0, log=True)] = 1e-2
+
+
+class FitPart(Config):
+    """How the fit is computed.
+
+    Attributes:
+        precision: `fp32`, `bf16` (autocast with fp32 master weights), or `auto`, which measures
+            both once and is pinned when the recipe is resolved.
+        rows: Rows that are fitted: `train`, or `train+val` when nothing is chosen any more.
+        augment: `none`, or `light`: random crops of 70 to 100 % of the area, and flips where the
+            dataset spec allows them.
+    """
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    rows: Literal["train", "train+val"] = "train"
+    augment: Annotated[Literal["none", "light"], Choice(("none", "light"))] = "none"
+
+
+class Seeds(Config):
+    """Where the random numbers of a run come from: order and augmentation, and the head."""
+
+    data: int = 0
+    init: int = 0
+
+
+class Recipe(Config):
+    """What determines the numbers of one run; the fields stand in the order in which they act."""
+
+    data: DataPart
+    model: ModelPart
+    usage: Annotated[Usage, USAGES.field()] = pydantic.Field(
+        default="classify", validate_default=True
+    )
+    adaptation: AdaptationPart = AdaptationPart()
+    optim: OptimPart = OptimPart()
+    fit: FitPart = FitPart()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _refuse_later(cls, value: Any) -> Any:
+        for name in LATER:
+            if isinstance(value, dict) and name in value:
+                raise carried(
+                    ConfigError(
+                        f"'{name}' is not available in this version",
+                        found=value[name],
+                        allowed=list(cls.model_fields),
+                        todo="remove it",
+                    ),
+                    name,
+                )
+        return value
+
+    @property
+    def solved(self) -> bool:
+        """Whether nothing but the head is fitted, so that the fit is a convex problem."""
+        return self.adaptation.mask in ("none", "linear_readout", ())
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the fields that act, as JSON.
+
+        Pinned hashes stand for names of files; a solved readout has no learning rate, epochs,
+        batches or augmentation, and a trained one has no `l2`.
+
+        Raises:
+            ConfigError: A mask is trained without a learning rate.
+        """
+        out = self.to_json()
+        if self.model.weights_sha is not None:
+            del out["model"]["weights"]
+        if self.solved:
+            out["adaptation"] = {"mask": []}
+            out["optim"] = {"l2": self.optim.l2}
+            del out["fit"]["augment"]
+            return out
+        if self.optim.lr is None:
+            raise ConfigError(
+                "a mask is trained without a learning rate",
+                where="recipe.optim.lr",
+                todo="give optim.lr, or search it",
+            )
+        del out["optim"]["l2"]
+        return out
+
+    def identity(self) -> str:
+        """Return the digest of `canonical()`: equal for recipes that give the same numbers."""
+        return digest(self.canonical())
+
+    def key(self, seeds: Seeds) -> str:
+        """Return the digest under which the run of this recipe with `seeds` is stored."""
+        return digest([self.canonical(), seeds.to_json(), PROTOCOL])

@@ -1,0 +1,322 @@
+"""What a process keeps between runs: packed images, the pretrained backbone, features.
+
+The second run of a process starts its first step at once: nothing is read, decoded or built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairtune.adaptation import Mask, Rule
+from fairtune.config import Settings, digest
+from fairtune.data.augment import Light
+from fairtune.data.batch import Batch, Loader
+from fairtune.data.gatekeep import TestPass
+from fairtune.data.pack import Pack, open_pack
+from fairtune.data.spec import load_spec
+from fairtune.data.table import Table, load_table
+from fairtune.errors import ModelError
+from fairtune.models import load as load_model
+from fairtune.models.backbone import Backbone, build, describe
+from fairtune.models.precision import choose
+from fairtune.models.spec import ModelSpec
+from fairtune.models.units import Units
+from fairtune.models.weights import Weights, resolve, verify
+from fairtune.training.recipe import Recipe
+from fairtune.usage import Output, Task
+from fairtune.usage.net import Net
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Ground:
+    """Data and model of a recipe, ready to train on.
+
+    Attributes:
+        pack: Decoded images and their table.
+        backbone: Pretrained network on the device; every tensor frozen.
+        units: Its units.
+        spec: Its model spec.
+        device: Where it lies.
+    """
+
+    pack: Pack
+    backbone: Backbone
+    units: Units
+    spec: ModelSpec
+    device: torch.device
+    _features: dict[str, Floats] = field(default_factory=dict)
+    _hashes: list[str] | None = None
+
+    @property
+    def task(self) -> Task:
+        """Kind of label."""
+        return self.pack.table.task
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the score: 1 for binary, else classes or targets."""
+        return 1 if self.task == "binary" else len(self.pack.table.classes)
+
+    def fit_rows(self, recipe: Recipe) -> Rows:
+        """Return the rows the recipe is fitted on, in ascending order."""
+        if recipe.fit.rows == "train":
+            return self.pack.rows("train")
+        return np.sort(np.concatenate([self.pack.rows("train"), self.pack.rows("val")]))
+
+    def val_rows(self, recipe: Recipe) -> Rows:
+        """Return the validation rows; none when the recipe is fitted on them."""
+        rows = self.pack.rows("val")
+        return rows if recipe.fit.rows == "train" else rows[:0]
+
+    def labels(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the labels of `rows`."""
+        return self.pack.labels(rows)
+
+    def patient_hashes(self, rows: Rows) -> list[str]:
+        """Return the keyed hash of the patient of every row."""
+        if self._hashes is None:
+            self._hashes = self.pack.patient_hashes()
+        return [self._hashes[row] for row in rows]
+
+    def mask(self, recipe: Recipe) -> Mask:
+        """Return the mask of a resolved recipe."""
+        names = recipe.adaptation.mask
+        return Mask(()) if recipe.solved or isinstance(names, str) else Mask(names)
+
+    def loader(
+        self,
+        rows: Rows,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        augment: bool = False,
+        test_pass: TestPass | None = None,
+    ) -> Loader:
+        """Return a loader of `rows` that normalises as the model expects."""
+        return Loader(
+            self.pack,
+            rows,
+            batch_size=batch_size,
+            mean=self.spec.mean,
+            std=self.spec.std,
+            device=self.device,
+            generator=torch.Generator().manual_seed(seed),
+            augment=Light(self.pack.table.spec.flip) if augment else None,
+            test_pass=test_pass,
+        )
+
+    def forward(self, recipe: Recipe) -> Callable[[Net, Batch], Output]:
+        """Return `(net, batch) -> Output` of the recipe's usage."""
+        usage, task = recipe.usage, self.task
+        return lambda net, batch: usage.forward(net, batch, task)
+
+    def autocast(self, recipe: Recipe) -> AbstractContextManager[object]:
+        """Return the autocast context of the recipe's precision; fp32 master weights stay."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=recipe.fit.precision == "bf16"
+        )
+
+    def features(
+        self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None
+    ) -> Floats:
+        """Return `(rows, dim)` frozen features, computed once per process."""
+        name = digest([recipe.fit.precision, rows.tolist()])
+        if name not in self._features:
+            self.backbone.eval()
+            loader = self.loader(rows, 128, test_pass=test_pass)
+            with torch.inference_mode(), self.autocast(recipe):
+                parts = [
+                    self.backbone.embed(batch.image).float() for batch in loader.epoch(shuffle=False)
+                ]
+            self._features[name] = torch.cat(parts).cpu().numpy().astype(np.float64)
+        return self._features[name]
+
+
+@dataclass(eq=False)
+class Session:
+    """Opens what recipes need, once.
+
+    Args:
+        settings: Cache folder, device, offline switch.
+        data_roots: Folders searched for data sets, before those of the settings.
+        keeps_best: Keep a copy of the weights at every epoch an observer asks to keep; needed
+            when the epoch rule is not `last`.
+        progress: Called with what is being prepared, done and total.
+    """
+
+    settings: Settings
+    data_roots: Sequence[Path] = ()
+    keeps_best: bool = False
+    progress: Callable[[str, int, int], None] | None = None
+    _grounds: dict[str, Ground] = field(default_factory=dict)
+    _tables: dict[str, Table] = field(default_factory=dict)
+    _weights: dict[str, Weights | None] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """The device runs are made on."""
+        named = self.settings.device
+        if named is not None:
+            return torch.device(named)
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+
+    def table(self, recipe: Recipe) -> Table:
+        """Return the table of the recipe's data."""
+        part = recipe.data
+        name = digest([part.dataset, part.target, part.attributes, part.where])
+        if name not in self._tables:
+            self._tables[name] = load_table(
+                load_spec(part.dataset),
+                target=part.target,
+                attributes=part.attributes,
+                roots=[*self.data_roots, *self.settings.data],
+                where=part.where,
+            )
+        return self._tables[name]
+
+    def resolve(self, recipe: Recipe) -> Recipe:
+        """Return `recipe` with every hash pinned, the mask as unit names, precision measured.
+
+        Raises:
+            DataError: The data are not those the recipe was pinned to.
+            ModelError: Weights or units are not those the recipe was pinned to.
+        """
+        ground = self.ground(recipe)
+        model = recipe.model.model_copy(
+            update={
+                "image_size": self.image_size(recipe),
+                "weights_sha": self._sha(recipe),
+                "units": ground.units.hash,
+            }
+        )
+        data = recipe.data.model_copy(
+            update={
+                "fingerprint": ground.pack.table.fingerprint,
+                "split": ground.pack.table.split_hash,
+            }
+        )
+        for part, pinned in ((recipe.data, data), (recipe.model, model)):
+            _refuse_other(part.to_json(), pinned.to_json())
+        precision: str = recipe.fit.precision
+        if precision == "auto":
+            precision = self._precision(ground, recipe)
+        return recipe.model_copy(
+            update={
+                "data": data,
+                "model": model,
+                "adaptation": recipe.adaptation.model_copy(
+                    update={"mask": resolve_mask(recipe, ground.units).units}
+                ),
+                "fit": recipe.fit.model_copy(update={"precision": precision}),
+            }
+        )
+
+    def image_size(self, recipe: Recipe) -> int:
+        """Return the image size the recipe means."""
+        size = recipe.model.image_size
+        return load_model(recipe.model.name).side(size)
+
+    def units(self, recipe: Recipe) -> Units:
+        """Return the units of the recipe's model."""
+        return describe(load_model(recipe.model.name), self.image_size(recipe))
+
+    def ground(self, recipe: Recipe) -> Ground:
+        """Return data and model of `recipe`, opened at the first call."""
+        size = self.image_size(recipe)
+        part = recipe.data
+        name = digest(
+            [
+                [part.dataset, part.target, part.attributes, part.where],
+                [recipe.model.name, size, recipe.model.weights],
+            ]
+        )
+        if name not in self._grounds:
+            spec = load_model(recipe.model.name)
+            pack = open_pack(
+                self.table(recipe),
+                image_size=size,
+                cache=self.settings.cache,
+                cap_gib=self.settings.cache_gib,
+                progress=self._packing,
+            )
+            backbone = build(spec, size, self.weights(recipe)).to(self.device)
+            backbone.requires_grad_(False)
+            # One at a time: a process that goes on to another model must not hold both.
+            self._grounds = {name: Ground(pack, backbone, describe(spec, size), spec, self.device)}
+        return self._grounds[name]
+
+    def weights(self, recipe: Recipe) -> Weights | None:
+        """Return the recipe's pretrained weights, None for `none`."""
+        name = f"{recipe.model.name} {recipe.model.weights}"
+        if name not in self._weights:
+            spec = load_model(recipe.model.name)
+            self._weights[name] = resolve(spec, recipe.model.weights, self.settings)
+        found = self._weights[name]
+        if recipe.model.weights_sha is not None and found is not None:
+            verify(found, recipe.model.weights_sha)
+        return found
+
+    def _sha(self, recipe: Recipe) -> str:
+        weights = self.weights(recipe)
+        return "none" if weights is None else weights.sha
+
+    def _packing(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress("packing images", done, total)
+
+    def _precision(self, ground: Ground, recipe: Recipe) -> str:
+        size = self.image_size(recipe)
+        image = torch.zeros(recipe.optim.batch_size, ground.spec.channels, size, size)
+        image = image.to(ground.device)
+
+        def step(dtype: torch.dtype) -> Callable[[], None]:
+            def run() -> None:
+                with torch.autocast(
+                    ground.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16
+                ):
+                    ground.backbone.embed(image)
+
+            return run
+
+        return choose(ground.device, step)
+
+
+def resolve_mask(recipe: Recipe, units: Units) -> Mask:
+    """Return the recipe's mask, a rule or a tuple of names, for a model with `units`."""
+    mask = recipe.adaptation.mask
+    return Rule.parse(mask).mask(units) if isinstance(mask, str) else Mask.of(mask, units)
+
+
+def _refuse_other(asked: dict[str, Any], found: dict[str, Any]) -> None:
+    for name, value in asked.items():
+        if value is not None and value != found[name] and name != "weights":
+            raise ModelError(
+                f"the recipe is pinned to another {name}",
+                found=found[name],
+                allowed=value,
+                todo="use the data, weights and model file that the recipe was made with",
+            )
+
+
+def without_pins(recipe: Recipe) -> Recipe:
+    """Return `recipe` free of the hashes that pin it to one machine's files."""
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"fingerprint": None, "split": None}),
+            "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
+        }
+    )
+
+

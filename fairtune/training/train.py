@@ -1,0 +1,133 @@
+"""The inner run: one recipe with one seed, from pretrained weights to scores."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fairtune.errors import FairtuneError, RunError
+from fairtune.training.lane import Lane
+from fairtune.training.observer import Epoch, Observer
+from fairtune.training.readout import solve
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.session import Session
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make: a resolved recipe and its seeds."""
+
+    recipe: Recipe
+    seeds: Seeds
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run gave.
+
+    Attributes:
+        epochs: Every finished epoch, with its validation scores.
+        weights: Tensors that trained, by name, of the epoch the observer kept.
+        kept: Number of that epoch.
+        stopped: Why the run ended early, or None.
+        costs: Seconds, images, trained parameters, share and lowest block of the mask.
+    """
+
+    epochs: tuple[Epoch, ...]
+    weights: dict[str, Tensor]
+    kept: int
+    stopped: str | None = None
+    costs: dict[str, float] = field(default_factory=dict)
+
+
+def train(job: Job, session: Session, observer: Observer) -> RunResult:
+    """Run `job` and tell `observer` of every epoch.
+
+    Same job, machine and thread count: same result, bit for bit on a CPU.
+
+    Raises:
+        RunError: The loss was not finite, or memory ran out.
+        FairtuneError: A prerequisite (data, weights, mask) is not usable.
+    """
+    try:
+        return _train(job, session, observer)
+    except FairtuneError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _out_of_memory(error) from None
+    except RuntimeError as error:
+        # The CPU allocator raises a plain RuntimeError.
+        if "allocate memory" in str(error) or "out of memory" in str(error).lower():
+            raise _out_of_memory(error) from None
+        raise
+
+
+def _train(job: Job, session: Session, observer: Observer) -> RunResult:
+    ground = session.ground(job.recipe)
+    started = time.perf_counter()
+    if job.recipe.solved:
+        report, weights = solve(job.recipe, job.seeds, ground)
+        observer.epoch(report)
+        return RunResult((report,), weights, 1, None, _costs(job, session, [report], started))
+    lane = Lane(job.recipe, job.seeds, ground)
+    images, val_rows = len(ground.fit_rows(job.recipe)), ground.val_rows(job.recipe)
+    reports: list[Epoch] = []
+    weights, kept, stop = {}, 0, None
+    for number in range(1, job.recipe.optim.epochs + 1):
+        began = time.perf_counter()
+        train_loss, stop = lane.epoch(observer.poll)
+        if stop is not None:
+            break
+        scores, val_loss = lane.score(val_rows)
+        if len(val_rows) and not math.isfinite(val_loss):
+            raise RunError("the validation loss is not finite", found=val_loss)
+        seconds = time.perf_counter() - began
+        report = Epoch(
+            number,
+            job.recipe.optim.epochs,
+            scores,
+            train_loss,
+            val_loss,
+            seconds,
+            images,
+        )
+        reports.append(report)
+        decision = observer.epoch(report)
+        last = number == job.recipe.optim.epochs or decision.stop is not None
+        if decision.keep:
+            kept = number
+            # Weights of an epoch that a later one replaces need no copy.
+            weights = lane.weights() if last or session.keeps_best else {}
+        if decision.stop is not None:
+            stop = decision.stop
+            break
+    return RunResult(tuple(reports), weights, kept, stop, _costs(job, session, reports, started))
+
+
+def _costs(job: Job, session: Session, reports: list[Epoch], started: float) -> dict[str, float]:
+    ground = session.ground(job.recipe)
+    mask = ground.mask(job.recipe)
+    seconds = time.perf_counter() - started
+    images = sum(report.images for report in reports)
+    lowest = mask.lowest_block(ground.units)
+    return {
+        "seconds": seconds,
+        "epochs": float(len(reports)),
+        "images": float(images),
+        "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
+        "trainable": float(mask.trainable(ground.units)),
+        "trainable_share": mask.share(ground.units),
+        "lowest_block": float(ground.units.depth if lowest is None else lowest),
+    }
+
+
+def _out_of_memory(error: BaseException) -> RunError:
+    return RunError(
+        "out of memory",
+        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        todo="lower recipe.optim.batch_size or recipe.model.image_size",
+    )

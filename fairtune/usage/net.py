@@ -1,0 +1,21 @@
+"""A backbone with the head that a usage puts on it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fairtune.models.backbone import Backbone
+
+
+class Net(nn.Module):
+    """What is trained.
+
+    Attributes:
+        backbone: Gives `(batch, dim)` features.
+        head: Turns features into `(batch, outputs)` logits.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head

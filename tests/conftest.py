@@ -1,0 +1,263 @@
+"""What every test shares: its private environment and the things it may need from outside.
+
+`@pytest.mark.needs(WHAT)` names something a test cannot do without. Where it is absent the test is
+skipped with the reason; with `CI=true` it fails, so that no check is lost without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DINOV2 = Path("weights") / "vit_small_patch14_dinov2_fp16.safetensors"
+_DATA = os.environ.get("FAIRTUNE_DATA")
+_POSTGRES = os.environ.get("FAIRTUNE_TEST_POSTGRES")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Whatever the shell of the person who runs the tests has set must not change a result.
+_FOREIGN = (
+    "FAIRTUNE_DATA",
+    "FAIRTUNE_STORAGE",
+    "FAIRTUNE_DEVICE",
+    "FAIRTUNE_CACHE_GIB",
+    "OPTUNA_STORAGE",
+)
+
+
+def _data_folder() -> Path | None:
+    beside = str(ROOT.parent / "shared" / "data")
+    folders = [Path(p).expanduser() for p in (_DATA or beside).split(os.pathsep) if p]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _postgres_program(name: str) -> Path | None:
+    found = shutil.which(name)
+    folders = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    return Path(found) if found else next(iter(folders), None)
+
+
+def _no_postgres() -> str | None:
+    if importlib.util.find_spec("psycopg") is None:
+        return "the driver psycopg is not installed (extra `postgres`)"
+    if _POSTGRES or (_postgres_program("initdb") and _postgres_program("postgres")):
+        return None
+    return "no PostgreSQL: set FAIRTUNE_TEST_POSTGRES=URL or install postgresql"
+
+
+def _no_data() -> str | None:
+    return None if _data_folder() else "no real data: set FAIRTUNE_DATA to its folder"
+
+
+def _no_weights() -> str | None:
+    folder = _data_folder()
+    if folder is not None and (folder / DINOV2).is_file():
+        return None
+    return f"no real weights: FAIRTUNE_DATA holds no {DINOV2}"
+
+
+def _no_index() -> str | None:
+    with tempfile.TemporaryDirectory() as folder:
+        asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir"]
+        try:
+            done = subprocess.run(
+                [*asked, "--dest", folder, "iniconfig"], capture_output=True, timeout=60
+            )
+        except subprocess.TimeoutExpired:
+            return "the package index did not answer within 60 seconds"
+    return None if done.returncode == 0 else "no package index can be reached"
+
+
+def _no_chromium() -> str | None:
+    return None if any(map(shutil.which, _BROWSERS)) else "no chromium on PATH"
+
+
+def _no_small_disk() -> str | None:
+    apart = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
+    if shutil.which("unshare") and subprocess.run([*apart, "true"]).returncode == 0:
+        return None
+    return "this account may not mount a small disk of its own"
+
+
+_CHECKS: dict[str, Callable[[], str | None]] = {
+    "postgres": _no_postgres,
+    "shared-data": _no_data,
+    "shared-weights": _no_weights,
+    "package-index": _no_index,
+    "chromium": _no_chromium,
+    "small-disk": _no_small_disk,
+}
+
+
+@functools.cache
+def absence(what: str) -> str | None:
+    """Return why `what` cannot be used here, or None when it can; asked once a session."""
+    if what not in _CHECKS:
+        raise pytest.UsageError(f"needs('{what}') is unknown; known: {', '.join(_CHECKS)}")
+    return _CHECKS[what]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or with CI=true fail, a test whose needs are not met."""
+    for what in [name for mark in item.iter_markers("needs") for name in mark.args]:
+        reason = absence(what)
+        if reason is not None and os.environ.get("CI") == "true":
+            pytest.fail(f"needs {what}: {reason}", pytrace=False)
+        if reason is not None:
+            pytest.skip(f"needs {what}: {reason}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    base = tmp_path_factory.getbasetemp()
+    # Workers of xdist share one cache, as workers of a study do; packs and weights are made once.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _FOREIGN:
+            patch.delenv(name, raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(shared / "xdg-cache"))
+        patch.setenv("FAIRTUNE_CACHE", str(shared / "fairtune-cache"))
+        patch.setenv("FAIRTUNE_OUT", str(base / "results"))
+        patch.setenv("FAIRTUNE_OFFLINE", "1")
+        patch.setenv("NO_COLOR", "1")
+        patch.setenv("COLUMNS", "100")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FAIRTUNE_OUT", str(tmp_path / "results"))
+    # Asked of sys.modules: a test without torch must not pay for importing it.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; ask for it together with `needs("shared-data")`."""
+    folder = _data_folder()
+    if folder is None:
+        pytest.skip(str(absence("shared-data")))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The real DINOv2 ViT-S weights; ask for them together with `needs("shared-weights")`."""
+    folder = _data_folder()
+    if folder is None or not (folder / DINOV2).is_file():
+        pytest.skip(str(absence("shared-weights")))
+    return folder / DINOV2
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a headless browser; ask for it together with `needs("chromium")`."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        pytest.skip(str(absence("chromium")))
+    return found
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """SQLAlchemy URL of a PostgreSQL database; ask for it together with `needs("postgres")`.
+
+    The server named by FAIRTUNE_TEST_POSTGRES, or a private one that lives as long as the session.
+    """
+    reason = absence("postgres")
+    if _POSTGRES:
+        yield _POSTGRES
+    elif reason is not None:
+        pytest.skip(reason)
+    else:
+        with _private_postgres() as url:
+            yield url
+
+
+@contextlib.contextmanager
+def _private_postgres() -> Iterator[str]:
+    # Not below pytest's own folder: that is closed to the account the server has to run as.
+    home = Path(tempfile.mkdtemp(prefix="fairtune-pg-"))
+    account = _server_account()
+    secret, port = secrets.token_hex(16), _free_port()
+    (home / "password").write_text(secret)
+    if account:
+        shutil.chown(home, account["user"])
+        shutil.chown(home / "password", account["user"])
+    init = [
+        "-U",
+        "fairtune",
+        "--auth=scram-sha-256",
+        f"--pwfile={home / 'password'}",
+        "-E",
+        "UTF8",
+    ]
+    subprocess.run(
+        [_postgres_program("initdb"), "-D", home / "db", *init, "--no-sync", "--locale=C"],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        check=True,
+        **account,
+    )
+    serve = ["-h", "127.0.0.1", "-p", str(port), "-k", str(home), "-c", "fsync=off"]
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [_postgres_program("postgres"), "-D", home / "db", *serve],
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            **account,
+        )
+    try:
+        _wait_for(server, port, home)
+        yield f"postgresql+psycopg://fairtune:{secret}@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=30)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _server_account() -> dict[str, Any]:
+    """Return who runs the server, as arguments of Popen: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return {}
+    import pwd
+
+    entries = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = entries.get("postgres") or entries["nobody"]
+    return {"user": entry.pw_name, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int, home: Path) -> None:
+    pid_file, log = home / "db" / "postmaster.pid", home / "log"
+    deadline = time.monotonic() + 30
+    while server.poll() is None and time.monotonic() < deadline:
+        # The pid file says `ready` only once connections are taken.
+        with contextlib.suppress(FileNotFoundError):
+            if "ready" in pid_file.read_text():
+                return
+        time.sleep(0.05)
+    pytest.fail(f"PostgreSQL did not start on port {port}:\n{log.read_text()[-2000:]}")
