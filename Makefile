@@ -5,7 +5,6 @@
 #   PYTEST_ARGS=...       options for pytest
 #   QUICK=1               a quickstart of a few minutes at most, for checking an installation
 
-.POSIX:
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .PHONY: help install quickstart test test-slow lint format bench clean
@@ -17,10 +16,10 @@ PYTEST_ARGS =
 QUICK =
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
-RUN := $(PY) -m fairtune.cli.app
+BIN := $(if $(VENV),$(VENV)/bin,$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("scripts"))' 2>/dev/null))
 
-# A stamp says: this extra, of this pyproject.toml, went into this environment to the end.
-SUM := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
+# A stamp says: this extra, of this pyproject.toml and version, went into this environment to the end.
+SUM := $(shell cat pyproject.toml fairtune/__init__.py | cksum | cut -d ' ' -f 1)
 CURRENT := $(if $(VENV),,$(shell $(PYTHON) -c 'import sys; print(sys.prefix)' 2>/dev/null | cksum | cut -d ' ' -f 1))
 STAMPS := $(if $(VENV),$(VENV)/.fairtune,.venv-stamps/$(CURRENT))
 installed = $(STAMPS)/$(1)-$(SUM)
@@ -37,9 +36,9 @@ install: $(call installed,base) ## make the environment and install fairtune int
 STUDY = quickstart$(if $(QUICK),-quick)
 SMALL = $(if $(QUICK),--name $(STUDY) --set budget.trials=3 --set recipe.optim.epochs=1)
 quickstart: install ## search, retrain and test the pick, write the report, on the shipped study
-	$(RUN) search studies/quickstart.yaml $(SMALL)
-	$(RUN) finetune --study $(STUDY)
-	$(RUN) report $(STUDY)
+	$(BIN)/fairtune search studies/quickstart.yaml $(SMALL)
+	$(BIN)/fairtune finetune --study $(STUDY)
+	$(BIN)/fairtune report $(STUDY)
 
 test: $(call installed,test) ## every quick test, on two processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
@@ -51,7 +50,7 @@ lint: $(call installed,dev) ## style, format, types and the order of the rooms
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m importlinter.cli
+	$(BIN)/lint-imports
 
 format: $(call installed,dev) ## rewrite the files in the one format
 	$(PY) -m ruff check --fix .
@@ -66,7 +65,7 @@ clean: ## remove what builds and checks left; keeps the environment and all resu
 
 $(STAMPS)/%-$(SUM):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "fairtune needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." >&2; \
+	  echo "fairtune needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
 	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -z "$(VENV)" || $(PY) -m pip --version >/dev/null 2>&1 || { \
 	  echo "Making the environment in $(VENV)"; $(PYTHON) -m venv "$(VENV)"; }

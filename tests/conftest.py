@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,14 @@ _FOREIGN = (
     "FAIRTUNE_CACHE_GIB",
     "OPTUNA_STORAGE",
 )
+# A loaded machine is no fault of the code; in CI the same examples are drawn each time.
+hypothesis.settings.register_profile(
+    "fairtune",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("fairtune")
 
 
 def _data_folder() -> Path | None:
@@ -120,6 +129,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"needs {what}: {reason}", pytrace=False)
         if reason is not None:
             pytest.skip(f"needs {what}: {reason}")
+    if item.get_closest_marker("gpu") and not _accelerator():
+        pytest.skip("no accelerator")
+
+
+@functools.cache
+def _accelerator() -> bool:
+    # Imported for a test that needs it anyway.
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ import fairtune
 from fairtune import cli
 from fairtune.errors import FairtuneError
 
-_HIDDEN = {"app", "render", "live"}
+_HIDDEN = {"app", "live", "options"}
 
 
 def build() -> typer.Typer:

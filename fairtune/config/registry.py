@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 import threading
 from collections.abc import Callable, Iterator
@@ -33,10 +34,14 @@ class Registry(Generic[T]):
         kind: Singular noun used in messages and as entry-point group, e.g. `adaptation method`.
         package: Package whose modules hold the members.
         later: Names of members that a later version brings; refused by name until they work.
+        optional: The package may be missing; then only plug-ins are members.
     """
 
-    def __init__(self, kind: str, package: str, later: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, kind: str, package: str, later: tuple[str, ...] = (), *, optional: bool = False
+    ) -> None:
         self.kind, self.package, self.later = kind, package, later
+        self._optional = optional
         self._members: dict[str, type[T]] = {}
         self._loaded = False
         self._lock = threading.RLock()
@@ -124,13 +129,20 @@ class Registry(Generic[T]):
         with self._lock:
             if self._loaded:
                 return
-            package = importlib.import_module(self.package)
-            for info in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.package}.{info.name}")
+            self._import_package()
             group = "fairtune." + self.kind.replace(" ", "_")
             for entry in importlib.metadata.entry_points(group=group):
                 _load_plugin(entry)
             self._loaded = True
+
+    def _import_package(self) -> None:
+        if self._optional and importlib.util.find_spec(self.package.rpartition(".")[0]) is None:
+            return
+        if self._optional and importlib.util.find_spec(self.package) is None:
+            return
+        package = importlib.import_module(self.package)
+        for info in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{info.name}")
 
 
 def _full_name(cls: type) -> str:

@@ -29,7 +29,7 @@ def difference_hashes(images: npt.NDArray[np.uint8]) -> Hashes:
     cells = shrunk(images, 8, 9)
     bits = (cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(images), 64)
     powers = np.uint64(1) << np.arange(64, dtype=np.uint64)
-    return (bits * powers).sum(axis=1, dtype=np.uint64)
+    return np.asarray((bits * powers).sum(axis=1, dtype=np.uint64))
 
 
 def shrunk(images: npt.NDArray[np.uint8], rows: int, columns: int) -> Floats:
@@ -38,7 +38,7 @@ def shrunk(images: npt.NDArray[np.uint8], rows: int, columns: int) -> Floats:
     Raises:
         ValueError: The images have fewer pixels than cells along a side.
     """
-    n, height, width, _ = images.shape
+    height, width = images.shape[1:3]
     if height < rows or width < columns:
         raise ValueError(f"images of {height} x {width} cannot be averaged to {rows} x {columns}")
     grey = images.mean(axis=3, dtype=np.float64)

@@ -160,7 +160,7 @@ def _form_faults(rule: Target) -> list[ConfigError]:
     """Return what keeps `rule` from being one of the four forms."""
     if bool(rule.column) == bool(rule.columns):
         return [ConfigError("exactly one of 'column' and 'columns' is needed")]
-    given = {name for name in rule.model_fields_set if getattr(rule, name) not in ((), None)}
+    given = {name for name in type(rule).model_fields if getattr(rule, name) not in ((), None, {})}
     given -= {"column", "columns", "unknown"}
     if rule.columns:
         needed, more = {"positive", "negative"}, set[str]()

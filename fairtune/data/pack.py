@@ -190,6 +190,7 @@ class Pack:
         Raises:
             StudyError: A test row without a pass.
         """
+        rows = self._open(rows, test_pass)
         codes = self.groups(rows, test_pass=test_pass)
         table = self.table
         return Predictions(
@@ -200,13 +201,15 @@ class Pack:
                 for j, name in enumerate(table.attributes)
             },
             patient=self.patient_codes[rows],
-            row=np.asarray(rows, dtype=np.int64),
+            row=rows,
             task=table.task,
             targets=table.classes if table.task == "multilabel" else (),
         )
 
     def _open(self, rows: IntArray, test_pass: TestPass | None) -> IntArray:
         rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
         if (self._split[rows] == "test").any():
             gatekeep.check(test_pass, self.table.split_hash)
         return rows

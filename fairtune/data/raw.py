@@ -148,6 +148,15 @@ def join(left: Raw, right: Raw, on: str, columns: Iterable[str] | None) -> Raw:
         DataError: `on` is missing, stands twice in `right`, or a row of `left` has no partner.
     """
     key, other = left.column(on, "joins.on"), right.column(on, "joins.on")
+    wanted = [c for c in (columns or right.frame.columns) if c != on]
+    raise_all(right.origin.files[0], _join_faults(left, right, on, wanted))
+    place = pd.Series(np.arange(len(other)), index=other)[key].to_numpy()
+    picked = right.frame[wanted].iloc[place].reset_index(drop=True)
+    return Raw(pd.concat([left.frame, picked], axis=1), left.origin)
+
+
+def _join_faults(left: Raw, right: Raw, on: str, wanted: Sequence[str]) -> list[FairtuneError]:
+    key, other = left.frame[on], right.frame[on]
     problems: list[FairtuneError] = []
     twice = other.duplicated(keep=False).to_numpy()
     if twice.any():
@@ -166,10 +175,9 @@ def join(left: Raw, right: Raw, on: str, columns: Iterable[str] | None) -> Raw:
                 f"rows without a partner in {right.origin.files[0]}",
                 where=left.where(alone),
                 found=shown(key[alone].unique()),
-                todo=f"add the rows to {right.origin.files[0]}, or filter these out before",
+                todo=f"add the rows to {right.origin.files[0]}, or remove these",
             )
         )
-    wanted = [c for c in (columns or right.frame.columns) if c != on]
     problems += [p for c in wanted if (p := right.missing(c, "joins.columns")) is not None]
     problems += [
         DataError(
@@ -180,10 +188,7 @@ def join(left: Raw, right: Raw, on: str, columns: Iterable[str] | None) -> Raw:
         for c in wanted
         if c in left.frame.columns
     ]
-    raise_all(right.origin.files[0], problems)
-    place = pd.Series(np.arange(len(other)), index=other)[key].to_numpy()
-    picked = right.frame[wanted].iloc[place].reset_index(drop=True)
-    return Raw(pd.concat([left.frame, picked], axis=1), left.origin)
+    return problems
 
 
 def _parquet(path: Path) -> tuple[pd.DataFrame, IntArray]:

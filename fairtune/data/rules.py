@@ -22,7 +22,7 @@ class Condition(Config):
 
     Attributes:
         column: Column of the metadata, or a derived one.
-        equals: The one value kept.
+        equals: The one value kept; for empty cells write `known: false`.
         one_of: The values kept.
         none_of: The values not kept.
         between: Lowest and highest number kept, both included; an empty cell is not kept.
@@ -175,7 +175,7 @@ def condition_of(column: str, value: Any) -> Condition:
 
 
 def _exactly_one(rule: Config, names: tuple[str, ...]) -> None:
-    given = [name for name in names if name in rule.model_fields_set]
+    given = [name for name in names if getattr(rule, name) is not None]
     if len(given) != 1:
         problem: FairtuneError = ConfigError(
             "exactly one of these fields is needed", found=given or "none", allowed=names

@@ -71,7 +71,9 @@ class SplitRule(Config):
         given = [name for name in forms if getattr(self, name) is not None]
         if len(given) != 1:
             raise carried(ConfigError("exactly one form is needed", found=given, allowed=forms))
-        surplus = self.model_fields_set - {given[0]} - forms[given[0]]
+        absent = {name: info.default for name, info in type(self).model_fields.items()}
+        written = {name for name, value in absent.items() if getattr(self, name) != value}
+        surplus = written - {given[0]} - forms[given[0]]
         if surplus:
             problem = ConfigError(
                 f"these do not go with '{given[0]}'",

@@ -49,6 +49,7 @@ class Table:
         files: The image files.
         folder: Where the metadata was found.
         origin: File and line of each row.
+        columns: Columns of the metadata, derived ones too: what `where` may name.
         split_hash: Digest of the split of the whole data set, before `where` and before rows
             without a label were left out, so that it is one for all targets.
         dropped: Rows left out, by reason.
@@ -63,6 +64,7 @@ class Table:
     files: ImageFiles
     folder: Path
     origin: Origin
+    columns: tuple[str, ...]
     split_hash: str
     dropped: Mapping[str, int]
 
@@ -140,23 +142,21 @@ def load_table(
         Problems: Several faults of the data, all at once.
     """
     rule = spec.target(target)
-    for name in attributes:
-        spec.attribute(name)
+    groups = {name: spec.attribute(name) for name in attributes}
     found = find(spec, roots)
-    raw = _read(found)
-    total = len(raw)
+    read = _read(found)
     reads = [(f"targets.{target}", rule.reads())]
-    reads += [(f"attributes.{name}", (spec.attribute(name).column,)) for name in attributes]
-    raw = _prepared(spec, found, raw, reads)
-    dropped = {"filter": total - len(raw)}
+    reads += [(f"attributes.{name}", (group.column,)) for name, group in groups.items()]
+    raw = _prepared(spec, found, read, reads)
     columns, codes, problems = _columns(spec, found, raw)
     label, faults = rule.encode(raw, target)
     problems += faults
-    for name in attributes:
-        columns[name], faults = spec.attribute(name).encode(raw, name)
+    for name, group in groups.items():
+        columns[name], faults = group.encode(raw, name)
         problems += faults
     raise_all(f"dataset {spec.name}", problems)
-    kept, counts = _kept(raw, label, codes, where)
+    kept, dropped = _kept(raw, label, codes, where)
+    dropped["filter"] = len(read) - len(raw)
     frame = _frame(columns, label, codes, rule.class_names(target), rule.task)
     frame = frame[kept].reset_index(drop=True)
     raise_all(f"dataset {spec.name}", _empty_splits(spec, frame, found))
@@ -166,13 +166,14 @@ def load_table(
         target=target,
         task=rule.task,
         classes=rule.class_names(target),
-        attributes=tuple(dict.fromkeys(attributes)),
+        attributes=tuple(groups),
         frame=frame,
         files=ImageFiles.of(found.layout.images, found.folder),
         folder=found.folder,
         origin=raw.origin.keep(kept),
+        columns=tuple(map(str, raw.frame.columns)),
         split_hash=split_digest(columns["id"][inside], codes[inside]),
-        dropped={reason: n for reason, n in (dropped | counts).items() if n},
+        dropped={reason: n for reason, n in dropped.items() if n},
     )
 
 

@@ -25,8 +25,8 @@ class Floor:
     Args:
         mean: What the disparity reads on average when there is none.
         upper: 95th percentile; a disparity below it cannot be told from noise.
-        base_rate_gap: Set, with the other two NaN, only where a selection-rate disparity has no floor
-            because the groups differ in prevalence.
+        base_rate_gap: Set, with the other two NaN, only where a selection-rate disparity
+            has no floor because the groups differ in prevalence.
     """
 
     mean: float

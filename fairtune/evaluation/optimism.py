@@ -17,6 +17,7 @@ from fairtune.evaluation.rules import GroupMinimum, Threshold
 from fairtune.evaluation.values import Part, Question, objective_values, reduce
 
 REPLICATES = 200
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Corrected:
     Args:
         naive: The objective of the best recipe on the rows it was chosen by.
         optimism: Mean over replicates of in-bag minus out-of-bag value of the in-bag winner.
-        corrected: naive - optimism.
+        corrected: naive - optimism, at least 0 for a disparity.
         pick: Name of the best recipe.
         replicates: Replicates that had enough out-of-bag rows.
     """
@@ -53,6 +54,8 @@ def bias_corrected(
     the gap) are chosen on the drawn patients and scored on those never drawn. The mean
     difference is the optimism. For `es` the signs of the group deviations are the choice made
     in-bag; `es_pop` and `es_sample` are recomputed, which overstates their optimism a little.
+    A gap has two opposite biases, and both are corrected: the smallest of many gaps reads too
+    small, the largest difference between groups too large.
 
     Args:
         recipes: Predictions of each recipe, one per seed, all on the same rows.
@@ -90,7 +93,10 @@ def bias_corrected(
         )
     optimism = float(drawn.mean())
     value = float(naive[best])
-    return Corrected(value, optimism, value - optimism, names[best], len(drawn))
+    corrected = value - optimism
+    if objective.is_disparity:
+        corrected = max(0.0, corrected)
+    return Corrected(value, optimism, corrected, names[best], len(drawn))
 
 
 def _asked(
@@ -208,8 +214,10 @@ def shrunken_means(
 
     shrunk_i = m + tau^2 / (tau^2 + sigma^2 / n_i) (mean_i - m), with sigma^2 the seed variance
     (pooled within recipes when not given), tau^2 the variance between recipes by DerSimonian and
-    Laird (1986) and m the precision-weighted mean. The plain means are returned where nothing
-    can be estimated: one recipe, or no recipe with two runs and no `noise_sd`.
+    Laird (1986) and m the precision-weighted mean. tau^2 is at least 1 % of the noise, so that
+    recipes without visible differences keep an order (by evidence) instead of all being equal.
+    The plain means are returned where nothing can be estimated: one recipe, or no recipe with
+    two runs and no `noise_sd`.
 
     Args:
         values: Objective values of the runs of each recipe, by digest; none empty.
@@ -257,11 +265,11 @@ def _seed_variance(values: Mapping[str, Sequence[float]]) -> float | None:
 
 
 def _between(mean: FloatArray, noise: FloatArray) -> float:
-    """Return the variance between recipes beyond what noise explains, at least 0."""
+    """Return the variance between recipes beyond what noise explains."""
     if not noise.all():
         return float(mean.var(ddof=1))
     weight = 1 / noise
     centre = float((weight * mean).sum() / weight.sum())
     excess = float((weight * (mean - centre) ** 2).sum()) - (len(mean) - 1)
     scale = float(weight.sum() - (weight**2).sum() / weight.sum())
-    return max(0.0, excess / scale)
+    return max(LEAST_SHARE * float(noise.mean()), excess / scale)

@@ -312,7 +312,7 @@ def _shape_faults(p: Predictions) -> list[FairtuneError]:
 
 def _value_faults(p: Predictions) -> list[FairtuneError]:
     faults: list[FairtuneError] = []
-    if len(p.row) != len(p.label):
+    if len(p.row) != len(p.label) or not len(p.label):
         return faults
     finite = np.asarray(np.isfinite(p.score).reshape(len(p.score), -1).all(axis=1))
     if len(finite) == len(p.row) and not finite.all():

@@ -62,6 +62,15 @@ class Columns:
                     allowed=len(self.label),
                 )
             )
+        if self.within in self.attributes:
+            problems.append(
+                ConfigError(
+                    "groups cannot be compared within strata of themselves",
+                    where="--within",
+                    found=self.within,
+                    todo="leave it out of --attribute or of --within",
+                )
+            )
         raise_all("columns", problems)
 
     @property
@@ -334,7 +343,7 @@ def _small(rows: pd.DataFrame, minimum: GroupMinimum) -> list[str]:
     if not len(groups):
         return []
     best = groups.groupby(["attribute", "group"], sort=False)["eligible"].any()
-    names = [f"{key[1]} ({key[0]})" for key, any_ in best.to_dict().items() if not any_]
+    names = [f"{group} ({attribute})" for attribute, group in best[~best].index.tolist()]
     if not names:
         return []
     return [f"too small for any figure (minimum {minimum}): {', '.join(names)}"]

@@ -19,9 +19,10 @@ from fairtune.evaluation.table import group_table
 from fairtune.evaluation.thresholds import FOLDS, decide
 from fairtune.evaluation.values import BARE, Question, objective_values, questions
 
-__all__ = ["degenerate", "eligible_groups", "evaluate_objectives", "group_table", "group_values"]
+__all__ = ["at_chance", "degenerate", "eligible_groups", "evaluate_objectives", "group_table", "group_values"]
 
 FLAT = 1e-4
+CHANCE = "cannot be told from 0.5"
 YOUDEN = ThresholdRule()
 
 
@@ -130,5 +131,14 @@ def degenerate(
     estimate = estimate_set(question, METRICS["auc"], np.arange(len(p)), replicates=400, seed=seed)
     low, high = estimate.bound(TAIL)
     if low <= 0.5 <= high:
-        return f"the AUC {estimate.value:.3f} cannot be told from 0.5 ({low:.3f} to {high:.3f})"
+        return f"the AUC {estimate.value:.3f} {CHANCE} ({low:.3f} to {high:.3f})"
     return None
+
+
+def at_chance(reason: str) -> bool:
+    """Tell whether a reason of `degenerate` is only that the AUC cannot be told from 0.5.
+
+    On a small validation set that is true of every recipe, good ones among them; constant scores
+    and one class at the threshold are the recipe's own fault.
+    """
+    return CHANCE in reason

@@ -79,8 +79,8 @@ def group_table(
     reductions, `unknown` for rows without the attribute); `value` (NaN where not eligible);
     `low`, `high` (95 %, NaN for equity-scaled metrics); `n`, `patients`, `positives` of the
     rows (positives of the rarest class of a multi-class table); `eligible`; `floor_mean` and
-    `floor_95` of disparities, or `base_rate_gap` where a selection-rate disparity has none; `target` of a multi-label table (None for means over targets,
-    which come without interval).
+    `floor_95` of disparities, or `base_rate_gap` where a selection-rate disparity has no floor;
+    `target` of a multi-label table (None for means over targets, which have no interval).
 
     Args:
         p: The predictions.

@@ -134,3 +134,19 @@ def merged(restored: Restored) -> dict[str, Tensor]:
         f"head.{name}": tensor.detach().cpu().contiguous()
         for name, tensor in restored.net.head.state_dict().items()
     }
+
+
+def export_bytes(tensors: dict[str, Tensor], restored: Restored) -> bytes:
+    """Return `tensors` as safetensors, with architecture and input in the metadata."""
+    from safetensors.torch import save
+
+    spec = restored.ground.spec
+    metadata = {
+        "architecture": spec.architecture,
+        "image_size": str(restored.ground.pack.image_size),
+        "num_classes": str(restored.ground.outputs),
+        "mean": ",".join(map(str, spec.mean)),
+        "std": ",".join(map(str, spec.std)),
+    }
+    exported: bytes = save(tensors, metadata=metadata)
+    return exported

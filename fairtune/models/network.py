@@ -43,18 +43,20 @@ def seeded(spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
 def filled(spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
     """Return the network with the tensors of `file`, position embedding resampled by timm.
 
-    timm also renames the keys of checkpoint layouts it knows and adapts the first convolution
-    to `spec.channels`.
-
     Args:
         spec: The model.
-        image_size: Side in pixels; None for the size the architecture was designed for.
+        image_size: Side in pixels; None for a file that is not canonical yet: the side is then
+            the one the architecture was designed for, timm renames the keys of checkpoint
+            layouts it knows and adapts the first convolution to `spec.channels`.
         file: A safetensors file.
 
     Raises:
         ModelError: timm has no such architecture, or the file does not fit it.
     """
-    overlay = {"file": str(file), "custom_load": False}
+    # With another number of classes than recorded timm only logs what is missing.
+    overlay: dict[str, Any] = {"file": str(file), "custom_load": False, "num_classes": 0}
+    if image_size is not None:
+        overlay["input_size"] = (spec.channels, image_size, image_size)
     try:
         # The values drawn before loading are overwritten: only the caller's RNG is to be kept.
         with torch.random.fork_rng(devices=[]):

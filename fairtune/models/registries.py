@@ -37,7 +37,8 @@ class Loader(Protocol):
     def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
         """Return the headless network with the tensors of the safetensors `file`.
 
-        `image_size` None means the size the architecture was designed for.
+        `image_size` None means a file that is not canonical yet, and the size the architecture
+        was designed for.
         """
         ...
 

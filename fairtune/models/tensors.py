@@ -30,6 +30,9 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "net")
 _PREFIXES = ("module.", "model.", "net.", "backbone.", "_orig_mod.")
 # Resampled to the image size when the network is built, so any length is accepted here.
 _POSITION = "pos_embed"
+_HEADS = ("head", "head_dist", "classifier", "fc", "fc_norm")
+# A DINOv2 checkpoint carries the token of its pretraining task.
+_DROPPED = (*_HEADS, "mask_token")
 _SHOWN = 5
 
 
@@ -105,8 +108,8 @@ def canonical(spec: ModelSpec, tensors: Tensors, where: str) -> Tensors:
     outline = spec.loader.outline(spec, spec.side())
     expected: dict[str, torch.Tensor] = dict(outline.state_dict())
     found = _without_prefix(tensors, expected)
-    if not set(expected) <= set(found):
-        found = _renamed(spec, tensors, expected, where)
+    if not set(expected) <= set(found) or _other_channels(found, expected):
+        found = _renamed(spec, found, expected, where)
     problems = list(_mismatches(found, expected, where))
     raise_all(f"the weights do not fit model '{spec.name}'", problems)
     return {
@@ -149,10 +152,16 @@ def _without_prefix(tensors: Tensors, expected: Mapping[str, Any]) -> Tensors:
     return current if set(expected) <= set(current) else tensors
 
 
+def _other_channels(found: Tensors, expected: Mapping[str, torch.Tensor]) -> bool:
+    pairs = [(found[name].shape, like.shape) for name, like in expected.items() if like.ndim == 4]
+    return any(a != b and a[:1] == b[:1] and a[2:] == b[2:] and a[1] == 3 for a, b in pairs)
+
+
 def _renamed(
     spec: ModelSpec, tensors: Tensors, expected: Mapping[str, Any], where: str
 ) -> Tensors:
-    """Let timm rename the keys of a checkpoint layout that it knows."""
+    """Let timm rename the keys of a layout that it knows and adapt RGB weights to the channels."""
+    tensors = {name: t for name, t in tensors.items() if name.split(".")[0] not in _HEADS}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         write(tensors, file)
@@ -160,6 +169,8 @@ def _renamed(
             net = spec.loader.filled(spec, None, file)
         except ModelError:
             missing = [name for name in expected if name not in tensors]
+            if not missing:
+                raise
             raise ModelError(
                 f"{len(missing)} of the {len(expected)} tensors of model '{spec.name}' are "
                 "missing from the weights",
@@ -188,12 +199,7 @@ def _mismatches(
                     allowed=str(wanted),
                 )
             )
-    heads = ("head", "classifier", "fc", "mask_token", "fc_norm")
-    extra = [
-        n
-        for n in found
-        if n not in expected and n.split(".")[0] not in heads and not n.startswith("head_")
-    ]
+    extra = [n for n in found if n not in expected and n.split(".")[0] not in _DROPPED]
     if extra:
         problems.append(
             ModelError(

@@ -183,14 +183,10 @@ def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
     depths = {name: _depth(name, names.blocks) for name, _ in tensors}
     problems = list(_gaps(names, sorted({d for d in depths.values() if d is not None})))
     owner: dict[str, str] = {}
-    for name, _ in tensors:
-        if depths[name] is not None:
-            owner[name] = name
-            continue
-        owners = [s for s, entries in names.singles.items() if _among(name, entries)]
-        if len(owners) == 1:
-            owner[name] = owners[0]
-        else:
+    for name, depth in depths.items():
+        owners = [name] if depth is not None else _owners(names, name)
+        owner[name] = owners[0] if owners else name
+        if len(owners) != 1:
             problems.append(_not_one(name, owners, names))
     problems += _idle(names, [name for name, _ in tensors], depths)
     raise_all("the units do not fit the architecture", problems)
@@ -200,13 +196,13 @@ def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
         unit = owner[name]
         parameters[unit] = (*parameters.get(unit, ()), name)
         sizes[unit] = sizes.get(unit, 0) + size
-    depth = 1 + max((d for d in depths.values() if d is not None), default=-1)
+    blocks = len({d for d in depths.values() if d is not None})
     return Units(
-        depth=depth,
+        depth=blocks,
         names=tuple(parameters),
         parameters=parameters,
         sizes=sizes,
-        types=_types(names, tuple(parameters), depth),
+        types=_types(names, tuple(parameters), blocks),
         blocks=names.blocks,
     )
 
@@ -233,6 +229,10 @@ def _types(
                     )
         types[name] = tuple(_ordered(units_, rank) for units_ in found)
     return types
+
+
+def _owners(names: UnitNames, tensor: str) -> list[str]:
+    return [single for single, entries in names.singles.items() if _among(tensor, entries)]
 
 
 def _gaps(names: UnitNames, found: list[int]) -> Iterable[FairtuneError]:

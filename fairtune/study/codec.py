@@ -13,13 +13,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fairtune.study.distributions import from_optuna, to_optuna
 from fairtune.study.rows import Complete, Failed, Outcome, Proposal, Pruned, Row
 
-BEAT, OUTCOME = "beat", "outcome"
+# The worker that runs a row writes its outcome, any other that ends it writes `taken`: whoever
+# wins the race for the row's state, what the other wrote is not in the way.
+BEAT, OUTCOME, TAKEN = "beat", "outcome", "taken"
 # Optuna's own older form of constraints: one list, so one transaction, and the dashboard reads it.
 CONSTRAINTS = "constraints"
 _OWN = (
     "kind", "digest", "key", "replicate", "seed", "recipe",
     "attempt", "root", "worker", "claim", "recovered", "started",
-    BEAT, OUTCOME,
+    BEAT, OUTCOME, TAKEN,
 )  # fmt: skip
 _STATES = {
     TrialState.RUNNING: "running",
@@ -133,7 +135,7 @@ def constraints_of(outcome: Outcome) -> list[float] | None:
 
 def outcome_attr(outcome: Outcome, token: str) -> dict[str, Any]:
     """Return everything about an outcome but its values, as one attribute."""
-    common: dict[str, Any] = {"claim": token, "at": now()}
+    common: dict[str, Any] = {"claim": token, "at": now(), "state": _STATES[state_of(outcome)]}
     match outcome:
         case Complete(_, attrs, constraints):
             return common | {"attrs": dict(attrs), "constraints": dict(constraints)}
@@ -150,7 +152,7 @@ def read_row(phase: str, trial: FrozenTrial) -> Row | None:
     attrs = trial.user_attrs
     if "key" not in attrs or "recipe" not in attrs:
         return None
-    beat, outcome = attrs.get(BEAT, {}), attrs.get(OUTCOME, {})
+    beat, outcome = attrs.get(BEAT, {}), ending(trial)
     state = _STATES[trial.state]
     ended = state in ("failed", "pruned")
     root = attrs["root"]
@@ -184,6 +186,15 @@ def read_row(phase: str, trial: FrozenTrial) -> Row | None:
         started=_time(attrs["started"]),
         finished=_time(outcome.get("at")) if state != "running" else None,
     )
+
+
+def ending(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what was written by whoever ended `trial`, empty while it runs."""
+    for name in (OUTCOME, TAKEN):
+        written: dict[str, Any] = trial.user_attrs.get(name, {})
+        if written.get("state") == _STATES[trial.state]:
+            return written
+    return {}
 
 
 def now() -> str:

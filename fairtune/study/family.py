@@ -117,27 +117,43 @@ class Family:
 
         return self._ask(write, "a new row")
 
-    def end(self, trial_id: int, outcome: Outcome, token: str) -> bool:
-        """End a running row and return True; False when another worker had ended it already."""
+    def end(
+        self,
+        trial_id: int,
+        outcome: Outcome,
+        token: str,
+        *,
+        own: bool,
+        patience: float | None = None,
+    ) -> bool:
+        """End a running row and return True; False when another worker had ended it already.
+
+        Args:
+            trial_id: The row.
+            outcome: What is written.
+            token: Random mark of whoever ends it.
+            own: The caller runs the row, rather than taking it away from another.
+            patience: Other than that of the family, in seconds.
+        """
         storage = self.opened.storage
+        name = codec.OUTCOME if own else codec.TAKEN
         attr, limits = codec.outcome_attr(outcome, token), codec.constraints_of(outcome)
         state = codec.state_of(outcome)
         values = getattr(outcome, "values", None)
 
         def write() -> None:
             with self.opened.exclusive():
-                storage.set_trial_user_attr(trial_id, codec.OUTCOME, attr)
+                storage.set_trial_user_attr(trial_id, name, attr)
                 if limits is not None:
                     storage.set_trial_system_attr(trial_id, codec.CONSTRAINTS, limits)
                 storage.set_trial_state_values(trial_id, state, values)
 
         try:
-            self._ask(write, "ending a row")
+            self._ask(write, "ending a row", patience)
         except UpdateFinishedTrialError:
             # Also what the second try says when only the answer to the first one was lost.
             trial = self._ask(lambda: storage.get_trial(trial_id), "reading a row")
-            ended_by = trial.user_attrs.get(codec.OUTCOME, {}).get("claim")
-            return trial.state == state and ended_by == token
+            return trial.state == state and codec.ending(trial).get("claim") == token
         return True
 
     def beat(self, trial_id: int, content: Mapping[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fairtune.config.digest import canonical_json
 from fairtune.errors import StudyError, did_you_mean, raise_all
 from fairtune.study.family import Family
 from fairtune.study.rows import SEARCH
@@ -22,9 +24,10 @@ def check(family: Family, identity: Mapping[str, Any], made: bool) -> None:
         StudyError: One field differs.
         Problems: Several fields differ.
     """
+    identity = json.loads(canonical_json(identity))
     stored = None if made else _stored(family)
     if stored is None:
-        family.set_attr(SEARCH, ATTR, dict(identity))
+        family.set_attr(SEARCH, ATTR, identity)
         # Whoever wrote last has won; read it back, in case that was another.
         stored = family.attrs(SEARCH)[ATTR]
     raise_all(f"study '{family.name}'", differences(stored, identity, family.name))

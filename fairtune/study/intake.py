@@ -21,13 +21,11 @@ from fairtune.study.view import View
 
 
 class Phase(Protocol):
-    """A part of a study: a pure function of its rows to the next run.
+    """A part of a study: a pure function of its rows to the next run."""
 
-    Attributes:
-        name: `search`, `baseline` or `confirm`.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """`search`, `baseline` or `confirm`."""
 
     def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
         """Return the next run, or None when there is nothing to do now.

@@ -74,6 +74,7 @@ __all__ = [
 FAMILY = (SEARCH, BASELINE, CONFIRM, FINAL)
 _SLOWEST_BEAT = 60.0
 _DETAIL = 4000
+_BRIEF = 5.0
 
 
 class Ledger:
@@ -216,8 +217,9 @@ class Ledger:
         """
         for phase in phases:
             self._ensure(phase.name)
-        if not self._fresh:
-            self._view.refresh()
+        unread = [name for name in self._family.phases() if name not in self._view.rows]
+        if unread or not self._fresh:
+            self._view.refresh(*(unread if self._fresh else ()))
         self._fresh = False
         claims: list[Claim] = []
         for phase in phases:
@@ -240,14 +242,16 @@ class Ledger:
     def beating(self, claims: Sequence[Claim]) -> Iterator[None]:
         """Beat for `claims`; at the end give back every claim that has no outcome.
 
-        An exception fails the open claims as `error`, Ctrl-C and exit give them back. A storage
-        that is gone for good leaves them to the other workers, who miss their beats.
+        An exception fails the open claims as `error`; Ctrl-C, exit and a full disk give them
+        back. If the study itself cannot be written, other workers will miss their beats.
         """
         every = self._options.beat_every or min(_SLOWEST_BEAT, self._grace / 5)
         with Beats(claims, self._desk.beat, every):
             try:
                 yield
             except StorageError:
+                with contextlib.suppress(StorageError):
+                    self._give_back_open(claims, _BRIEF)
                 raise
             except Exception:
                 detail = traceback.format_exc()[-_DETAIL:]
@@ -274,9 +278,9 @@ class Ledger:
         if not self._settle(claim, outcome):
             self.recover(claim, outcome)
 
-    def give_back(self, claim: Claim, reason: str = STOPPED) -> None:
+    def give_back(self, claim: Claim, why: str = "") -> None:
         """End the row of `claim` so that the run is tried again, by whoever claims next."""
-        self._settle(claim, Failed(reason, retry=True))
+        self._settle(claim, Failed(STOPPED, why))
 
     def recover(self, claim: Claim, outcome: Outcome) -> bool:
         """Keep the result of a run whose row had been failed while it went on.
@@ -351,21 +355,24 @@ class Ledger:
         self._family.create(phase, self._directions, None)
 
     def _end(self, row: Row, reason: str) -> bool:
-        ended = self._family.end(self._view.trial_id(row), Failed(reason), uuid.uuid4().hex)
+        ended = self._family.end(
+            self._view.trial_id(row), Failed(reason), uuid.uuid4().hex, own=False
+        )
         if ended:
             self._view.mark_failed(row, reason)
         return ended
 
-    def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+    def _settle(self, claim: Claim, outcome: Outcome, patience: float | None = None) -> bool:
         claim.quieten()
-        ended = self._family.end(claim.trial_id, outcome, claim.origin.token)
+        token = claim.origin.token
+        ended = self._family.end(claim.trial_id, outcome, token, own=True, patience=patience)
         claim.close()
         self._mine.pop((claim.phase, claim.number), None)
         return ended
 
-    def _give_back_open(self, claims: Sequence[Claim]) -> None:
+    def _give_back_open(self, claims: Sequence[Claim], patience: float | None = None) -> None:
         for claim in [c for c in claims if c.is_open]:
-            self.give_back(claim, STOPPED)
+            self._settle(claim, Failed(STOPPED), patience)
 
 
 def study_names(url: str) -> list[str]:

@@ -50,7 +50,7 @@ REDRAWS = 20
 LABEL = "label"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class BaselinePhase:
     """Reference masks at every point of their own learning-rate search; never pruned."""
 
@@ -86,7 +86,7 @@ class BaselinePhase:
                     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SearchPhase:
     """Anchors first, then what the sampler draws, until the budget is spent."""
 
@@ -170,7 +170,7 @@ class SearchPhase:
         return minutes is not None and busy_seconds(mine) >= 60 * minutes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ConfirmPhase:
     """The best of the search and every baseline at its best point, with fresh seeds."""
 
@@ -216,7 +216,7 @@ class ConfirmPhase:
         for entry in ranked(rows.get(SEARCH, ()), self.sign):
             if len(top) == study.confirm.top:
                 break
-            if entry.digest not in digests and not entry.degenerate:
+            if entry.digest not in digests and not entry.unusable:
                 top[f"search-{len(top) + 1}"] = self.plan.recipe_of(entry.rows[0])
         return {**top, **found}
 

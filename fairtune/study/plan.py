@@ -87,11 +87,8 @@ class Plan:
         return list(range_.points(self.study.baselines.lr_points))
 
     def seeds(self, stream: str, digest: str, replicate: int) -> Seeds:
-        """Return the seeds of one run; streams are disjoint by name."""
-        text = f"{self.study.seed}/{stream}/{digest}/{replicate}".encode()
-        raw = hashlib.sha256(text).digest()
-        data, init = (int.from_bytes(raw[i : i + 4], "big") >> 1 for i in (0, 4))
-        return Seeds(data=data, init=init)
+        """Return the seeds of one run of this study."""
+        return seeds_of(self.study.seed, stream, digest, replicate)
 
     def proposal(
         self,
@@ -126,3 +123,10 @@ class Plan:
                 **(attrs or {}),
             },
         )
+
+
+def seeds_of(seed: int, stream: str, digest: str, replicate: int) -> Seeds:
+    """Return the seeds of one run; streams (search, confirm, final, ...) are disjoint by name."""
+    raw = hashlib.sha256(f"{seed}/{stream}/{digest}/{replicate}".encode()).digest()
+    data, init = (int.from_bytes(raw[i : i + 4], "big") >> 1 for i in (0, 4))
+    return Seeds(data=data, init=init)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fairtune.evaluation.optimism import shrunken_means
+from fairtune.evaluation.scoring import at_chance
 from fairtune.study.rows import Row, results
 
 DEGENERATE = "degenerate"
@@ -29,9 +30,14 @@ class Ranked:
     shrunk: float
     degenerate: str | None
 
+    @property
+    def unusable(self) -> bool:
+        """Whether its predictions are constant: it is never confirmed or picked."""
+        return self.degenerate is not None and not at_chance(self.degenerate)
+
 
 def ranked(rows: Sequence[Row], sign: int) -> list[Ranked]:
-    """Return the finished recipes, best shrunken mean first; degenerate ones last.
+    """Return the finished recipes, best shrunken mean first; degenerate ones after all others.
 
     Args:
         rows: Rows of one phase.
@@ -57,7 +63,13 @@ def ranked(rows: Sequence[Row], sign: int) -> list[Ranked]:
     ]
     # Equal means keep the order of their first run.
     return sorted(
-        entries, key=lambda e: (e.degenerate is not None, -sign * e.shrunk, e.rows[0].number)
+        entries,
+        key=lambda e: (
+            e.unusable,
+            e.degenerate is not None,
+            -sign * e.shrunk,
+            e.rows[0].number,
+        ),
     )
 
 

@@ -165,7 +165,7 @@ class Failed:
     """The run could not be finished.
 
     Attributes:
-        reason: One word: `error`, `oom`, `nan`, ...
+        reason: One word: `error`, `oom`, `nan`, ...; `stopped` is tried again without limit.
         detail: What a person needs to mend it, e.g. the tail of the traceback.
         retry: Another attempt may succeed; at most one is made.
     """
@@ -288,12 +288,13 @@ def next_replicate(rows: Iterable[Row], digest: str) -> int:
 
 
 def counts(rows: Iterable[Row]) -> dict[str, int]:
-    """Return the number of runs (not attempts) by state, and of attempts beyond the first."""
+    """Return the number of runs (not attempts) by state; `retrying` ones are due again."""
     tally = dict.fromkeys(("running", "complete", "pruned", "failed", "retrying"), 0)
     rows = list(rows)
     again = {row.key for row in due(rows)}
     for key, row in current(rows).items():
-        tally["retrying" if key in again else row.state] += 1
+        name = "retrying" if key in again else row.state
+        tally[name] = tally.get(name, 0) + 1
     return tally
 
 

@@ -24,7 +24,6 @@ from fairtune.study.space import Space, compile_space
 from fairtune.training.recipe import Recipe
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-RULES = ("best",)
 RULES_LATER = ("minimax", "dto", "es", "constraint", "1se", "knee")
 BASELINES = ("fullft", "linear_readout", "norm:all", "attn:all", "block:last-3")
 
@@ -306,6 +305,14 @@ def _sense(
     recipe: Recipe, space: Space, objectives: list[Objective], source: Source
 ) -> list[FairtuneError]:
     out: list[FairtuneError] = []
+    if not space.nodes:
+        out.append(
+            ConfigError(
+                "the study searches nothing",
+                where=source.where("space"),
+                todo="name a mask space, e.g. space: {adaptation.mask: auto_peft1}",
+            )
+        )
     masked = space.get("adaptation.mask") is not None or not recipe.solved
     if masked and space.get("optim.lr") is None and recipe.optim.lr is None:
         out.append(

@@ -107,7 +107,6 @@ class Opened:
         """Close every connection."""
         engine = engine_of(self.storage)
         if engine is not None:
-            self.storage.remove_session()
             engine.dispose()
 
 

@@ -213,3 +213,13 @@ def test_threads_that_look_up_first_see_every_member(package: str) -> None:
 def test_an_error_is_of_the_one_kind_that_the_command_line_shows(package: str) -> None:
     with pytest.raises(FairtuneError):
         shapes_of(package).parse("nothing")
+
+
+@pytest.mark.parametrize("missing", ["fairtune_test_gone.parts", "fairtune_test_shapes.parts"])
+def test_an_optional_package_may_be_deleted(package: str, tmp_path: Path, missing: str) -> None:
+    registry: Registry[Any] = Registry("test shape", missing, optional=True)
+    assert registry.names() == []
+    with pytest.raises(ModuleNotFoundError):
+        Registry("test shape", missing).names()
+    install(tmp_path / "site", MEMBER.format(package=package, name="cone", cls="Cone"))
+    assert shapes_of(package).names() == ["cone", "disc", "square"]

@@ -76,7 +76,7 @@ def test_a_wheel_carries_them(tmp_path: Path) -> None:
         "import json, fairtune; from fairtune.config import shipped;"
         "print(fairtune.__file__); print(shipped.root('configs'));"
         "print(sorted(str(p.relative_to(shipped.root(n))) for n in ('configs', 'studies')"
-        " for p in shipped.root(n).rglob('*.yaml')))"
+        " for p in shipped.root(n).rglob('*') if p.is_file()))"
     )
     asked = subprocess.run(
         [sys.executable, "-c", ask],
@@ -94,6 +94,7 @@ def test_a_wheel_carries_them(tmp_path: Path) -> None:
     here = sorted(
         str(path.relative_to(PROJECT / name))
         for name in ("configs", "studies")
-        for path in (PROJECT / name).rglob("*.yaml")
+        for path in (PROJECT / name).rglob("*")
+        if path.is_file()
     )
     assert files == str(here)

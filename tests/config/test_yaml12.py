@@ -117,7 +117,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(documents)
 def test_what_is_written_is_read_back_equal(data: Any) -> None:
     assert same(loads(dumps(data)).data, data)

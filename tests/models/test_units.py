@@ -102,7 +102,7 @@ def test_the_hash_does_not_depend_on_the_image_size_but_on_the_types() -> None:
 
 
 def test_faults_name_what_is_known(dinov2: Units) -> None:
-    with pytest.raises(ModelError, match="did you mean 'norm1'"):
+    with pytest.raises(ModelError, match="did you mean 'norm'"):
         dinov2.of("norm3", 0)
     with pytest.raises(ModelError, match="0 to 11"):
         dinov2.of("norm", 12)

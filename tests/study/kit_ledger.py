@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
 from fairtune.config import Choice, Dimension, Float, Int
 from fairtune.config.digest import digest
+from fairtune.study.distributions import to_optuna
 from fairtune.study.ledger import (
     Claim,
     Complete,
@@ -22,6 +26,7 @@ from fairtune.study.ledger import (
 from fairtune.study.rows import current, decide_digest, next_replicate
 from fairtune.study.samplers.random import Random
 
+UP = [StudyDirection.MAXIMIZE]
 SPACE: dict[str, Dimension] = {
     "lr": Float(1e-5, 1e-1, log=True),
     "depth": Int(1, 12),
@@ -81,6 +86,7 @@ class Keyed:
 
     labels: Sequence[str]
     name: str = "baseline"
+    kind: str = "baseline"
 
     def budget(self) -> int | None:
         return None
@@ -88,7 +94,7 @@ class Keyed:
     def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
         taken = current(rows[self.name])
         for label in self.labels:
-            made = proposal({}, {}, kind="baseline", attrs={"label": label}, key=digest(label))
+            made = proposal({}, {}, kind=self.kind, attrs={"label": label}, key=digest(label))
             if made.key not in taken:
                 return made
         return None
@@ -104,8 +110,16 @@ def execute(
     return run
 
 
+def sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder / 'study.db'}"
+
+
+def journal(folder: Path) -> str:
+    return f"journal:{folder / 'study.journal'}"
+
+
 def open_ledger(where: Path | str, name: str = "s", **options: Any) -> Ledger:
-    url = where if isinstance(where, str) else f"sqlite:///{where / 'study.db'}"
+    url = where if isinstance(where, str) else journal(where)
     options.setdefault("sampler", Random())
     options.setdefault("patience", 20.0)
     create = options.pop("create", True)
@@ -119,3 +133,36 @@ def open_ledger(where: Path | str, name: str = "s", **options: Any) -> Ledger:
         create=create,
         options=Options(**options),
     )
+
+
+def trial(
+    number: int,
+    params: Mapping[str, object],
+    space: Mapping[str, Dimension],
+    values: list[float] | None,
+    state: TrialState = TrialState.COMPLETE,
+    steps: dict[int, float] | None = None,
+) -> FrozenTrial:
+    made = create_trial(
+        state=state,
+        values=values,
+        params=dict(params),
+        distributions={name: to_optuna(space[name]) for name in params},
+        intermediate_values=steps or {},
+    )
+    made.number = made._trial_id = number
+    return made
+
+
+def point(draw: Draw, space: Mapping[str, Dimension]) -> dict[str, object]:
+    drawn = draw()
+    return {name: drawn.suggest(name, dimension) for name, dimension in space.items()}
+
+
+def history(count: int, space: Mapping[str, Dimension]) -> list[FrozenTrial]:
+    """Trials whose value is the share of bits that are on."""
+    done: list[FrozenTrial] = []
+    for i in range(count):
+        params = point(Draw(done, UP, lambda k, i=i: Random().build(1000 + i)), space)
+        done.append(trial(i, params, space, [sum(map(bool, params.values())) / len(space)]))
+    return done

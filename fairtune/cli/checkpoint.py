@@ -1,0 +1,121 @@
+"""`fairtune evaluate`, `fairtune predict`, and `fairtune models export`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairtune.cli.options import DataRoot, Out
+
+METRICS = ["auc", "auprc", "tpr", "fpr", "ece", "brier"]
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Dataset to score it on.")],
+    split: Annotated[str, typer.Option("--split", help="train, val, test or all.")] = "test",
+    target: Annotated[
+        str | None, typer.Option("--target", help="Target (default: the checkpoint's).")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", help="Attributes (default: the checkpoint's)."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Metrics; several times.")
+    ] = None,
+    fmt: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    out: Out = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Score a checkpoint by group on a dataset; rows it was fitted on are left out and counted."""
+    from fairtune.cli.options import open_session, out_folder
+    from fairtune.experiment.apply import evaluate as run_evaluate
+    from fairtune.experiment.checkpoint import open_run
+    from fairtune.experiment.gate import Gate
+
+    found = run_evaluate(
+        open_run(checkpoint),
+        open_session(data_root),
+        dataset=dataset,
+        split=split,
+        target=target,
+        attributes=attribute or (),
+        metrics=metric or METRICS,
+        gate=Gate(out_folder(out)),
+        command=shlex.join(["fairtune", *sys.argv[1:]]),
+    )
+    columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
+    if fmt == "json":
+        print(found.frozen[columns].to_json(orient="records", indent=1))
+        return
+    if fmt == "csv":
+        print(found.frozen[columns].to_csv(index=False), end="")
+        return
+    print(f"{found.dropped} rows left out: image or patient was in training or validation")
+    if found.openings is not None:
+        print(f"the test split has been opened {found.openings} time(s) from this folder")
+    print("at the threshold frozen on validation:")
+    print(found.frozen[columns].round(3).fillna("").to_string(index=False))
+    print("at a threshold fitted on these rows (cross-fitted):")
+    print(found.refitted[columns].round(3).fillna("").to_string(index=False))
+
+
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files or folders, or one CSV with a column `image`.")
+    ],
+    to: Annotated[Path | None, typer.Option("--to", help="CSV to write (default: print).")] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Score images without labels."""
+    from fairtune.cli.options import open_session
+    from fairtune.data.files import image_files
+    from fairtune.experiment.apply import predict as run_predict
+    from fairtune.experiment.checkpoint import open_run
+
+    run = open_run(checkpoint)
+    frame = run_predict(run, open_session(data_root), image_files(images))
+    if to is None:
+        print(frame.to_csv(index=False), end="")
+        return
+    from fairtune import store
+
+    store.write_atomic(to, frame.to_csv(index=False).encode())
+    print(f"{len(frame)} images: {to}")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
+    to: Annotated[Path, typer.Option("--to", help="safetensors file to write.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Write a checkpoint as one plain timm state dict: backbone and head merged."""
+    from fairtune import store
+    from fairtune.cli.options import open_session
+    from fairtune.experiment.checkpoint import export_bytes, merged, open_run, restore
+
+    run = open_run(checkpoint)
+    restored = restore(run, open_session(data_root))
+    tensors = merged(restored)
+    store.write_atomic(to, export_bytes(tensors, restored))
+    size = restored.ground.pack.image_size
+    print(
+        f"{to}: {len(tensors)} tensors; load with timm.create_model("
+        f"'{restored.ground.spec.architecture}', num_classes={restored.ground.outputs}, "
+        f"img_size={size}) and load_state_dict"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Register the commands."""
+    from fairtune.cli.models import group
+
+    app.command()(evaluate)
+    app.command()(predict)
+    group(app).command()(export)

@@ -1,0 +1,165 @@
+"""`fairtune finetune`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairtune.cli.options import DataRoot, Out, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairtune.experiment.run import Watcher
+    from fairtune.study.outcome import Outcome
+    from fairtune.study.worker import StopFlag
+
+
+def finetune(
+    study: Annotated[
+        str | None, typer.Option("--study", help="Study whose pick is retrained.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask", help="recipe.json, a mask rule such as attn:9-11,norm:all, or a FairTune .npy."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", help="recipe.json that everything but the mask is taken from."),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="FairTune tuning method of a .npy mask.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", min=1, help="Take this trial of the search.")
+    ] = None,
+    rule: Annotated[str, typer.Option("--rule", help="Selection rule.")] = "best",
+    on: Annotated[
+        str, typer.Option("--on", help="Rows to fit: train, or train+val (nothing is chosen).")
+    ] = "train",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds per recipe.")] = 3,
+    storage: Storage = None,
+    out: Out = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Retrain the pick and its baselines with fresh seeds, open the test once, print the table."""
+    from fairtune.cli.live import stopping
+    from fairtune.errors import ConfigError
+    from fairtune.study.worker import StopFlag
+
+    if on not in ("train", "train+val"):
+        raise ConfigError("unknown rows", where="--on", found=on, allowed="train, train+val")
+    if study is None and mask is None:
+        raise ConfigError(
+            "nothing to retrain", todo="give --study NAME, or --mask with a file or a rule"
+        )
+    stop = StopFlag()
+    command = shlex.join(["fairtune", *sys.argv[1:]])
+    with stopping(stop):
+        if study is not None:
+            wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
+            outcome = _study(
+                study, mask, layout, wanted, _watch(stop), command, (out, storage, data_root)
+            )
+            print(_table(outcome))
+        else:
+            assert mask is not None
+            options = {"rows": on, "seeds": seeds}
+            _alone(mask, recipe, layout, options, _watch(stop), command, (out, data_root))
+
+
+def _study(
+    name: str,
+    mask: str | None,
+    layout: str | None,
+    wanted: dict[str, Any],
+    watch: Callable[[str, int, int], Watcher],
+    command: str,
+    where: tuple[Path | None, str | None, list[Path] | None],
+) -> Outcome:
+    from fairtune.cli.options import open_session, place_of
+    from fairtune.study.final import Wanted, finetune_study
+    from fairtune.study.masks import with_mask
+    from fairtune.study.overview import Overview
+
+    out, storage, data_root = where
+    view = Overview.load(place_of(name, out, storage))
+    if mask is not None:
+        wanted["recipe"] = with_mask(mask, layout, view)
+    return finetune_study(
+        view, open_session(data_root), Wanted(**wanted), command=command, watch=watch
+    )
+
+
+def _alone(
+    mask: str,
+    recipe: Path | None,
+    layout: str | None,
+    options: dict[str, Any],
+    watch: Callable[[str, int, int], Watcher],
+    command: str,
+    where: tuple[Path | None, list[Path] | None],
+) -> None:
+    from fairtune.cli.options import open_session, out_folder
+    from fairtune.experiment.alone import finetune_alone, test_text
+
+    out, data_root = where
+    made = finetune_alone(
+        mask,
+        open_session(data_root),
+        out_folder(out),
+        recipe_file=recipe,
+        layout=layout,
+        command=command,
+        watch=watch,
+        **options,
+    )
+    print(test_text(made))
+
+
+def _watch(stop: StopFlag) -> Callable[[str, int, int], Watcher]:
+    from fairtune.training.observer import Epoch
+
+    class Lines:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def epoch(self, report: Epoch, values: Any) -> str | None:
+            shown = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
+            rate = report.images / max(report.seconds, 1e-9)
+            print(
+                f"{self.name}: epoch {report.number}/{report.of}  {rate:.0f} images/s  {shown}",
+                file=sys.stderr,
+            )
+            return None
+
+        def poll(self) -> str | None:
+            return stop.reason()
+
+    return lambda label, number, of: Lines(f"final {label} seed {number}/{of}")
+
+
+def _table(outcome: Outcome) -> str:
+    """Return the test table and the verdict as text."""
+    from fairtune.study.final import test_table
+
+    view = outcome.view
+    lines = [test_table(outcome)]
+    found = outcome.verdict
+    lines.append(f"verdict: {found.answer} ({found.why})")
+    lines.append(f"the test split has been opened {outcome.openings} time(s) from this folder")
+    deployed = outcome.tested[outcome.pick].deploy
+    lines.append(f"checkpoint: {view.runs.folder(deployed)}")
+    lines.append(f"next: fairtune report {view.place.name}")
+    return "\n".join(lines)
+
+
+def register(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(finetune)

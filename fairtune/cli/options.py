@@ -1,0 +1,56 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fairtune.config import Settings
+    from fairtune.study.place import Place
+    from fairtune.training.session import Session
+
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Results folder (default: FAIRTUNE_OUT or results).")
+]
+DataRoot = Annotated[
+    list[Path] | None,
+    typer.Option("--data-root", help="Folder searched for data sets; may be given several times."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", help="Storage URL (default: SQLite beside the results)."),
+]
+Words = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace a field, e.g. recipe.optim.epochs=4; several times."),
+]
+
+
+
+
+def out_folder(out: Path | None) -> Path:
+    """Return the results folder."""
+    from fairtune.config import settings
+
+    return settings().out if out is None else out
+
+
+def open_session(data_root: list[Path] | None, *, keeps_best: bool = False) -> Session:
+    """Return the session of this process."""
+    from fairtune.cli.live import packing
+    from fairtune.config import settings
+    from fairtune.training.session import Session
+
+    return Session(settings(), tuple(data_root or ()), keeps_best, packing)
+
+
+def place_of(name: str, out: Path | None, storage: str | None) -> Place:
+    """Return where the study `name` keeps its things."""
+    from fairtune.config import settings
+    from fairtune.study.place import Place
+
+    env: Settings = settings()
+    return Place(out or env.out, name, storage or env.storage)

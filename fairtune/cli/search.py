@@ -1,0 +1,73 @@
+"""`fairtune search`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fairtune.cli.options import DataRoot, Out, Storage, Words
+
+
+def search(
+    study: Annotated[str, typer.Argument(help="Study file, or the name of a shipped study.")],
+    words: Words = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials in all; also on resume.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
+    storage: Storage = None,
+    out: Out = None,
+    data_root: DataRoot = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what can be told from this data, and stop."),
+    ] = False,
+) -> None:
+    """Search recipes for validation fairness: baselines, search, confirm. Resumes by name."""
+    from fairtune.cli.live import Progress, stopping
+    from fairtune.cli.options import open_session, place_of
+    from fairtune.study.schema import load_study
+
+    given = list(words or ())
+    if trials is not None:
+        given.append(f"budget.trials={trials}")
+    file = load_study(study, given, name)
+    place = place_of(file.name, out, storage)
+
+    from fairtune.study.search import (
+        check_objectives,
+        make_plan,
+        open_study,
+        pinned_base,
+        run_study,
+    )
+    from fairtune.study.worker import Exit, StopFlag
+
+    session = open_session(data_root)
+    plan = make_plan(file, session, pinned_base(place))
+    check_objectives(plan, session)
+    if dry_run:
+        from fairtune.study.dry import estimate
+
+        print(estimate(plan, session))
+        return
+    primary = file.judge.primary
+    progress = Progress(str(primary), primary.sign > 0, file.budget.trials)
+    stop = StopFlag()
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
+        print(f"study {file.name}: {ledger.url}")
+        left = run_study(ledger, plan, session, place, stop, notify=progress)
+    if left is Exit.STOPPED:
+        print(f"stopped ({stop.reason()}); the same command goes on from here")
+        raise typer.Exit(130)
+
+    from fairtune.study.status import summary
+
+    print(summary(place))
+
+
+def register(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(search)

@@ -1,0 +1,1 @@
+"""Foreign artefacts, read and written in their own shape."""

@@ -1,0 +1,1 @@
+"""Tables of results in the shape of other tools."""

@@ -1,0 +1,1 @@
+"""Mask files of other tools."""

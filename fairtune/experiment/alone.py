@@ -1,0 +1,150 @@
+"""Retrain one mask without a study: recipe.json, or a mask with everything else from one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fairtune.adaptation import Mask
+from fairtune.config import parse
+from fairtune.errors import ConfigError
+from fairtune.evaluation.table import group_table
+from fairtune.experiment.finetune import Entry, Finetuned, finetune
+from fairtune.experiment.gate import Gate
+from fairtune.experiment.judge import Judge
+from fairtune.experiment.masks import read_card, read_mask
+from fairtune.experiment.run import Watcher
+from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.session import Session
+
+Threshold = float | tuple[float, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """A retrained recipe.
+
+    Attributes:
+        made: Its runs, and the one to deploy.
+        judge: By what it was judged.
+        said: Where everything but the mask came from, in words.
+    """
+
+    made: Finetuned
+    judge: Judge
+    said: str
+
+    @property
+    def deploy(self) -> StoredRun:
+        """The run to deploy."""
+        return self.made.deploy["pick"]
+
+
+def finetune_alone(
+    mask: str,
+    session: Session,
+    out: Path,
+    *,
+    recipe_file: Path | None = None,
+    layout: str | None = None,
+    rows: Literal["train", "train+val"] = "train",
+    seeds: int = 1,
+    seed: int | None = None,
+    command: str,
+    watch: Callable[[str, int, int], Watcher] | None = None,
+) -> Alone:
+    """Retrain a mask with fresh seeds and test it in one opening of the gate.
+
+    Args:
+        mask: recipe.json, a mask rule, or a mask file of another tool.
+        session: What the process keeps between runs.
+        out: Results folder.
+        recipe_file: recipe.json that a bare mask takes everything else from.
+        layout: FairTune tuning method of a `.npy` mask.
+        rows: Rows to fit on.
+        seeds: Fresh seeds.
+        seed: Where they follow from; None draws one.
+        command: The user's command, for the ledger of openings.
+        watch: Progress.
+
+    Raises:
+        ConfigError: A bare mask without a recipe, or a trained mask without a learning rate.
+    """
+    source = mask if mask.endswith(".json") else recipe_file
+    if source is None:
+        raise ConfigError(
+            "a bare mask says nothing of data, model and learning rate",
+            where=f"--mask {mask}",
+            todo="give --study NAME or --recipe recipe.json that it takes them from",
+        )
+    card = read_card(source)
+    recipe, judge = parse(Recipe, card["recipe"]), Judge.from_json(card["judged_by"])
+    said = f"everything from {Path(source).name}"
+    if not mask.endswith(".json"):
+        units = read_mask(mask, layout, session.units(recipe)).units
+        recipe = recipe.model_copy(
+            update={"adaptation": recipe.adaptation.model_copy(update={"mask": units})}
+        )
+        said = f"mask {mask}; {said}"
+    threshold: Threshold = None
+    if rows == "train+val":
+        recipe, threshold = _settled(recipe, Path(str(source)).expanduser().parent)
+    base = secrets.randbits(30) if seed is None else seed
+    fresh = tuple(Seeds(data=base + i, init=base + i) for i in range(seeds))
+    entry = Entry("pick", session.resolve(recipe), fresh, threshold)
+    runs = Runs(out)
+    session.keeps_best = not isinstance(judge.validation.epoch, str)
+    made = finetune([entry], session, runs, judge, Gate(out), command=command, watch=watch)
+    return Alone(made, judge, said)
+
+
+def test_text(alone: Alone) -> str:
+    """Return the test figures of the run to deploy, with intervals, as text."""
+    run, judge = alone.deploy, alone.judge
+    cut: Any = run.operating["threshold"]
+    threshold = tuple(cut) if isinstance(cut, list) else cut
+    frame = group_table(
+        run.test(),
+        ["auc"],
+        list(run.recipe.data.attributes),
+        minimum=judge.validation.minimum,
+        threshold=judge.validation.rule if threshold is None else threshold,
+    )
+    columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
+    shown = frame[columns].round(3).fillna("").to_string(index=False)
+    share = Mask(tuple(run.recipe.adaptation.mask)) if not run.recipe.solved else Mask(())
+    lines = [
+        alone.said,
+        f"{len(share.units)} units, {run.costs['trainable_share']:.1%} of the backbone",
+        shown,
+        f"the test split has been opened {alone.made.openings} time(s) from this folder",
+        f"checkpoint: {run.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _settled(recipe: Recipe, folder: Path) -> tuple[Recipe, Threshold]:
+    """Return the recipe for train+val with epochs and threshold of the run in `folder`.
+
+    Raises:
+        ConfigError: The recipe.json does not stand in a finished run's folder.
+    """
+    run = StoredRun(folder)
+    if not (folder / "operating.json").is_file():
+        raise ConfigError(
+            "train+val takes epochs and threshold from the run that recipe.json belongs to",
+            where=folder,
+            todo="give the recipe.json inside its run folder, or use --on train",
+        )
+    cut = run.operating["threshold"]
+    settled = recipe.model_copy(
+        update={
+            "fit": recipe.fit.model_copy(update={"rows": "train+val"}),
+            "optim": recipe.optim.model_copy(update={"epochs": int(run.operating["epoch"])}),
+        }
+    )
+    return settled, tuple(cut) if isinstance(cut, list) else cut

@@ -1,0 +1,185 @@
+"""A checkpoint on other data: evaluate on a data set, predict without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairtune.data.gatekeep import TestPass
+from fairtune.data.split import PARTS
+from fairtune.errors import ConfigError, DataError
+from fairtune.evaluation.predictions import Predictions
+from fairtune.evaluation.rules import ThresholdRule
+from fairtune.evaluation.table import group_table
+from fairtune.experiment.checkpoint import restore
+from fairtune.experiment.finetune import SEEN
+from fairtune.experiment.gate import Gate
+from fairtune.experiment.judge import Judge
+from fairtune.experiment.runs import StoredRun, probabilities
+from fairtune.training.session import Ground, Session, without_pins
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A checkpoint's figures on a data set.
+
+    Attributes:
+        frozen: Group table at the threshold that was frozen on the checkpoint's validation rows.
+        refitted: Group table at a threshold fitted on these rows, cross-fitted.
+        predictions: The predictions behind them.
+        dropped: Rows left out because image or patient was in training or validation.
+        openings: How often this split's test rows had been opened; None if they were not.
+    """
+
+    frozen: pd.DataFrame
+    refitted: pd.DataFrame
+    predictions: Predictions
+    dropped: int
+    openings: int | None
+
+
+def evaluate(
+    run: StoredRun,
+    session: Session,
+    *,
+    dataset: str,
+    split: str,
+    target: str | None = None,
+    attributes: Sequence[str] = (),
+    metrics: Sequence[str],
+    gate: Gate,
+    command: str,
+) -> Evaluated:
+    """Score a checkpoint on a split of a data set.
+
+    Rows whose image or patient the checkpoint was trained or validated on are left out and
+    counted. Test rows are read through the gate.
+
+    Args:
+        run: A finished run with weights.
+        session: Opens data and pretrained weights.
+        dataset: Dataset spec.
+        split: `train`, `val`, `test` or `all`.
+        target: Target of that data set, default: that of the checkpoint.
+        attributes: Attributes, default: those of the checkpoint.
+        metrics: What to compute.
+        gate: The test gate.
+        command: The user's command.
+
+    Raises:
+        DataError: No row is left, or the task is another.
+        ConfigError: Unknown split.
+    """
+    if split not in (*PARTS, "all"):
+        raise ConfigError("unknown split", where="--split", found=split, allowed=[*PARTS, "all"])
+    recipe = without_pins(run.recipe)
+    part = recipe.data.model_copy(
+        update={
+            "dataset": dataset,
+            "target": target or recipe.data.target,
+            "attributes": tuple(attributes) or recipe.data.attributes,
+            "where": recipe.data.where if dataset == recipe.data.dataset else {},
+        }
+    )
+    restored = restore(run, session, recipe.model_copy(update={"data": part}))
+    ground = restored.ground
+    if ground.task != run.task:
+        raise DataError("the target is of another kind", found=ground.task, allowed=run.task)
+    test_pass, openings = None, None
+    if split in ("test", "all"):
+        split_hash = ground.pack.table.split_hash
+        digests = [str(run.card["digest"])]
+        test_pass = gate.open(split_hash, digests, command=command)
+        openings = len(gate.openings(split_hash))
+    rows = _rows(ground, split, test_pass)
+    kept = rows[~_seen(run, ground, rows)]
+    if not len(kept):
+        raise DataError(
+            "every row was in the checkpoint's training or validation rows",
+            where=f"{dataset}, split {split}",
+            found=f"{len(rows)} rows",
+        )
+    score = probabilities(restored.score(kept, test_pass=test_pass), ground.task)
+    predictions = ground.pack.predictions(kept, score, test_pass=test_pass)
+    return _figures(run, predictions, metrics, len(rows) - len(kept), openings)
+
+
+def _figures(
+    run: StoredRun,
+    predictions: Predictions,
+    metrics: Sequence[str],
+    dropped: int,
+    openings: int | None,
+) -> Evaluated:
+    judge = Judge.from_json(run.card["judged_by"])
+    cut = run.operating["threshold"]
+    frozen = tuple(cut) if isinstance(cut, list) else cut
+    rule: ThresholdRule = judge.validation.rule
+    names, minimum = list(predictions.attributes), judge.validation.minimum
+    tables = [
+        group_table(predictions, metrics, names, minimum=minimum, threshold=threshold)
+        for threshold in (rule if frozen is None else frozen, rule)
+    ]
+    return Evaluated(tables[0], tables[1], predictions, dropped, openings)
+
+
+def _rows(ground: Ground, split: str, test_pass: TestPass | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    names = PARTS if split == "all" else (split,)
+    parts = [ground.pack.rows(name, test_pass=test_pass) for name in names]
+    return np.sort(np.concatenate(parts))
+
+
+def _seen(
+    run: StoredRun, ground: Ground, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    path = run.folder / SEEN
+    if not path.is_file():
+        raise DataError(
+            "the checkpoint does not say which rows it was trained on",
+            where=run.folder,
+            todo="make it with `fairtune finetune`",
+        )
+    known = pd.read_parquet(path)
+    images = np.isin(ground.pack.image_hashes[rows], known["image"].to_numpy(dtype=str))
+    patients = np.isin(np.array(ground.patient_hashes(rows)), known["patient"].to_numpy(dtype=str))
+    return np.asarray(images | patients)
+
+
+def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.DataFrame:
+    """Return `image, score` (and `positive` at the frozen threshold) for image files.
+
+    No labels are needed. Images are decoded as the checkpoint's data set says.
+
+    Raises:
+        DataError: An image cannot be read; all of them are named.
+    """
+    import torch
+
+    from fairtune.data.batch import normalise
+    from fairtune.data.files import decode_files
+
+    restored = restore(run, session)
+    ground = restored.ground
+    pack = ground.pack
+    logits = []
+    for start in range(0, len(images), 128):
+        part = images[start : start + 128]
+        pixels = decode_files(part, pack.table.spec, pack.image_size, pack.channels)
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        batch = normalise(image, ground.spec.mean, ground.spec.std).to(ground.device)
+        with torch.inference_mode(), ground.autocast(run.recipe):
+            logits.append(restored.net.head(restored.net.backbone.embed(batch)).float().cpu())
+    score = probabilities(torch.cat(logits).numpy(), ground.task)
+    frame = pd.DataFrame({"image": [str(path) for path in images]})
+    cut = run.operating["threshold"]
+    if score.ndim == 1:
+        frame["score"] = score
+        frame["positive"] = score >= float(cut)
+        return frame
+    for j, name in enumerate(pack.table.classes):
+        frame[f"score:{name}"] = score[:, j]
+    return frame

@@ -1,0 +1,79 @@
+"""What a study can tell, and cost, before the bill."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fairtune.evaluation.power import outlook
+from fairtune.study.phases import BaselinePhase
+from fairtune.study.plan import Plan
+
+if TYPE_CHECKING:
+    from fairtune.training.session import Session
+
+
+def estimate(plan: Plan, session: Session) -> str:
+    """Return groups, what can be told from them, the size of the space and the hours, as text.
+
+    One step with every unit trainable is timed, so the hours are an upper bound.
+    """
+    import numpy as np
+
+    study, ground = plan.study, session.ground(plan.base)
+    rows = ground.pack.rows("val")
+    shape = (len(rows),) if ground.outputs == 1 else (len(rows), ground.outputs)
+    score = np.full(shape, 1 / max(shape[-1], 1) if ground.task == "multiclass" else 0.5)
+    predictions = ground.pack.predictions(rows, score)
+    lines = [f"study {study.name}: nothing is trained by --dry-run"]
+    for name in predictions.attributes:
+        found = outlook(
+            predictions,
+            name,
+            minimum=study.judge.validation.minimum,
+            trials=study.budget.trials,
+        )
+        lines.append(f"{name} (validation):")
+        for g in found.groups:
+            mark = "" if g.eligible else "  too small to count"
+            lines.append(
+                f"  {g.group}: n {g.n}, patients {g.patients} (effective {g.effective:.0f}), "
+                f"positives {g.positives}, SE of the AUC {g.se:.3f}{mark}"
+            )
+        if found.smallest_gap is not None and found.optimism is not None:
+            lines.append(f"  smallest gap told from noise with 80 % power: {found.smallest_gap:.3f}")
+            lines.append(
+                f"  expected optimism of the best of {found.trials}: {found.optimism:.3f}"
+            )
+        lines.append(f"  {found.sentence}")
+    dims = plan.dimensions()
+    lines.append(f"space: {len(dims)} parameters")
+    seconds = _step_seconds(plan, session)
+    steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
+    per_run = seconds * steps * plan.base.optim.epochs
+    baselines = sum(1 for _ in BaselinePhase(plan).proposals())
+    confirm = study.confirm.top + len(study.baselines.of) if study.confirm.top else 0
+    total = baselines + study.budget.trials + confirm * study.confirm.seeds
+    lines.append(
+        f"runs: {baselines} baseline + {study.budget.trials} search + "
+        f"{confirm * study.confirm.seeds} confirm; at most {per_run / 60:.1f} minutes each on "
+        f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
+    )
+    return "\n".join(lines)
+
+
+def _step_seconds(plan: Plan, session: Session) -> float:
+    from fairtune.training.lane import Lane
+    from fairtune.training.recipe import Seeds
+
+    ground = session.ground(plan.base)
+    recipe = plan.recipe({"adaptation.mask": list(plan.units.names), "optim.lr": 1e-5})
+    lane = Lane(recipe, Seeds(), ground)
+    times = []
+    for i, batch in enumerate(lane.loader.epoch()):
+        began = time.perf_counter()
+        float(lane.step(batch))
+        times.append(time.perf_counter() - began)
+        if i == 3:
+            break
+    return min(times)

@@ -1,0 +1,189 @@
+"""From a claim to its outcome: the only place where a study touches the inner run."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fairtune.errors import FairtuneError, RunError, StorageError
+from fairtune.evaluation.predictions import Predictions
+from fairtune.evaluation.scoring import degenerate, evaluate_objectives
+from fairtune.evaluation.objectives import Objective
+from fairtune.experiment.judge import Judge
+from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.study.claim import Claim
+from fairtune.study.plan import Plan
+from fairtune.study.rank import DEGENERATE
+from fairtune.study.rows import Complete, Failed, Outcome, Pruned
+from fairtune.study.worker import Stop
+from fairtune.training.observer import Epoch
+from fairtune.training.recipe import Seeds
+
+if TYPE_CHECKING:
+    from fairtune.training.session import Session
+
+PRUNED, GIVEN_BACK = "pruned: ", "stopped: "
+DETAIL = 4000
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker tells whoever shows progress.
+
+    Attributes:
+        kind: `claim`, `epoch` or `finish`.
+        claim: The row.
+        report: The epoch, for `epoch`.
+        values: Objectives of the epoch or outcome.
+        outcome: For `finish`.
+    """
+
+    kind: str
+    claim: Claim
+    report: Epoch | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+
+@dataclass(eq=False)
+class Executor:
+    """Runs claims one after another.
+
+    Attributes:
+        plan: The study with its pins.
+        session: What the process keeps between runs.
+        runs: Where runs are stored.
+        stop: Asked at every step.
+        notify: Told of claims, epochs and outcomes.
+    """
+
+    plan: Plan
+    session: Session
+    runs: Runs
+    stop: Stop
+    notify: Callable[[Event], None] = lambda event: None
+
+    def __call__(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Outcome]]:
+        """Yield each claim with its outcome; one that was told to stop is left out."""
+        for claim in claims:
+            if self.stop.reason() is not None:
+                return
+            self.notify(Event("claim", claim))
+            outcome = self._one(claim)
+            if outcome is None:
+                return
+            self.notify(Event("finish", claim, outcome=outcome))
+            yield claim, outcome
+
+    def _one(self, claim: Claim) -> Outcome | None:
+        from fairtune.config import parse
+        from fairtune.experiment.run import Stopped, run
+        from fairtune.training.recipe import Recipe
+        from fairtune.training.train import Job
+
+        proposal = claim.proposal
+        job = Job(
+            parse(Recipe, dict(proposal.recipe)), parse(Seeds, dict(proposal.seed))
+        )
+        watcher = _Watch(self, claim, self.plan.study.judge)
+        try:
+            made = run(
+                job,
+                self.session,
+                self.runs,
+                self.plan.study.judge,
+                watcher=watcher,
+                provenance={
+                    "study": self.plan.study.name,
+                    "phase": claim.phase,
+                    "number": claim.number,
+                    "attempt": claim.attempt,
+                },
+            )
+            if isinstance(made, Stopped):
+                return _ended(made.reason, made.epochs, made.values, made.seconds, self.plan)
+            return self._complete(made)
+        except StorageError:
+            raise  # the disk, not the recipe, is at fault: no row should pay for it
+        except FairtuneError as error:
+            reason = "error"
+            if isinstance(error, RunError):
+                reason = "oom" if "memory" in error.what else "nan"
+            return Failed(reason, str(error))
+        except Exception:
+            return Failed("error", traceback.format_exc()[-DETAIL:], retry=True)
+
+    def _complete(self, made: StoredRun) -> Outcome:
+        judge = self.plan.study.judge
+        predictions = made.validation(judge.epoch_of(made))
+        values = judge.values(predictions)
+        attrs: dict[str, Any] = {
+            **group_figures(predictions, judge),
+            **{name: made.costs[name] for name in ("seconds", "epochs", "images_per_second")},
+        }
+        why = degenerate(predictions)
+        if why is not None:
+            attrs[DEGENERATE] = why
+        return Complete([values[str(o)] for o in judge.objectives], attrs)
+
+
+@dataclass
+class _Watch:
+    """The watcher of one claim: passes epochs to the pruner and to whoever shows progress."""
+
+    executor: Executor
+    claim: Claim
+    judge: Judge
+
+    def epoch(self, report: Epoch, values: Mapping[str, float]) -> str | None:
+        objective = values[str(self.judge.primary)]
+        self.claim.progress.update(
+            epoch=report.number,
+            of=report.of,
+            images_per_second=round(report.images / max(report.seconds, 1e-9), 1),
+            objective=objective,
+        )
+        self.executor.notify(Event("epoch", self.claim, report, values))
+        if report.number == report.of:
+            return None
+        decision = self.claim.report(report.number, report.of, report.val_loss, objective)
+        return None if decision.stop is None else PRUNED + decision.stop
+
+    def poll(self) -> str | None:
+        reason = self.claim.poll() or self.executor.stop.reason()
+        return None if reason is None else GIVEN_BACK + reason
+
+
+def group_figures(predictions: Predictions, judge: Judge) -> dict[str, float]:
+    """Return overall AUC and, per attribute, worst AUC and gap, as flat attributes.
+
+    What cannot be computed, for want of eligible groups, is left out.
+    """
+    texts = ["auc"]
+    for name in predictions.attributes:
+        texts += [f"worst_auc@{name}", f"auc_gap@{name}"]
+    found: dict[str, float] = {}
+    for text in texts:
+        try:
+            found |= evaluate_objectives(
+                predictions,
+                [Objective.parse(text)],
+                minimum=judge.validation.minimum,
+                threshold=judge.validation.rule,
+            )
+        except FairtuneError:
+            continue
+    return found
+
+
+def _ended(
+    reason: str, epochs: int, values: Mapping[str, float], seconds: float, plan: Plan
+) -> Outcome | None:
+    if reason.startswith(PRUNED):
+        objectives = plan.study.judge.objectives
+        last = [values[str(o)] for o in objectives] if values else None
+        spent = {"seconds": seconds, "epochs": float(epochs)}
+        return Pruned(epochs, last, {**spent, "pruned_because": reason.removeprefix(PRUNED)})
+    return None  # stopped: the loop gives the claim back

@@ -1,0 +1,165 @@
+"""A study as a reader sees it, without its file, its data or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairtune.config import parse
+from fairtune.errors import StudyError
+from fairtune.evaluation.scoring import at_chance
+from fairtune.experiment.judge import Judge
+from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.models.units import Units
+from fairtune.study.ledger import Ledger
+from fairtune.study.place import PINS, Place
+from fairtune.study.rank import DEGENERATE, best_baselines, ranked
+from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, Row, results
+from fairtune.training.recipe import Recipe
+
+PHASES = (SEARCH, BASELINE, CONFIRM, FINAL)
+LABEL = "label"
+SEARCHED = "search-"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A recipe that may be picked: one of the search's best, or a baseline.
+
+    Attributes:
+        label: `search-1`, ... by rank before confirm, or the baseline's name.
+        digest: Identity of the recipe.
+        recipe: The recipe.
+        number: Its trial in the search (or baseline) phase.
+        searched: Primary objective on validation as the search saw it (shrunken mean, or the
+            baseline's best point).
+        runs: Confirm runs that are finished, one per fresh seed.
+        values: Their primary objectives.
+        degenerate: Why its predictions count for nothing, or None.
+    """
+
+    label: str
+    digest: str
+    recipe: Recipe
+    number: int
+    searched: float
+    runs: tuple[StoredRun, ...] = ()
+    values: tuple[float, ...] = ()
+    degenerate: str | None = None
+
+    @property
+    def unusable(self) -> bool:
+        """Whether its predictions are constant."""
+        return self.degenerate is not None and not at_chance(self.degenerate)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is a reference recipe."""
+        return not self.label.startswith(SEARCHED)
+
+    @property
+    def confirmed(self) -> float | None:
+        """Mean of the confirm runs, or None without any."""
+        return sum(self.values) / len(self.values) if self.values else None
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """Everything stored about a study.
+
+    Attributes:
+        place: Where it keeps its things.
+        judge: Objectives and validation block.
+        base: Resolved fixed part of its recipe.
+        units: Units of its model.
+        settings: Budget, baselines, confirm, select as of the last start.
+        rows: Rows by phase.
+        attrs: Attributes of the final phase: openings, what was deployed.
+        url: Storage with the password hidden.
+        seed: Seed of the study.
+    """
+
+    place: Place
+    judge: Judge
+    base: Recipe
+    units: Units
+    settings: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Row]]
+    attrs: Mapping[str, Any]
+    url: str
+    seed: int
+
+    @classmethod
+    def load(cls, place: Place) -> Overview:
+        """Read the study at `place`.
+
+        Raises:
+            StudyError: There is no such study.
+            StorageError: Its storage cannot be reached.
+        """
+        if place.storage is None and not (place.folder / "study.db").is_file():
+            raise StudyError(
+                "no such study",
+                where=place.folder,
+                found=place.name,
+                allowed=sorted(p.parent.name for p in place.out.glob("*/study.db")) or None,
+                todo="give --out or --storage if it lies elsewhere",
+            )
+        with Ledger.open(place.url, place.name) as ledger:
+            attrs = ledger.attrs()
+            rows = {phase: ledger.rows(phase) for phase in PHASES}
+            final, url = ledger.attrs(FINAL), ledger.url
+        identity, pins = attrs["identity"], attrs[PINS]
+        return cls(
+            place,
+            Judge.from_json(identity),
+            parse(Recipe, identity["recipe"]),
+            Units.from_json(pins["units"]),
+            pins,
+            rows,
+            final,
+            url,
+            int(identity["seed"]),
+        )
+
+    @property
+    def runs(self) -> Runs:
+        """Where runs are stored."""
+        return self.place.runs
+
+    def stored(self, row: Row) -> StoredRun | None:
+        """Return the finished run of a row, or None when its folder is gone."""
+        return self.runs.get(row.key)
+
+    def candidates(self) -> list[Candidate]:
+        """Return the search's best and the baselines, with whatever confirm runs they have."""
+        sign = self.judge.primary.sign
+        found: list[Candidate] = []
+        baselines = best_baselines(self.rows[BASELINE], sign)
+        taken = {row.digest for row in baselines.values()}
+        top = int(self.settings["confirm"]["top"]) or 1
+        for entry in ranked(self.rows[SEARCH], sign):
+            if len(found) == top:
+                break
+            if entry.digest in taken or entry.unusable:
+                continue
+            label = f"{SEARCHED}{len(found) + 1}"
+            found.append(self._candidate(label, entry.rows[0], entry.shrunk))
+        for name, row in baselines.items():
+            assert row.values is not None
+            found.append(self._candidate(name, row, row.values[0]))
+        return found
+
+    def _candidate(self, label: str, row: Row, searched: float) -> Candidate:
+        runs, values, why = [], [], None
+        for done in results(self.rows[CONFIRM]):
+            stored = self.stored(done) if done.digest == row.digest else None
+            if stored is not None and done.values is not None:
+                runs.append(stored)
+                values.append(done.values[0])
+                why = why or done.attrs.get(DEGENERATE)
+        recipe = parse(Recipe, dict(row.recipe))
+        return Candidate(
+            label, row.digest, recipe, row.number, searched, tuple(runs), tuple(values), why
+        )

