@@ -58,14 +58,18 @@ class Mask:
         return self.trainable(units) / total if total else 0.0
 
     def lowest_block(self, units: Units) -> int | None:
-        """Return the depth of the first block with a trainable unit; -1 when the stem trains.
+        """Return the depth of the first block with a trainable unit; -1 before the blocks.
 
-        The backward pass has to reach this deep, so it decides the cost of a step.
+        The backward pass has to reach this deep, so it decides the cost of a step. None when no
+        unit in or before the blocks trains.
         """
-        below = {"stem", "pos"}
-        depths = [-1 if n in below else units.depth_of(n) for n in self.units]
-        known = [depth for depth in depths if depth is not None]
-        return min(known) if known else None
+        chosen, reached = set(self.units), False
+        for name in units.names:
+            depth = units.depth_of(name)
+            reached = reached or depth is not None
+            if name in chosen and (depth is not None or not reached):
+                return -1 if depth is None else depth
+        return None
 
     def glyph(self, units: Units) -> str:
         """Return one character per block: `.` frozen, `:` a part, `#` everything trains."""

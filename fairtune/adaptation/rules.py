@@ -1,7 +1,7 @@
 """Mask rules: `attn:9-11,norm:all`, one parser and one printer.
 
 rule  = `none` | term ("," term)*
-term  = TYPE ":" depth ("+" depth)* | UNIT
+term  = TYPE ":" depth ("+" depth)* | UNIT | `singles` (all units outside the blocks)
 depth = all | none | i | i-j | first-k | last-k
 TYPE  = name in the model spec | TYPE "+" TYPE (one switch for both)
 """
@@ -16,11 +16,13 @@ from fairtune.errors import ConfigError, ModelError
 from fairtune.models.units import Units
 
 NAMED_RULES = {
-    "fullft": "block:all,stem,pos,final_norm",
+    "fullft": "block:all,singles",
     "linear_readout": "none",
     "bitfit": "bias:all",
 }
 """Well-known masks by the name they have in the field."""
+
+SINGLES = "singles"
 
 _DEPTH = re.compile(r"(all|none|(\d+)(?:-(\d+))?|(first|last)-(\d+))\Z")
 
@@ -92,7 +94,7 @@ _DEPTHS_ALLOWED = "all, none, i, i-j, first-k, last-k"
 
 @dataclass(frozen=True)
 class Term:
-    """Types with depths, or one unit when `depths` is empty."""
+    """Types with depths, or one unit or `singles` when `depths` is empty."""
 
     types: tuple[str, ...]
     depths: tuple[Depths, ...]
@@ -103,6 +105,8 @@ class Term:
 
     def units(self, units: Units) -> set[str]:
         """Return the unit names that the term means in a model with `units`."""
+        if self.types == (SINGLES,):
+            return set(units.singles)
         if not self.depths:
             return set(Mask.of(self.types, units).units)
         blocks = {b for depth in self.depths for b in depth.blocks(units.depth)}
@@ -158,4 +162,11 @@ def _term(part: str, rule: str) -> Term:
                 "types need a depth", found=part, where=f"mask rule '{rule}'", todo=f"{part}:all"
             )
         return Term(names, ())
+    if SINGLES in names:
+        raise ConfigError(
+            "units outside the blocks have no depth",
+            found=part,
+            where=f"mask rule '{rule}'",
+            todo=f"write {SINGLES} as a term of its own",
+        )
     return Term(names, tuple(Depths.parse(word, rule) for word in depths.split("+")))

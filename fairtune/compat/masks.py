@@ -128,7 +128,7 @@ def _vector(path: Path) -> NDArray[Any]:
 def _unsayable(space: Bits, mask: Mask, layout: str, units: Units) -> ModelError:
     chosen = set(mask.units)
     missing = sorted(space.fixed(units) - chosen)
-    said = set(space.inside(mask, units).units)
+    said = set(space.decode(space.within(mask, units), units).units)
     if missing:
         why, names = "the layout always trains units that the mask leaves frozen", missing
     else:

@@ -13,7 +13,7 @@ from fairtune.errors import ConfigError, ModelError
 from fairtune.models.registries import LOADERS, SOURCES
 
 # Words with a meaning of their own in mask rules, so no unit type may be called so.
-RESERVED = ("head", "all", "none")
+RESERVED = ("head", "all", "none", "singles")
 _WORD = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TENSOR = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\Z")
 

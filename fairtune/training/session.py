@@ -160,6 +160,7 @@ class Session:
     keeps_best: bool = False
     progress: Callable[[str, int, int], None] | None = None
     _grounds: dict[str, Ground] = field(default_factory=dict)
+    _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
     _weights: dict[str, Weights | None] = field(default_factory=dict)
 
@@ -226,11 +227,18 @@ class Session:
     def image_size(self, recipe: Recipe) -> int:
         """Return the image size the recipe means."""
         size = recipe.model.image_size
-        return load_model(recipe.model.name).side(size)
+        return self.spec(recipe).side(size)
 
     def units(self, recipe: Recipe) -> Units:
         """Return the units of the recipe's model."""
-        return describe(load_model(recipe.model.name), self.image_size(recipe))
+        return describe(self.spec(recipe), self.image_size(recipe))
+
+    def spec(self, recipe: Recipe) -> ModelSpec:
+        """Return the model spec of the recipe, read once."""
+        name = recipe.model.name
+        if name not in self._specs:
+            self._specs[name] = load_model(name)
+        return self._specs[name]
 
     def ground(self, recipe: Recipe) -> Ground:
         """Return data and model of `recipe`, opened at the first call."""
@@ -243,7 +251,7 @@ class Session:
             ]
         )
         if name not in self._grounds:
-            spec = load_model(recipe.model.name)
+            spec = self.spec(recipe)
             pack = open_pack(
                 self.table(recipe),
                 image_size=size,
@@ -261,8 +269,12 @@ class Session:
         """Return the recipe's pretrained weights, None for `none`."""
         name = f"{recipe.model.name} {recipe.model.weights}"
         if name not in self._weights:
-            spec = load_model(recipe.model.name)
-            self._weights[name] = resolve(spec, recipe.model.weights, self.settings)
+            self._weights[name] = resolve(
+                self.spec(recipe),
+                recipe.model.weights,
+                self.settings,
+                expected=recipe.model.weights_sha,
+            )
         found = self._weights[name]
         if recipe.model.weights_sha is not None and found is not None:
             verify(found, recipe.model.weights_sha)

@@ -43,12 +43,16 @@ class Bits(Config):
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Switch on whatever lies wholly inside the mask; None when that is not the mask."""
+        params = self.within(mask, units)
+        return params if self.decode(params, units) == mask else None
+
+    def within(self, mask: Mask, units: Units) -> dict[str, bool]:
+        """Return the point whose switches are on exactly where all their units are in `mask`."""
         inside = set(mask.units)
-        params = {
+        return {
             f"{kind}.{depth}": _members(kind, depth, units) <= inside
             for depth, kind in self.switches(units)
         }
-        return params if self.decode(params, units) == mask else None
 
     def switches(self, units: Units) -> list[tuple[int, str]]:
         """Return `(depth, type)` of every switch, block by block."""

@@ -1,0 +1,1 @@
+"""Figures and the page: stored studies in, one self-contained HTML file out."""
