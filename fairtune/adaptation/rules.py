@@ -104,9 +104,17 @@ class Term:
         return f"{head}:{'+'.join(map(str, self.depths))}" if self.depths else head
 
     def units(self, units: Units) -> set[str]:
-        """Return the unit names that the term means in a model with `units`."""
+        """Return the unit names that the term means in a model with `units`.
+
+        Raises:
+            ModelError: A type, a unit or a depth is not the model's, or a type has no depth.
+        """
         if self.types == (SINGLES,):
             return set(units.singles)
+        if not self.depths and self.types[0] in units.types:
+            raise ModelError(
+                "a unit type needs a depth", found=str(self), todo=f"write {self}:all"
+            )
         if not self.depths:
             return set(Mask.of(self.types, units).units)
         blocks = {b for depth in self.depths for b in depth.blocks(units.depth)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import pkgutil
 import sys
 from typing import Annotated
@@ -56,6 +57,10 @@ def _root(
 
 def main() -> None:
     """Run the command line; a fault the user can mend is one message and exit code 2."""
+    # A log that is followed, or killed, must not miss its last lines.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     try:
         build()()
     except FairtuneError as error:

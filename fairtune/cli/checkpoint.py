@@ -68,7 +68,8 @@ def evaluate(
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
     images: Annotated[
-        list[Path], typer.Argument(help="Image files or folders, or one CSV with a column `image`.")
+        list[Path],
+        typer.Argument(help="Image files or folders, or one CSV with a column `image`."),
     ],
     to: Annotated[Path | None, typer.Option("--to", help="CSV to write (default: print).")] = None,
     data_root: DataRoot = None,

@@ -26,7 +26,8 @@ def finetune(
     mask: Annotated[
         str | None,
         typer.Option(
-            "--mask", help="recipe.json, a mask rule such as attn:9-11,norm:all, or a FairTune .npy."
+            "--mask",
+            help="recipe.json, a mask rule such as attn:9-11,norm:all, or a FairTune .npy.",
         ),
     ] = None,
     recipe: Annotated[

@@ -117,12 +117,13 @@ class Progress:
                 for k, v in outcome.attrs.items()
                 if k == "auc" or k.startswith("auc_gap@")
             )
-            line = f"{name}  {self.objective} {value:.3f}{mark}  {groups}  {glyph}  {seconds:.0f} s"
+            line = (
+                f"{name}  {self.objective} {value:.3f}{mark}  {groups}  {glyph}  {seconds:.0f} s"
+            )
             if outcome.attrs.get("degenerate"):
                 line += f"  degenerate: {outcome.attrs['degenerate']}"
         elif isinstance(outcome, Pruned):
-            why = outcome.attrs.get("pruned_because", "")
-            line = f"{name}  pruned ({why})  {glyph}  {seconds:.0f} s"
+            line = f"{name}  pruned ({outcome.reason})  {glyph}  {seconds:.0f} s"
         else:
             assert isinstance(outcome, Failed)
             detail = outcome.detail.strip().splitlines()

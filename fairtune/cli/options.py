@@ -29,8 +29,6 @@ Words = Annotated[
 ]
 
 
-
-
 def out_folder(out: Path | None) -> Path:
     """Return the results folder."""
     from fairtune.config import settings

@@ -7,6 +7,7 @@ tuning method it was made with. The order of the bits is that of the `bits` spac
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,14 @@ def _length(layout: str, units: Units) -> int | None:
 
 def _vector(path: Path) -> NDArray[Any]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
     except OSError as error:
         raise ModelError(
             "cannot read the mask vector", where=path, found=error.strerror or str(error)
         ) from None
-    except (ValueError, EOFError, MemoryError) as error:
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise ModelError(
             "not a .npy vector of numbers, or damaged; a file that holds Python objects could "
             "run code and is never opened",
@@ -132,8 +135,9 @@ def _unsayable(space: Bits, mask: Mask, layout: str, units: Units) -> ModelError
     if missing:
         why, names = "the layout always trains units that the mask leaves frozen", missing
     else:
-        why, names = "the mask trains units that no bit of the layout means alone", sorted(
-            chosen - said
+        why, names = (
+            "the mask trains units that no bit of the layout means alone",
+            sorted(chosen - said),
         )
     able = [
         name

@@ -19,7 +19,14 @@ from fairtune.evaluation.table import group_table
 from fairtune.evaluation.thresholds import FOLDS, decide
 from fairtune.evaluation.values import BARE, Question, objective_values, questions
 
-__all__ = ["at_chance", "degenerate", "eligible_groups", "evaluate_objectives", "group_table", "group_values"]
+__all__ = [
+    "at_chance",
+    "degenerate",
+    "eligible_groups",
+    "evaluate_objectives",
+    "group_table",
+    "group_values",
+]
 
 FLAT = 1e-4
 CHANCE = "cannot be told from 0.5"
@@ -79,6 +86,8 @@ def group_values(
         question = Question(one, mine, minimum)
         groups = one.attribute(attribute)
         codes = np.flatnonzero(question.eligible(asked_metric, groups))
+        if not len(codes):
+            continue
         rows = group_rows(groups)
         values = question.values(asked_metric, [rows[c] for c in codes], unit_weights(len(one)))
         for code, value in zip(codes, values[:, 0]):

@@ -127,7 +127,9 @@ def _figures(
     return Evaluated(tables[0], tables[1], predictions, dropped, openings)
 
 
-def _rows(ground: Ground, split: str, test_pass: TestPass | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(
+    ground: Ground, split: str, test_pass: TestPass | None
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     names = PARTS if split == "all" else (split,)
     parts = [ground.pack.rows(name, test_pass=test_pass) for name in names]
     return np.sort(np.concatenate(parts))

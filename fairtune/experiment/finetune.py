@@ -181,9 +181,7 @@ def seen_rows(ground: Ground) -> pd.DataFrame:
     """Return image hash and patient hash of every row a run was trained or validated on."""
     pack = ground.pack
     rows = np.sort(np.concatenate([pack.rows("train"), pack.rows("val")]))
-    return pd.DataFrame(
-        {"image": pack.image_hashes[rows], "patient": ground.patient_hashes(rows)}
-    )
+    return pd.DataFrame({"image": pack.image_hashes[rows], "patient": ground.patient_hashes(rows)})
 
 
 def test_predictions(runs: Sequence[StoredRun]) -> list[Predictions]:

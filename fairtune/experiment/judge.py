@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pydantic
 
 from fairtune.config import Config
 from fairtune.config.model import carried
-from fairtune.errors import ConfigError, FairtuneError
+from fairtune.errors import ConfigError, FairtuneError, Problems
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
@@ -55,12 +55,13 @@ class Validation(Config):
 
     epoch: Literal["last"] | BestEpoch = "last"
     threshold: str | dict[str, float] = "youden"
-    min_group: dict[str, int] = {}
+    min_group: dict[str, int] = pydantic.Field(default_factory=dict)
     folds: int = 1
     confirm_part: float = 0.0
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Validation:
+        problems: list[FairtuneError] = []
         for name, only in LATER.items():
             if getattr(self, name) != only:
                 error = ConfigError(
@@ -68,15 +69,19 @@ class Validation(Config):
                     found=getattr(self, name),
                     allowed=only,
                 )
-                raise carried(error, name)
+                carried(error, name)
+                problems.append(error)
         for name, parse_part in (
             ("threshold", lambda: ThresholdRule.parse(self.threshold)),
             ("min_group", lambda: GroupMinimum.from_dict(self.min_group)),
         ):
             try:
                 parse_part()
-            except FairtuneError as error:
-                raise carried(error, name) from None
+            except FairtuneError as fault:
+                carried(fault, name)
+                problems += getattr(fault, "problems", [fault])
+        if problems:
+            raise carried(Problems("validation", problems))
         return self
 
     @property
@@ -100,7 +105,7 @@ class Judge:
     """
 
     objectives: tuple[Objective, ...]
-    validation: Validation = Validation()
+    validation: Validation = field(default_factory=Validation)
 
     @classmethod
     def of(cls, objectives: Sequence[str], validation: Mapping[str, Any] | None = None) -> Judge:
@@ -146,7 +151,7 @@ class Judge:
         return values.index(max(values)) + 1
 
     def threshold(self, predictions: Predictions) -> float | tuple[float, ...] | None:
-        """Return the threshold fitted on all of validation, one per target; None if it has none."""
+        """Return the threshold fitted on all of validation, one per target, or None."""
         if predictions.task == "multiclass":
             return None
         rule = self.validation.rule

@@ -140,7 +140,9 @@ def validation_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Pre
         DataError: A score is not finite.
     """
     if not np.isfinite(report.scores).all():
-        raise DataError("the model gave scores that are not finite", found=f"epoch {report.number}")
+        raise DataError(
+            "the model gave scores that are not finite", found=f"epoch {report.number}"
+        )
     score = probabilities(report.scores, ground.task)
     return ground.pack.predictions(ground.val_rows(recipe), score)
 

@@ -256,5 +256,3 @@ def recipe_card(
         "judged_by": dict(judged_by),
         "provenance": dict(provenance),
     }
-
-

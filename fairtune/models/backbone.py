@@ -45,6 +45,22 @@ class Backbone(nn.Module):
         """Return `embed(image)`."""
         return self.embed(image)
 
+    def plain_attention(self) -> None:
+        """Compute attention by plain matrix products instead of torch's fused kernel.
+
+        On a CPU the fused kernel's backward pass is the slowest part of a step with few tokens.
+        Equal up to rounding; takes memory for `(batch, heads, tokens, tokens)`.
+        """
+        for module in self.net.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens of an input; 0 where the architecture has none."""
+        embed = getattr(self.net, "patch_embed", None)
+        return int(getattr(embed, "num_patches", 0))
+
     def tensors(self) -> dict[str, nn.Parameter]:
         """Return the parameters under the names that `Units` uses."""
         return dict(self.net.named_parameters())

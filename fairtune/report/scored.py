@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fairtune.errors import FairtuneError
 from fairtune.evaluation.objectives import COMPOUNDS, Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import Threshold
 from fairtune.evaluation.scoring import group_table
 from fairtune.experiment.runs import StoredRun
+from fairtune.report.trials import fairness_name
 from fairtune.report.words import FEW
-from fairtune.study.outcome import Outcome, Tested
+from fairtune.study.outcome import Tested
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rows import BASELINE, SEARCH
 
-REPLICATES = 1000
+REPLICATES = 500
 PERMUTATIONS = 200
 VALIDATION, TEST = "validation", "test"
 
@@ -90,22 +90,30 @@ def metrics_of(view: Overview) -> list[str]:
     return list(dict.fromkeys(["auc", *own, *decisions]))
 
 
-def group_frame(view: Overview, models: Sequence[Scored], *, floors: bool) -> pd.DataFrame:
+def group_frame(view: Overview, models: Sequence[Scored], *, brief: bool = False) -> pd.DataFrame:
     """Return the group tables of several models under each other.
 
     The columns of `evaluation.table.group_table`, with `recipe` and `split` before them and
     `shown` behind: whether the figure of a group may be printed. Intervals that need the
-    bootstrap rest on 1,000 draws, noise floors on 200 permutations.
+    bootstrap rest on 500 draws, noise floors on 200 permutations.
+
+    Args:
+        view: The study.
+        models: Whose tables.
+        brief: Only overall AUC and `trials.fairness_name`, without noise floors.
     """
+    objective = Objective.parse(fairness_name(view))
+    metrics = ["auc", objective.head] if brief else metrics_of(view)
+    attributes = [str(objective.attribute)] if brief else attributes_of(view)
     frames = []
     for model in models:
         frame = group_table(
             model.predictions,
-            metrics_of(view),
-            attributes_of(view),
+            list(dict.fromkeys(metrics)),
+            attributes,
             minimum=view.judge.validation.minimum,
             threshold=model.threshold,
-            floors=floors,
+            floors=not brief,
             replicates=REPLICATES,
             permutations=PERMUTATIONS,
         )
@@ -117,22 +125,7 @@ def group_frame(view: Overview, models: Sequence[Scored], *, floors: bool) -> pd
     frame = pd.concat(frames, ignore_index=True)
     minimum = view.judge.validation.minimum
     least = max(minimum.n, FEW)
-    enough = frame["eligible"] | (frame["group"].notna() & frame["value"].notna())
-    frame["shown"] = enough & (frame["n"] >= least) & frame["value"].notna()
+    few = (frame["n"] < least) | (frame["positives"] < FEW)
+    few |= frame["n"] - frame["positives"] < FEW
+    frame["shown"] = frame["value"].notna() & ~(few & frame["group"].notna())
     return frame
-
-
-def can_read(model: Scored, objective: Objective, view: Overview) -> bool:
-    """Return whether `objective` can be computed from the model's table."""
-    from fairtune.evaluation.scoring import evaluate_objectives
-
-    try:
-        evaluate_objectives(
-            model.predictions,
-            [objective],
-            minimum=view.judge.validation.minimum,
-            threshold=model.threshold,
-        )
-    except FairtuneError:
-        return False
-    return True

@@ -152,6 +152,7 @@ def harm_words(objective: Objective) -> str:
     return _SERVICE
 
 
-def without_paths(text: str) -> str:
-    """Return `text` with every absolute path cut to its last part."""
-    return re.sub(r"(?<![\w:/])~?/(?:[^\s/'\"]+/)+([^\s/'\"]*)", r"\1", text)
+def prose(text: str) -> str:
+    """Return a sentence with proper minus signs and without paths of this machine."""
+    text = re.sub(r"(?<![\w:/])~?/(?:[^\s/'\"]+/)+([^\s/'\"]*)", r"\1", text)
+    return re.sub(r"(?<=\s)-(?=\d)", "−", text)

@@ -41,7 +41,9 @@ def estimate(plan: Plan, session: Session) -> str:
                 f"positives {g.positives}, SE of the AUC {g.se:.3f}{mark}"
             )
         if found.smallest_gap is not None and found.optimism is not None:
-            lines.append(f"  smallest gap told from noise with 80 % power: {found.smallest_gap:.3f}")
+            lines.append(
+                f"  smallest gap told from noise with 80 % power: {found.smallest_gap:.3f}"
+            )
             lines.append(
                 f"  expected optimism of the best of {found.trials}: {found.optimism:.3f}"
             )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fairtune.errors import FairtuneError, RunError, StorageError
+from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.scoring import degenerate, evaluate_objectives
-from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs, StoredRun
 from fairtune.study.claim import Claim
@@ -84,9 +84,7 @@ class Executor:
         from fairtune.training.train import Job
 
         proposal = claim.proposal
-        job = Job(
-            parse(Recipe, dict(proposal.recipe)), parse(Seeds, dict(proposal.seed))
-        )
+        job = Job(parse(Recipe, dict(proposal.recipe)), parse(Seeds, dict(proposal.seed)))
         watcher = _Watch(self, claim, self.plan.study.judge)
         try:
             made = run(
@@ -185,5 +183,5 @@ def _ended(
         objectives = plan.study.judge.objectives
         last = [values[str(o)] for o in objectives] if values else None
         spent = {"seconds": seconds, "epochs": float(epochs)}
-        return Pruned(epochs, last, {**spent, "pruned_because": reason.removeprefix(PRUNED)})
+        return Pruned(epochs, last, spent, reason.removeprefix(PRUNED))
     return None  # stopped: the loop gives the claim back

@@ -60,7 +60,7 @@ class Field:
             ConfigError: With what the field allows.
         """
         try:
-            self.adapter.validate_python(value)
+            self.adapter.validate_python(value, strict=True)
         except pydantic.ValidationError as error:
             raise ConfigError(error.errors(include_url=False)[0]["msg"], found=value) from None
 

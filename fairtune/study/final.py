@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fairtune.experiment.run import Watcher
     from fairtune.training.session import Session
 
-OPENINGS = "openings"
+OPENING = "opening:"
 Rows = Literal["train", "train+val"]
 
 
@@ -72,8 +72,7 @@ def finetune_study(
     with Ledger.open(view.place.url, view.place.name) as ledger:
 
         def record(opening: Opening) -> None:
-            told = ledger.attrs(FINAL).get(OPENINGS, [])
-            ledger.set_attr(OPENINGS, [*told, asdict(opening)], phase=FINAL)
+            ledger.set_attr(f"{OPENING}{opening.when}", asdict(opening), phase=FINAL)
 
         made = finetune(
             entries,
@@ -236,7 +235,6 @@ def test_figures(view: Overview, run: StoredRun) -> dict[str, float]:
         threshold=_threshold(run),
     )
     return figures | group_figures(predictions, judge)
-
 
 
 def test_table(outcome: Outcome) -> str:

@@ -31,7 +31,7 @@ from fairtune.study.codec import Origin
 from fairtune.study.desk import StudyDesk
 from fairtune.study.family import Family
 from fairtune.study.intake import Phase, next_row
-from fairtune.study.options import Options, worker_name
+from fairtune.study.options import Options, is_gone, worker_name
 from fairtune.study.overlay import Draw, Drawn
 from fairtune.study.rows import (
     BASELINE,
@@ -190,6 +190,8 @@ class Ledger:
     def reap(self) -> list[Row]:
         """Fail rows whose beat has stood still for the grace on this worker's clock.
 
+        A row of a process of this machine that no longer runs is failed at once.
+
         Returns:
             The rows failed now, as they were read. Their runs are tried again at most twice.
         """
@@ -204,7 +206,8 @@ class Ledger:
             beat, since = self._seen.get(place, (-1, now))
             if beat != row.beat:
                 self._seen[place] = (row.beat, now)
-            elif now - since >= self._grace and self._end(row, STALE):
+            late = beat == row.beat and now - since >= self._grace
+            if (late or is_gone(row.worker)) and self._end(row, STALE):
                 reaped.append(row)
         self._seen = {place: seen for place, seen in self._seen.items() if place in running}
         self._fresh = True

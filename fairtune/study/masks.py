@@ -37,5 +37,3 @@ def with_mask(text: str, layout: str | None, view: Overview) -> Recipe:
         fitted = [e.rows[0].recipe["optim"]["lr"] for e in best]
         optim = optim.model_copy(update={"lr": next(lr for lr in fitted if lr is not None)})
     return recipe.model_copy(update={"adaptation": adaptation, "optim": optim})
-
-

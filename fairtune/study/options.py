@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import psutil
+
+from fairtune.config import digest
 from fairtune.study.pruners import Pruner
 from fairtune.study.pruners.asha import Asha
 from fairtune.study.samplers import Sampler
@@ -44,5 +49,33 @@ class Options:
 
 
 def worker_name() -> str:
-    """Return a name for this worker: host, process and a random mark."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+    """Return a name for this worker: host, process, space of process numbers, random mark."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_space()}:{uuid.uuid4().hex[:6]}"
+
+
+def is_gone(worker: str) -> bool:
+    """Tell whether `worker` was a process of this machine that no longer runs.
+
+    Of a worker on another machine, or in another container, nothing is known: False.
+    """
+    parts = worker.rsplit(":", 3)
+    if len(parts) != 4 or not parts[1].isdigit():
+        return False
+    if (parts[0], parts[2]) != (socket.gethostname(), _space()):
+        return False
+    try:
+        return psutil.Process(int(parts[1])).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def _space() -> str:
+    """Return what tells process numbers of this boot and container from those of others."""
+    marks = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        marks.append(str(Path("/proc/self/ns/pid").readlink()))
+    return digest(marks)[:6]

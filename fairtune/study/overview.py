@@ -8,13 +8,12 @@ from typing import Any
 
 from fairtune.config import parse
 from fairtune.errors import StudyError
-from fairtune.evaluation.scoring import at_chance
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs, StoredRun
 from fairtune.models.units import Units
 from fairtune.study.ledger import Ledger
 from fairtune.study.place import PINS, Place
-from fairtune.study.rank import DEGENERATE, best_baselines, ranked
+from fairtune.study.rank import DEGENERATE, best_baselines, is_unusable, ranked
 from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, Row, results
 from fairtune.training.recipe import Recipe
 
@@ -51,7 +50,7 @@ class Candidate:
     @property
     def unusable(self) -> bool:
         """Whether its predictions are constant."""
-        return self.degenerate is not None and not at_chance(self.degenerate)
+        return is_unusable(self.degenerate)
 
     @property
     def is_baseline(self) -> bool:
@@ -145,20 +144,23 @@ class Overview:
             if entry.digest in taken or entry.unusable:
                 continue
             label = f"{SEARCHED}{len(found) + 1}"
-            found.append(self._candidate(label, entry.rows[0], entry.shrunk))
+            found.append(self._candidate(label, entry.rows[0], entry.shrunk, entry.degenerate))
         for name, row in baselines.items():
             assert row.values is not None
-            found.append(self._candidate(name, row, row.values[0]))
+            why = row.attrs.get(DEGENERATE)
+            found.append(self._candidate(name, row, row.values[0], why))
         return found
 
-    def _candidate(self, label: str, row: Row, searched: float) -> Candidate:
-        runs, values, why = [], [], None
+    def _candidate(self, label: str, row: Row, searched: float, why: str | None) -> Candidate:
+        runs, values, reasons = [], [], []
         for done in results(self.rows[CONFIRM]):
             stored = self.stored(done) if done.digest == row.digest else None
             if stored is not None and done.values is not None:
                 runs.append(stored)
                 values.append(done.values[0])
-                why = why or done.attrs.get(DEGENERATE)
+                reasons.append(done.attrs.get(DEGENERATE))
+        if runs:  # fresh seeds speak for a recipe, not the run that made it a candidate
+            why = next((reason for reason in reasons if reason), None)
         recipe = parse(Recipe, dict(row.recipe))
         return Candidate(
             label, row.digest, recipe, row.number, searched, tuple(runs), tuple(values), why

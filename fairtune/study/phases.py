@@ -22,12 +22,14 @@ from fairtune.study.rows import (
     BASELINE,
     CONFIRM,
     SEARCH,
+    STALE,
     Proposal,
     Row,
     current,
     decide_digest,
     due,
     next_replicate,
+    results,
     roots,
 )
 from fairtune.study.space import middle
@@ -101,7 +103,7 @@ class SearchPhase:
         mine = rows.get(SEARCH, ())
         if self._spent(mine):
             return None
-        known = {row.digest for row in mine}
+        known = {row.digest for row in current(mine).values()}
         for anchor in self.anchors():
             if anchor.digest not in known:
                 return anchor
@@ -160,7 +162,27 @@ class SearchPhase:
                 return self.plan.proposal(
                     "replicate", recipe, stream=SEARCH, replicate=number, params=params
                 )
-        return None
+        return self._again(mine)
+
+    def _again(self, mine: Sequence[Row]) -> Proposal | None:
+        """Return one more run of the finished recipe with the fewest.
+
+        A space whose every point was run must not keep a study from spending its budget: until
+        it is spent nothing is confirmed.
+        """
+        runs: dict[str, list[Row]] = {}
+        for row in results(mine):
+            runs.setdefault(row.digest, []).append(row)
+        if not runs:
+            return None
+        first = min(runs.values(), key=len)[0]
+        return self.plan.proposal(
+            "replicate",
+            self.plan.recipe_of(first),
+            stream=SEARCH,
+            replicate=next_replicate(mine, first.digest),
+            params=first.params,
+        )
 
     def _spent(self, mine: Sequence[Row]) -> bool:
         return len(roots(mine)) >= self.plan.study.budget.trials or self._late(mine)
@@ -192,9 +214,7 @@ class ConfirmPhase:
         """Tell whether every run of the list has ended."""
         if self.plan.study.confirm.top == 0:
             return self.before.done(rows)
-        return self.before.done(rows) and _all_ended(
-            self.proposals(rows), rows.get(CONFIRM, ())
-        )
+        return self.before.done(rows) and _all_ended(self.proposals(rows), rows.get(CONFIRM, ()))
 
     def proposals(self, rows: Mapping[str, Sequence[Row]]) -> Iterator[Proposal]:
         """Yield every run, seed by seed, so that a partial list is even over recipes."""
@@ -227,9 +247,13 @@ class ConfirmPhase:
 
 
 def busy_seconds(rows: Sequence[Row], now: datetime | None = None) -> float:
-    """Return the wall time in which at least one of `rows` ran: overlaps count once."""
+    """Return the wall time in which at least one of `rows` ran: overlaps count once.
+
+    A run whose worker vanished counts nothing: it ended when somebody noticed, perhaps days later.
+    """
     now = now or datetime.now(UTC)
-    spans = sorted((_aware(r.started), _aware(r.finished or now)) for r in rows if r.started)
+    known = [r for r in rows if r.started and r.reason != STALE]
+    spans = sorted((_aware(r.started), _aware(r.finished or now)) for r in known)
     total, end = 0.0, None
     for start, stop in spans:
         begin = start if end is None or start > end else end
@@ -266,7 +290,7 @@ def _central(node: Any, path: str, plan: Plan) -> Any:
 
 
 def _first_missing(wanted: Iterator[Proposal], rows: Sequence[Row]) -> Proposal | None:
-    known = {row.key for row in rows}
+    known = current(rows)
     return next((proposal for proposal in wanted if proposal.key not in known), None)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.rules import Rule
-from fairtune.config import Dimension, Float, parse
+from fairtune.config import Choice, Dimension, Float, parse
 from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
@@ -74,17 +74,22 @@ class Plan:
     def baseline_points(self, name: str) -> list[float | None]:
         """Return the learning rates (or L2 penalties) that baseline `name` is tried with.
 
-        They are spread over the range that the study searches; a learning rate that the study
-        fixes is used as it is.
+        They are spread over the range, or are the values, that the study searches; a learning
+        rate that the study fixes is used as it is.
         """
-        empty = not Rule.parse(name).mask(self.units).units
-        if empty:
-            range_: Dimension | None = declared_dimensions(OptimPart)["l2"]
-        else:
-            range_ = self.space.parameters(self.units).get("optim.lr")
-        if not isinstance(range_, Float):
-            return [None]
-        return list(range_.points(self.study.baselines.lr_points))
+        most = self.study.baselines.lr_points
+        if not Rule.parse(name).mask(self.units).units:
+            l2 = declared_dimensions(OptimPart)["l2"]
+            assert isinstance(l2, Float)
+            return list(l2.points(most))
+        searched = self.dimensions()
+        for path in ("optim.lr.range", "optim.lr"):
+            match searched.get(path):
+                case Float() as range_:
+                    return list(range_.points(most))
+                case Choice(options):
+                    return _spread([float(o) for o in options], most)
+        return [None]
 
     def seeds(self, stream: str, digest: str, replicate: int) -> Seeds:
         """Return the seeds of one run of this study."""
@@ -123,6 +128,16 @@ class Plan:
                 **(attrs or {}),
             },
         )
+
+
+def _spread(values: Sequence[float], most: int) -> list[float | None]:
+    """Return at most `most` of `values`, from the smallest to the largest."""
+    ordered = sorted(values)
+    if len(ordered) <= most:
+        return list(ordered)
+    if most == 1:
+        return [ordered[len(ordered) // 2]]
+    return [ordered[round(i * (len(ordered) - 1) / (most - 1))] for i in range(most)]
 
 
 def seeds_of(seed: int, stream: str, digest: str, replicate: int) -> Seeds:

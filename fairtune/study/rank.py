@@ -33,7 +33,7 @@ class Ranked:
     @property
     def unusable(self) -> bool:
         """Whether its predictions are constant: it is never confirmed or picked."""
-        return self.degenerate is not None and not at_chance(self.degenerate)
+        return is_unusable(self.degenerate)
 
 
 def ranked(rows: Sequence[Row], sign: int) -> list[Ranked]:
@@ -74,13 +74,23 @@ def ranked(rows: Sequence[Row], sign: int) -> list[Ranked]:
 
 
 def best_baselines(rows: Sequence[Row], sign: int) -> dict[str, Row]:
-    """Return for each baseline its best finished run over the points of its own search."""
-    best: dict[str, Row] = {}
+    """Return for each baseline its best finished run over the points of its own search.
+
+    A degenerate run is the best only where all of them are.
+    """
+    groups: dict[str, list[Row]] = {}
     for row in results(rows):
-        label = str(row.attrs.get("label", row.digest))
-        old = best.get(label)
-        if row.values is None:
-            continue
-        if old is None or old.values is None or sign * row.values[0] > sign * old.values[0]:
-            best[label] = row
-    return best
+        if row.values is not None:
+            groups.setdefault(str(row.attrs.get("label", row.digest)), []).append(row)
+    return {label: min(group, key=lambda r: _order(r, sign)) for label, group in groups.items()}
+
+
+def is_unusable(reason: str | None) -> bool:
+    """Tell whether predictions degenerate for `reason` are constant, not only near chance."""
+    return reason is not None and not at_chance(reason)
+
+
+def _order(row: Row, sign: int) -> tuple[bool, bool, float]:
+    reason = row.attrs.get(DEGENERATE)
+    assert row.values is not None
+    return is_unusable(reason), reason is not None, -sign * row.values[0]

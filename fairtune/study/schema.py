@@ -17,10 +17,12 @@ from fairtune.config.yaml12 import Located, read
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.judge import Judge, Validation
-from fairtune.study.fields import PINNED
+from fairtune.study.fields import MASK, PINNED
 from fairtune.study.pruners import PRUNERS
 from fairtune.study.samplers import SAMPLERS
-from fairtune.study.space import Space, compile_space
+from fairtune.study.space import Space
+from fairtune.study.written import compile_space
+from fairtune.training.recipe import LATER as NOT_YET
 from fairtune.training.recipe import Recipe
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -71,7 +73,7 @@ class _File(Config):
     name: Annotated[str, pydantic.Field(pattern=NAME)]
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
     recipe: dict[str, Any]
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = pydantic.Field(default_factory=dict)
     objectives: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
     baselines: Baselines | tuple[str, ...] = Baselines()
     validation: Validation = Validation()
@@ -153,19 +155,24 @@ def build_study(document: Located) -> StudyFile:
     recipe = None
     if isinstance(fixed, dict):
         problems += _pinned(fixed, source)
-        recipe = _caught(lambda: parse(Recipe, fixed, source.at("recipe")), problems)
-    searched = data.get("space")
+        now = {key: value for key, value in fixed.items() if key not in NOT_YET}
+        recipe = _caught(lambda: parse(Recipe, now, source.at("recipe")), problems)
+    searched = data.get("space", {})
     space = Space()
     if isinstance(searched, dict):
         space, faults = compile_space(searched, source.at("space"))
         problems += faults
-        problems += _twice(fixed or {}, searched, source)
+        problems += _twice(fixed if isinstance(fixed, dict) else {}, searched, source)
     objectives = _objectives(data, source, problems)
     problems += _baseline_faults(file, source)
+    problems += _only_disparities(objectives, source)
     if recipe is not None:
-        problems += _sense(recipe, space, objectives, source)
+        problems += _attributes(recipe, objectives, source)
+        if isinstance(searched, dict):
+            problems += _sense(recipe, searched, file, source)
     raise_all(f"{document.name}", problems)
-    assert file is not None and recipe is not None
+    assert file is not None
+    assert recipe is not None
     baselines = file.baselines
     if not isinstance(baselines, Baselines):
         baselines = Baselines(of=baselines)
@@ -220,6 +227,10 @@ def _refuse_later(data: dict[str, Any], source: Source) -> list[FairtuneError]:
     if data.get("select") in RULES_LATER:
         found.append(_later(f"select: {data['select']}", data["select"], source.where("select")))
         data["select"] = "best"
+    recipe = data.get("recipe")
+    for key in NOT_YET:
+        if isinstance(recipe, dict) and key in recipe:
+            found.append(_later(f"recipe.{key}", recipe[key], source.where("recipe", key)))
     budget = data.get("budget")
     for key in ("gpu_hours", "until"):
         if isinstance(budget, dict) and key in budget:
@@ -251,7 +262,7 @@ def _twice(recipe: dict[str, Any], space: dict[str, Any], source: Source) -> lis
         node: Any = recipe
         for part in path.split("."):
             node = node.get(part) if isinstance(node, dict) else None
-        if node is not None:
+        if node is not None and path not in NOT_YET:
             out.append(
                 ConfigError(
                     "the field stands both in recipe and in space",
@@ -284,9 +295,8 @@ def _objectives(
 def _baseline_faults(file: _File | None, source: Source) -> list[FairtuneError]:
     if file is None:
         return []
-    baselines = file.baselines
-    inner = ("baselines", "of") if isinstance(baselines, Baselines) else ("baselines",)
-    names = baselines.of if isinstance(baselines, Baselines) else baselines
+    inner = ("baselines", "of") if isinstance(file.baselines, Baselines) else ("baselines",)
+    names = _names(file)
     out: list[FairtuneError] = []
     for i, name in enumerate(names):
         try:
@@ -302,10 +312,10 @@ def _baseline_faults(file: _File | None, source: Source) -> list[FairtuneError]:
 
 
 def _sense(
-    recipe: Recipe, space: Space, objectives: list[Objective], source: Source
+    recipe: Recipe, searched: dict[str, Any], file: _File | None, source: Source
 ) -> list[FairtuneError]:
     out: list[FairtuneError] = []
-    if not space.nodes:
+    if not searched:
         out.append(
             ConfigError(
                 "the study searches nothing",
@@ -313,35 +323,69 @@ def _sense(
                 todo="name a mask space, e.g. space: {adaptation.mask: auto_peft1}",
             )
         )
-    masked = space.get("adaptation.mask") is not None or not recipe.solved
-    if masked and space.get("optim.lr") is None and recipe.optim.lr is None:
+    if "optim.lr" in searched or recipe.optim.lr is not None:
+        return out
+    todo = "search it: space.optim.lr: {float: [1e-5, 1e-3], log: true}"
+    if MASK in searched or not recipe.solved:
+        where = source.where("space")
         out.append(
-            ConfigError(
-                "a mask is trained without a learning rate",
-                where=source.where("space"),
-                todo="search it: space.optim.lr: {float: [1e-5, 1e-3], log: true}",
-            )
+            ConfigError("a mask is trained without a learning rate", where=where, todo=todo)
         )
-    for i, objective in enumerate(objectives):
-        for name in (objective.attribute or "").split("*"):
-            if name and name not in recipe.data.attributes:
-                out.append(
-                    ConfigError(
-                        "the objective's attribute is not among recipe.data.attributes",
-                        where=source.where("objectives", i),
-                        found=name,
-                        allowed=list(recipe.data.attributes),
-                        todo=did_you_mean(name, recipe.data.attributes),
-                    )
+        return out
+    for name in _names(file):
+        if str(_rule(name)) != "none":
+            out.append(
+                ConfigError(
+                    "a baseline is trained without a learning rate",
+                    where=source.where("baselines"),
+                    found=name,
+                    todo=f"{todo}, or write baselines: [linear_readout]",
                 )
-    if objectives and all(objective.is_disparity for objective in objectives):
-        out.append(
-            ConfigError(
-                "all objectives are disparities: a model that says nothing would win with 0",
-                where=source.where("objectives"),
-                found=[str(o) for o in objectives],
-                todo="use a worst-group objective such as worst_auc@"
-                f"{recipe.data.attributes[0]}; disparities join as constraints in a later version",
             )
-        )
     return out
+
+
+def _names(file: _File | None) -> tuple[str, ...]:
+    if file is None:
+        return ()
+    return file.baselines.of if isinstance(file.baselines, Baselines) else file.baselines
+
+
+def _rule(name: str) -> Rule | None:
+    try:
+        return Rule.parse(name)
+    except FairtuneError:
+        return None  # said elsewhere
+
+
+def _attributes(
+    recipe: Recipe, objectives: list[Objective], source: Source
+) -> list[FairtuneError]:
+    known = recipe.data.attributes
+    return [
+        ConfigError(
+            "the objective's attribute is not among recipe.data.attributes",
+            where=source.where("objectives", i),
+            found=name,
+            allowed=list(known),
+            todo=did_you_mean(name, known),
+        )
+        for i, objective in enumerate(objectives)
+        for name in (objective.attribute or "").split("*")
+        if name and name not in known
+    ]
+
+
+def _only_disparities(objectives: list[Objective], source: Source) -> list[FairtuneError]:
+    if not objectives or not all(objective.is_disparity for objective in objectives):
+        return []
+    return [
+        ConfigError(
+            "all objectives are disparities: a model that says nothing would win with 0",
+            where=source.where("objectives"),
+            found=[str(o) for o in objectives],
+            todo="use a worst-group objective such as "
+            f"worst_auc@{objectives[0].attribute}; disparities join as constraints in a later "
+            "version",
+        )
+    ]

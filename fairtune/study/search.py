@@ -19,6 +19,7 @@ from fairtune.training.recipe import PROTOCOL
 if TYPE_CHECKING:
     from fairtune.training.session import Session
 
+
 def identity(plan: Plan) -> dict[str, Any]:
     """Return what makes a study the one it is; a resume with anything else is refused.
 
@@ -96,7 +97,9 @@ def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, ConfirmPhase]:
     return baseline, search, ConfirmPhase(plan, search)
 
 
-def open_study(place: Place, plan: Plan, *, create: bool, options: Options | None = None) -> Ledger:
+def open_study(
+    place: Place, plan: Plan, *, create: bool, options: Options | None = None
+) -> Ledger:
     """Open the study of `plan`, made if need be.
 
     Raises:
@@ -167,4 +170,3 @@ def run_study(
     """Work on a study until nothing is left or `stop` says so."""
     executor = Executor(plan, session, place.runs, stop, notify)
     return work(ledger, phases(plan), executor, limits or Limits(), stop)
-

@@ -1,30 +1,21 @@
-"""The searched part of a study file: a tree of nodes that names, draws and encodes parameters.
+"""What is searched: a tree of nodes that names, draws and encodes parameters.
 
-```
-dist   = {int: [lo, hi], step | log} | {float: [lo, hi], step | log}
-       | {one_of: [choice, ...]} | declared
-choice = SCALAR | dist | member
-member = NAME | {NAME: {FIELD: SCALAR | choice | dist}}
-```
 Conditionality is nesting and nothing else: what stands inside a member is suggested only when the
 member is chosen.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fairtune.adaptation.rules import NAMED_RULES, Rule
-from fairtune.adaptation.spaces import ALIASES, SPACES, MaskSpace
-from fairtune.config import Choice, Config, Dimension, Float, Int, Registry
-from fairtune.config.dimensions import Scalar, from_json
-from fairtune.config.model import Source
-from fairtune.config.registry import declared_dimensions, name_of
-from fairtune.errors import ConfigError, FairtuneError, did_you_mean
+from fairtune.adaptation.rules import Rule
+from fairtune.adaptation.spaces import MaskSpace
+from fairtune.config import Choice, Dimension, Float, Int
+from fairtune.config.dimensions import Scalar
 from fairtune.models.units import Units
-from fairtune.study.fields import MASK, Field, field_at
 
 Draw = Callable[[str, Dimension], Scalar]
 """Suggests a value: `(parameter name, dimension) -> value`."""
@@ -148,6 +139,27 @@ class MaskNode:
 
 
 @dataclass(frozen=True)
+class FixedMask:
+    """A mask rule as one choice among spaces."""
+
+    rule: str
+
+    def names(self, path: str, units: Units) -> Iterator[tuple[str, Dimension, bool]]:
+        """Yield nothing; refuse a model that the rule does not fit."""
+        Rule.parse(self.rule).mask(units)
+        return iter(())
+
+    def draw(self, path: str, suggest: Draw, units: Units) -> Any:
+        """Return the unit names of the rule."""
+        return list(Rule.parse(self.rule).mask(units).units)
+
+    def encode(self, path: str, value: Any, units: Units) -> dict[str, Scalar] | None:
+        """Say the mask when it is this one."""
+        wanted = Rule.parse(value).mask(units).units if isinstance(value, str) else tuple(value)
+        return {} if wanted == Rule.parse(self.rule).mask(units).units else None
+
+
+@dataclass(frozen=True)
 class OneOf:
     """One of several nodes; the parameter holds the label of the chosen one."""
 
@@ -225,168 +237,10 @@ class Space:
             yield from node.names(path, units)
 
 
-def compile_space(data: Mapping[str, Any], source: Source) -> tuple[Space, list[FairtuneError]]:
-    """Return the space written in a study file, and every fault found in it."""
-    nodes: list[tuple[str, Node]] = []
-    problems: list[FairtuneError] = []
-    for path, dist in data.items():
-        try:
-            nodes.append((path, _distribution(dist, field_at(path))))
-        except FairtuneError as error:
-            error.where = source.where(path)
-            problems.append(error)
-    return Space(tuple(nodes)), problems
-
-
-def _distribution(dist: Any, field: Field) -> Node:
-    if dist == "declared":
-        if field.declared is None:
-            raise ConfigError("the field declares no range", found=dist, allowed=DIST_FORMS)
-        return Leaf(field.declared)
-    if field.path == MASK and isinstance(dist, str | dict) and not _is_dist(dist):
-        return _mask_space(dist)
-    if not isinstance(dist, dict):
-        raise ConfigError("not a distribution", found=dist, allowed=DIST_FORMS)
-    if "one_of" in dist:
-        return _one_of(dist, field)
-    if "subset_of" in dist:
-        raise ConfigError("subset_of is for list fields only", found=dist, allowed=DIST_FORMS)
-    if not _is_dist(dist):
-        raise ConfigError("not a distribution", found=dist, allowed=DIST_FORMS)
-    return Leaf(_plain(dist, field))
-
-
-DIST_FORMS = (
-    "{int: [lo, hi]}, {float: [lo, hi]} with step: or log: true, {one_of: [...]}, declared"
-)
-_KEYS = {"int": {"int", "step", "log"}, "float": {"float", "step", "log"}, "one_of": {"one_of"}}
-
-
-def _is_dist(value: Any) -> bool:
-    return isinstance(value, dict) and any(key in value for key in (*_KEYS, "subset_of"))
-
-
-def _plain(dist: dict[str, Any], field: Field) -> Dimension:
-    kind = "int" if "int" in dist else "float"
-    for key in dist:
-        if key not in _KEYS[kind]:
-            raise ConfigError(
-                f"unknown key '{key}' in a distribution",
-                found=dist,
-                allowed=sorted(_KEYS[kind]),
-                todo=did_you_mean(key, _KEYS[kind]),
-            )
-    ends = dist[kind]
-    numbers = isinstance(ends, list) and len(ends) == 2
-    if not numbers or not all(type(e) in (int, float) for e in ends):
-        raise ConfigError("a range is [low, high]", found=ends, allowed=DIST_FORMS)
-    if kind == "int" and not all(type(e) is int for e in ends):
-        raise ConfigError("an int range has whole ends", found=ends)
-    dimension = from_json(dist)
-    for end in (dimension.low, dimension.high):  # type: ignore[union-attr]
-        field.check(end)
-    return dimension
-
-
-def _one_of(dist: dict[str, Any], field: Field) -> Node:
-    choices = dist["one_of"]
-    if len(dist) > 1 or not isinstance(choices, list) or not choices:
-        raise ConfigError("one_of takes a list of choices and nothing else", found=dist)
-    if field.path == MASK:
-        options = tuple(_mask_choice(choice) for choice in choices)
-    else:
-        options = tuple(_choice(choice, field) for choice in choices)
-    if all(isinstance(node, Constant) for _, node in options) and field.registry is None:
-        if field.path != MASK:
-            return Leaf(Choice(tuple(label for label, _ in options)))
-    elif len(options) == 1:
-        return options[0][1]
-    Choice(tuple(label for label, _ in options))  # refuses a label that stands twice
-    return OneOf(options)
-
-
-def _choice(choice: Any, field: Field) -> tuple[Scalar, Node]:
-    if _is_dist(choice):
-        return next(iter(choice)), Leaf(_plain(choice, field))
-    if field.registry is not None and choice != "none":
-        node = _member(choice, field.registry)
-        return node.name, node
-    if isinstance(choice, dict | list) or choice is None:
-        raise ConfigError("not a choice of this field", found=choice, allowed="a plain value")
-    field.check(choice)
-    return choice, Constant(choice)
-
-
-def _member(written: Any, registry: Registry[Any]) -> Member:
-    if isinstance(written, str):
-        cls = registry.get(written)
-        fields: dict[str, Node] = {k: Leaf(d) for k, d in declared_dimensions(cls).items()}
-        return Member(written, tuple(fields.items()))
-    if not isinstance(written, dict) or len(written) != 1:
-        raise ConfigError(
-            f"a {registry.kind} is written NAME or {{NAME: {{FIELD: ...}}}}",
-            found=written,
-            allowed=registry.names(),
-        )
-    ((name, given),) = written.items()
-    cls = registry.get(name)
-    nodes = []
-    for key, value in (given or {}).items():
-        if key not in cls.model_fields:
-            raise ConfigError(
-                f"unknown field '{key}' of {registry.kind} '{name}'",
-                found=key,
-                allowed=list(cls.model_fields),
-                todo=did_you_mean(key, cls.model_fields),
-            )
-        inner = Field.of(f"{name}.{key}", cls, key)
-        searched = _is_dist(value) or value == "declared"
-        nodes.append((key, _distribution(value, inner) if searched else Constant(value)))
-    return Member(name, tuple(nodes))
-
-
-def _mask_space(written: Any) -> MaskNode:
-    if isinstance(written, str):
-        if written not in ALIASES:
-            raise ConfigError(
-                "unknown mask space",
-                found=written,
-                allowed=[*SPACES.names(), *ALIASES],
-                todo=did_you_mean(written, [*SPACES.names(), *ALIASES]),
-            )
-        written = ALIASES[written]
-    space: Config = SPACES.parse(written)
-    assert isinstance(space, MaskSpace)
-    return MaskNode(name_of(space), space)
-
-
-def _mask_choice(choice: Any) -> tuple[Scalar, Node]:
-    if isinstance(choice, str) and choice not in ALIASES:
-        rule = str(Rule.parse(choice)) if choice not in NAMED_RULES else choice
-        return rule, _FixedMask(rule)
-    node = _mask_space(choice)
-    label = choice if isinstance(choice, str) else node.name
-    return label, node
-
-
-@dataclass(frozen=True)
-class _FixedMask:
-    """A mask rule as one choice among spaces."""
-
-    rule: str
-
-    def names(self, path: str, units: Units) -> Iterator[tuple[str, Dimension, bool]]:
-        return iter(())
-
-    def draw(self, path: str, suggest: Draw, units: Units) -> Any:
-        return list(Rule.parse(self.rule).mask(units).units)
-
-    def encode(self, path: str, value: Any, units: Units) -> dict[str, Scalar] | None:
-        wanted = Rule.parse(value).mask(units).units if isinstance(value, str) else tuple(value)
-        return {} if wanted == Rule.parse(self.rule).mask(units).units else None
-
-
 def middle(dimension: Float | Int) -> float | int:
-    """Return the middle of a range: geometric on a log scale, else arithmetic."""
+    """Return the middle of a range, on its grid: geometric on a log scale, else arithmetic."""
     point = Float(dimension.low, dimension.high, log=dimension.log).points(1)[0]
+    if dimension.step is not None:
+        steps = math.floor((point - dimension.low) / dimension.step + 1e-9)
+        point = dimension.low + steps * dimension.step
     return point if isinstance(dimension, Float) else round(point)

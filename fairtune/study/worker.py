@@ -126,7 +126,10 @@ def _counted(execute: Execute, most: int, stop: Stop) -> Execute:
     def run(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Outcome]]:
         nonlocal failures
         for claim, outcome in execute(claims):
-            failures = failures + 1 if isinstance(outcome, Failed) else 0
+            if not isinstance(outcome, Failed):
+                failures = 0
+            elif outcome.reason != "nan":  # a loss that diverged is the recipe's fault
+                failures += 1
             yield claim, outcome
             if failures >= most:
                 stop.request(f"{failures} runs failed one after another")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.errors import RunError
@@ -111,9 +112,7 @@ class Lane:
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
 
 
-def build_net(
-    recipe: Recipe, seeds: Seeds, ground: Ground
-) -> tuple[Net, dict[str, nn.Parameter]]:
+def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[str, nn.Parameter]]:
     """Return a net whose masked tensors and head are its own, and these tensors by name.
 
     Backbone tensors keep the names of the architecture; the head's are `head.weight` and
@@ -137,10 +136,14 @@ def build_net(
 
 
 def set_modes(module: nn.Module, inherited: bool = True) -> None:
-    """Put modules in training mode only where something inside trains."""
+    """Put modules in training mode only where something inside trains.
+
+    Batch normalisation stays in evaluation mode: its running statistics are in no unit, so no
+    mask may change them; they are those of pretraining.
+    """
     parameters = list(module.parameters())
     active = any(p.requires_grad for p in parameters) if parameters else inherited
-    module.training = active
+    module.training = active and not isinstance(module, _BatchNorm)
     for child in module.children():
         set_modes(child, active)
 
@@ -159,7 +162,9 @@ def build_optimizer(trained: dict[str, nn.Parameter], optim: OptimPart) -> torch
             "weight_decay": optim.weight_decay if decays else 0.0,
         }
 
-    groups = [g for g in (group(h, d) for h in (False, True) for d in (True, False)) if g["params"]]
+    groups = [
+        g for g in (group(h, d) for h in (False, True) for d in (True, False)) if g["params"]
+    ]
     if optim.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=optim.head_lr, momentum=0.9, fused=True)
     return torch.optim.AdamW(groups, lr=optim.head_lr, fused=True)
@@ -195,4 +200,3 @@ def score_rows(
             scores.append(out.score.float())
             losses.append(out.loss.float())
     return torch.cat(scores).cpu().numpy(), float(torch.cat(losses).mean())
-

@@ -34,7 +34,7 @@ class DataPart(Config):
     dataset: str
     target: str
     attributes: tuple[str, ...] = pydantic.Field(min_length=1)
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = pydantic.Field(default_factory=dict)
     fingerprint: str | None = None
     split: str | None = None
 

@@ -34,6 +34,9 @@ from fairtune.training.recipe import Recipe
 from fairtune.usage import Output, Task
 from fairtune.usage.net import Net
 
+FEW_TOKENS = 256
+"""Up to here plain attention is the faster one on a CPU (`make bench`)."""
+
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
@@ -127,17 +130,18 @@ class Ground:
             self.device.type, torch.bfloat16, enabled=recipe.fit.precision == "bf16"
         )
 
-    def features(
-        self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None
-    ) -> Floats:
+    def features(self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None) -> Floats:
         """Return `(rows, dim)` frozen features, computed once per process."""
+        if not len(rows):
+            return np.empty((0, self.backbone.dim))
         name = digest([recipe.fit.precision, rows.tolist()])
         if name not in self._features:
             self.backbone.eval()
             loader = self.loader(rows, 128, test_pass=test_pass)
             with torch.inference_mode(), self.autocast(recipe):
                 parts = [
-                    self.backbone.embed(batch.image).float() for batch in loader.epoch(shuffle=False)
+                    self.backbone.embed(batch.image).float()
+                    for batch in loader.epoch(shuffle=False)
                 ]
             self._features[name] = torch.cat(parts).cpu().numpy().astype(np.float64)
         return self._features[name]
@@ -261,6 +265,8 @@ class Session:
             )
             backbone = build(spec, size, self.weights(recipe)).to(self.device)
             backbone.requires_grad_(False)
+            if self.device.type == "cpu" and backbone.tokens <= FEW_TOKENS:
+                backbone.plain_attention()
             # One at a time: a process that goes on to another model must not hold both.
             self._grounds = {name: Ground(pack, backbone, describe(spec, size), spec, self.device)}
         return self._grounds[name]
@@ -330,5 +336,3 @@ def without_pins(recipe: Recipe) -> Recipe:
             "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
         }
     )
-
-

@@ -21,7 +21,7 @@ from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs, StoredRun, prediction_frame, probabilities, recipe_card
 from fairtune.models.units import Units
 from fairtune.study.execute import group_figures
-from fairtune.study.final import OPENINGS, Wanted, choose
+from fairtune.study.final import OPENING, Wanted, choose
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Options, Outcome, Pruned
 from fairtune.study.outcome import FINAL_SET
 from fairtune.study.overview import Overview
@@ -69,7 +69,7 @@ def units(depth: int = 3) -> Units:
         depth=depth,
         names=tuple(names),
         parameters={n: (n,) for n in names},
-        sizes={n: 100 for n in names},
+        sizes=dict.fromkeys(names, 100),
         types={
             "norm": of("norm1"),
             "attn": of("attn"),
@@ -221,9 +221,7 @@ class Synthetic:
             return Failed("oom", "ran out of memory at /home/someone/secret")
         judge = self.plan.study.judge
         seeds = Seeds(**claim.proposal.seed)
-        run = write_run(
-            self.made, self.runs, judge, recipe, seeds, test=False, phase=claim.phase
-        )
+        run = write_run(self.made, self.runs, judge, recipe, seeds, test=False, phase=claim.phase)
         seen = run.validation(4)
         attrs = {**group_figures(seen, judge), "seconds": 6.0, "epochs": 4.0}
         if recipe.identity() in self.made.flat:
@@ -257,8 +255,10 @@ def finetune(place: Place, made: Made, *, seeds: int = 2, openings: int = 1) -> 
     chosen, candidates = choose(view, Wanted(seeds=seeds))
     entries = []
     with Ledger.open(place.url, place.name) as ledger:
-        opening = Opening("2026-01-01T10:00:00+00:00", "fairtune finetune --out /secret", "5", ())
-        ledger.set_attr(OPENINGS, [asdict(opening)] * openings, phase=FINAL)
+        for i in range(openings):
+            when = f"2026-01-0{i + 1}T10:00:00+00:00"
+            opening = Opening(when, "fairtune finetune --out /secret/place", "5", ())
+            ledger.set_attr(f"{OPENING}{when}", asdict(opening), phase=FINAL)
         for c in candidates:
             keys = []
             for i in range(seeds):

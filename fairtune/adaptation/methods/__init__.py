@@ -38,7 +38,5 @@ METHODS: Registry[Config] = Registry(
 class Method(Protocol):
     """How the tensors of a mask train."""
 
-    def tensors(
-        self, net: torch.nn.Module, names: Sequence[str]
-    ) -> dict[str, torch.nn.Parameter]:
+    def tensors(self, net: torch.nn.Module, names: Sequence[str]) -> dict[str, torch.nn.Parameter]:
         """Return the parameters to train, by name, for the masked tensors `names` of `net`."""

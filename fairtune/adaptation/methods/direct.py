@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 class Direct(Config):
     """Train every tensor of the masked units, as FairTune and selective fine-tuning do."""
 
-    def tensors(
-        self, net: torch.nn.Module, names: Sequence[str]
-    ) -> dict[str, torch.nn.Parameter]:
+    def tensors(self, net: torch.nn.Module, names: Sequence[str]) -> dict[str, torch.nn.Parameter]:
         """Return the parameters called `names`.
 
         Raises:

@@ -10,6 +10,8 @@ import pydantic
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.spaces import SPACES
 from fairtune.config import Choice, Config, Dimension
+from fairtune.config.model import carried
+from fairtune.errors import ConfigError
 from fairtune.models.units import Units
 
 
@@ -26,12 +28,24 @@ class Bits(Config):
     types: tuple[str, ...] = pydantic.Field(min_length=1)
     always: tuple[str, ...] = ()
 
+    @pydantic.field_validator("types")
+    @classmethod
+    def _distinct(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({kind for kind in types if types.count(kind) > 1})
+        if twice:
+            raise carried(ConfigError("a unit type stands here more than once", found=twice))
+        return types
+
     def dimensions(self, units: Units) -> dict[str, Dimension]:
-        """Return `depth x types` booleans."""
-        return {
-            f"{kind}.{depth}": Choice((False, True))
-            for depth, kind in self.switches(units)
-        }
+        """Return `depth x types` booleans.
+
+        Raises:
+            ModelError: The model has no such type.
+        """
+        self.fixed(units)
+        for kind in self.types:
+            units.by_depth(kind)
+        return {f"{kind}.{depth}": Choice((False, True)) for depth, kind in self.switches(units)}
 
     def decode(self, params: Mapping[str, Any], units: Units) -> Mask:
         """Return the union of the units of every switch that is on."""

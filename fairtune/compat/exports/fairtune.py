@@ -129,5 +129,5 @@ def result_row(
 
 
 def _ratio(rates: list[float]) -> float:
-    """Return smallest / largest rate; 1 when all are 0, as fairlearn has it."""
+    """Return smallest / largest rate; 1 when all are 0 and none differs (fairlearn: NaN)."""
     return 1.0 if max(rates) == 0 else min(rates) / max(rates)

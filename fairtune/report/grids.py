@@ -1,0 +1,242 @@
+"""The tables that carry the result: recipes side by side, groups, differences, who paid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fairtune.report.grid import Cell, Grid, cell
+from fairtune.report.tables import Tables
+from fairtune.report.words import (
+    TOO_SMALL,
+    count_texts,
+    duration,
+    ends,
+    metric_words,
+    number,
+    signed,
+    with_ends,
+)
+
+
+def recipes(tables: Tables) -> Grid:
+    """Return validation, corrected, confirmed and test values beside each other."""
+    rows = []
+    for c in tables.candidates.to_dict("records"):
+        seeds = f" ({c['confirm_seeds']} seeds)" if c["confirm_seeds"] > 1 else ""
+        tested = f" ({c['test_seeds']} seeds)" if c["test_seeds"] > 1 else ""
+        kind = "baseline" if c["is_baseline"] else "found by the search"
+        tone = "strong" if c["pick"] else "plain"
+        known = c["confirmed"] == c["confirmed"]
+        rows.append(
+            [
+                Cell(f"{c['label']} (pick)" if c["pick"] else str(c["label"]), tone),
+                Cell(f"{kind}, degenerate" if c["degenerate"] else kind, "quiet"),
+                cell(c["searched"]),
+                Cell(number(c["confirmed"]) + seeds) if known else cell(None),
+                cell(c["corrected"]),
+                Cell(number(c["test"]) + tested, tone) if c["test_seeds"] else cell(None),
+            ]
+        )
+    notes = [
+        "“Search” is what the recipe was chosen by, so it reads too well; “confirm” is its mean "
+        "over fresh seeds on the same validation patients; “corrected” takes off what choosing "
+        "the best on these patients contributed (bootstrap); only “test” speaks of patients that "
+        "nothing was chosen on.",
+    ]
+    if tables.split == "validation":
+        notes.append("The test is still closed.")
+    heads = ["recipe", "", "search", "confirm", "corrected for choice", "test"]
+    return Grid(f"{tables.objective}, by stage", heads, rows, notes=notes)
+
+
+def groups(tables: Tables, attribute: str, metric: str) -> list[Grid]:
+    """Return one table per target: groups by recipes, with worst, gap and noise floor."""
+    found = tables.groups
+    if not len(found):
+        return []
+    found = found[(found["split"] == tables.split) & found["metric"].notna()]
+    of = found[(found["attribute"] == attribute) & (found["metric"] == metric)]
+    targets = list(dict.fromkeys(of["target"]))
+    return [_groups(tables, found, attribute, metric, target) for target in targets]
+
+
+def _groups(
+    tables: Tables, found: pd.DataFrame, attribute: str, metric: str, target: str | None
+) -> Grid:
+    one = found[found["target"].isna() if target is None else found["target"] == target]
+    recipes = list(dict.fromkeys(one["recipe"]))
+    own = one[(one["attribute"] == attribute) & (one["metric"] == metric)]
+    names = list(dict.fromkeys(own["group"].dropna()))
+    first = own[(own["recipe"] == recipes[0]) & own["group"].notna()].set_index("group")
+    sizes = count_texts([int(first["n"][n]) for n in names])
+    positives = count_texts([int(first["positives"][n]) for n in names])
+    hidden = [n for n in names if not first["shown"][n]]
+    rows = []
+    for name, n, pos in zip(names, sizes, positives):
+        few = name in hidden
+        # A group too small to show keeps its positives to itself as well.
+        cells = [Cell(name), Cell(n), Cell("" if few else pos, "quiet" if few else "plain")]
+        for recipe in recipes:
+            row = own[(own["recipe"] == recipe) & (own["group"] == name)]
+            cells.append(_figure(row.to_dict("records")[0]))
+        rows.append(cells)
+    rows += _reductions(one, attribute, metric, recipes)
+    words = metric_words(metric)
+    where = "" if target is None else f", {target}"
+    heads = [attribute, "n", "positives", *(_head(tables, r) for r in recipes)]
+    return Grid(f"{words} by {attribute}{where}, {tables.split}", heads, rows)
+
+
+def _head(tables: Tables, recipe: str) -> str:
+    return f"{recipe} (pick)" if recipe == tables.summary.pick else recipe
+
+
+def _figure(row: Mapping[str, Any]) -> Cell:
+    if not row["shown"]:
+        return Cell(TOO_SMALL, "quiet")
+    return Cell(with_ends(row["value"], row["low"], row["high"]))
+
+
+def _reductions(
+    one: pd.DataFrame, attribute: str, metric: str, recipes: list[str]
+) -> list[list[Cell]]:
+    """Return the rows below the groups: overall, worst, gap, noise floor."""
+    name, at, point = metric.partition("@")
+    wanted = [
+        ("all patients", metric, None),
+        ("worst group", f"worst_{name}{at}{point}", attribute),
+        ("gap", f"{name}_gap{at}{point}", attribute),
+    ]
+    rows: list[list[Cell]] = []
+    for words, head, of in wanted:
+        own = one[(one["metric"] == head) & one["group"].isna()]
+        own = own[own["attribute"].isna() if of is None else own["attribute"] == of]
+        if not len(own):
+            continue
+        by = {str(row["recipe"]): row for row in own.to_dict("records")}
+        n = f"{int(own['n'].iloc[0]):,}" if of is None else ""
+        known = int(own["positives"].iloc[0]) if of is None else -1
+        cells = [Cell(words, "strong"), Cell(n), Cell(f"{known:,}" if known >= 0 else "")]
+        cells += [_value(by[r]) if r in by else cell(None) for r in recipes]
+        rows.append(cells)
+        if head.endswith("_gap") or "_gap@" in head:
+            floors = [_floor(by[r]) if r in by else cell(None) for r in recipes]
+            rows.append([Cell("noise floor of the gap"), Cell(""), Cell(""), *floors])
+    return rows
+
+
+def _value(row: Mapping[str, Any]) -> Cell:
+    if row["value"] != row["value"]:
+        return Cell("too few groups", "quiet")
+    return Cell(with_ends(row["value"], row["low"], row["high"]), "strong")
+
+
+def _floor(row: Mapping[str, Any]) -> Cell:
+    if row["base_rate_gap"] == row["base_rate_gap"]:
+        return Cell(f"none; base rates differ by {number(row['base_rate_gap'])}", "quiet")
+    if row["floor_mean"] != row["floor_mean"]:
+        return cell(None)
+    return Cell(f"mean {number(row['floor_mean'])}, 95 % {number(row['floor_95'])}", "quiet")
+
+
+def differences(tables: Tables) -> Grid | None:
+    """Return the difference of the pick to each baseline; None while the test is closed."""
+    frame = tables.differences
+    if not len(frame):
+        return None
+    rows = [
+        [
+            Cell(d["baseline"]),
+            Cell(with_ends(d["value"], d["low"], d["high"], sign=True)),
+            Cell(ends(d["holm_low"], d["holm_high"])),
+            Cell(number(d["p"])),
+            Cell(f"{int(d['patients']):,}"),
+        ]
+        for d in frame.to_dict("records")
+    ]
+    heads = ["pick against", "difference [95 %]", "bounds after Holm", "p", "patients"]
+    notes = [
+        "Means over the seeds of each recipe, on the same patients, resampled by patient "
+        "and seed. Positive is better for the pick. The bounds hold for all baselines "
+        f"together; they speak of {frame['speaks_of'].iloc[0]}.",
+    ]
+    return Grid(f"Difference in {tables.objective}, test", heads, rows, notes=notes)
+
+
+def harm(tables: Tables, delta: float) -> list[Grid]:
+    """Return per attribute who is better and who worse off than under each baseline."""
+    found = []
+    for attribute in dict.fromkeys(tables.harm["attribute"]):
+        frame = tables.harm[tables.harm["attribute"] == attribute]
+        gaps = tables.gaps[tables.gaps["attribute"] == attribute]
+        rows = []
+        for h in frame.to_dict("records"):
+            word = "harmed" if h["certain"] else "worse, uncertain" if h["harmed"] else ""
+            rows.append(
+                [
+                    Cell(f"{h['group']}, against {h['reference']}"),
+                    Cell(number(h["baseline"])),
+                    Cell(number(h["pick"])),
+                    Cell(
+                        f"{signed(h['change'])} {ends(h['low'], h['high'])}",
+                        "alarm" if h["harmed"] else "plain",
+                    ),
+                    Cell(word, "alarm" if h["harmed"] else "quiet"),
+                ]
+            )
+        notes = [f"Against {g['reference']}: {g['sentence']}" for g in gaps.to_dict("records")]
+        notes.append(
+            f"Positive is better for the group. “Worse” is a loss of more than {delta:g}; "
+            "“harmed” when the whole interval says so."
+        )
+        heads = [attribute, "baseline", "pick", "change [95 %]", ""]
+        found.append(Grid(f"Change of each group by {attribute}, test", heads, rows, notes=notes))
+    return found
+
+
+def costs(tables: Tables) -> Grid | None:
+    """Return runs, epochs and time by phase."""
+    if not len(tables.costs):
+        return None
+    rows = []
+    for c in tables.costs.to_dict("records"):
+        counts = [c[k] for k in ("runs", "complete", "pruned", "failed")]
+        rows.append(
+            [
+                Cell(c["phase"]),
+                *(cell(int(v)) for v in counts),
+                cell(int(c["epochs"])),
+                cell(int(c["saved"])),
+                Cell(duration(c["seconds"])),
+                Cell(duration(c["median"])),
+            ]
+        )
+    heads = ["phase", "runs", "complete", "pruned", "failed", "epochs", "epochs saved by pruning",
+             "time in all", "time of a run (median)"]  # fmt: skip
+    return Grid("Runs and time by phase", heads, rows)
+
+
+def trials(tables: Tables) -> Grid:
+    """Return every trial of the search and every point of the baselines."""
+    rows = []
+    for t in tables.trials.to_dict("records"):
+        reason = t["reason"] if isinstance(t["reason"], str) else ""
+        state = f"{t['state']}: {reason}" if reason else str(t["state"])
+        state = "degenerate" if isinstance(t["degenerate"], str) else state
+        rows.append(
+            [
+                Cell(f"{t['phase']} {t['number']}"),
+                Cell(t["label"] or t["kind"], "quiet"),
+                Cell(state, "plain" if state == "complete" else "alarm"),
+                cell(t["value"]),
+                cell(t["auc"]),
+                Cell(t["glyph"]),
+                cell(t["share"]),
+                Cell(duration(t["seconds"])),
+            ]
+        )
+    heads = ["run", "", "state", str(tables.objective), "AUC", "blocks", "trained share", "time"]
+    return Grid("All runs of search and baselines, on validation", heads, rows)

@@ -1,0 +1,88 @@
+"""What the pick is made of, and what made the figures: for whoever wants to repeat them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+import fairtune
+from fairtune.adaptation.mask import Mask
+from fairtune.experiment.runs import StoredRun
+from fairtune.models.units import Units
+from fairtune.report.grid import Cell, Grid
+from fairtune.report.summary import openings_of
+from fairtune.report.words import number
+from fairtune.study.overview import Overview
+from fairtune.training.recipe import PROTOCOL
+
+FILES = ("data.dataset", "model.name", "model.weights")
+VERSIONS = ("fairtune", "torch", "python", "device")
+
+
+def recipe(run: StoredRun, units: Units, label: str) -> Grid:
+    """Return the fields of a recipe that act, without paths of this machine."""
+    rows = []
+    for path, value in _flat(run.recipe.canonical()):
+        if path == "adaptation.mask":
+            mask = Mask(tuple(value))
+            text = f"{len(mask.units)} units, {number(mask.share(units))} of the parameters, "
+            text += f"blocks {mask.glyph(units)} (. frozen, : part, # all)"
+            value = text if mask.units else "none: only the head is fitted"
+        elif path in FILES:
+            value = PurePath(str(value)).name
+        rows.append([Cell(path), Cell(_plain(value))])
+    return Grid(f"Recipe of {label}", ["field", "value"], rows, numeric=False)
+
+
+def provenance(view: Overview, run: StoredRun | None) -> Grid:
+    """Return versions, hashes, seeds and storage."""
+    said = {} if run is None else run.card["provenance"]
+    primary, validation = view.judge.primary, view.judge.validation
+    facts: list[tuple[str, Any]] = [
+        ("study", view.place.name),
+        ("seed of the study", view.seed),
+        ("storage", storage_words(view)),
+        ("data", f"{PurePath(view.base.data.dataset).name}, target {view.base.data.target}"),
+        ("data fingerprint", view.base.data.fingerprint),
+        ("split", view.base.data.split),
+        ("weights (tensor hash)", view.base.model.weights_sha),
+        ("units", view.base.model.units),
+        ("objective", str(primary)),
+        ("a group counts from", str(validation.minimum)),
+        ("threshold", str(validation.rule)),
+        ("epoch kept", _plain(validation.to_json()["epoch"])),
+        ("protocol", PROTOCOL),
+        *((name, said[name]) for name in VERSIONS if name in said),
+        ("page written by", f"fairtune {fairtune.__version__}"),
+    ]
+    if run is not None:
+        facts += [("recipe digest", run.card["digest"]), ("run shown", run.key)]
+    if openings := openings_of(view):
+        facts.append(("test opened by this study", "; ".join(openings)))
+    rows = [[Cell(name), Cell(_plain(value))] for name, value in facts if value is not None]
+    return Grid("Provenance", ["", ""], rows, numeric=False)
+
+
+def storage_words(view: Overview) -> str:
+    """Return the storage with its password hidden and without paths of this machine."""
+    url = view.url
+    kind = re.match(r"[\w+]+", url)
+    if url.startswith(("sqlite", "journal")):
+        return f"{kind.group() if kind else 'file'}: {PurePath(url.split('?')[0]).name}"
+    return url
+
+
+def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        parts = [_flat(v, f"{path}.{k}" if path else str(k)) for k, v in value.items()]
+        return [item for part in parts for item in part]
+    return [(path, value)]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,211 @@
+"""Tidy tables of the search: one row per trial, its mask, its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from fairtune.adaptation.mask import Mask
+from fairtune.adaptation.rules import Rule
+from fairtune.models.units import Units
+from fairtune.study.overview import Overview
+from fairtune.study.rank import DEGENERATE, ranked
+from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, Row, current, valid
+
+NAN = float("nan")
+POINTS = 200
+"""Most points at which the incumbent is computed."""
+
+
+def trial_frame(view: Overview) -> pd.DataFrame:
+    """Return one row per run of search and baselines.
+
+    Columns: `phase`, `number` (from 1), `state`, `kind`, `label`, `digest`, `value` (primary
+    objective), `auc`, `fairness` (value of `fairness_name`), `share` (trained share of the
+    parameters), `glyph`, `seconds`, `epochs`, `planned`, `degenerate`, `reason`, `incumbent`.
+    """
+    name = fairness_name(view)
+    rows = [
+        _trial(row, name, str(view.judge.primary))
+        for phase in (BASELINE, SEARCH)
+        for row in sorted(current(view.rows[phase]).values(), key=lambda r: r.number)
+    ]
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+    best = incumbents(view.rows[SEARCH], view.judge.primary.sign)
+    frame["incumbent"] = [
+        best.get(n, NAN) if phase == SEARCH else NAN
+        for phase, n in zip(frame["phase"], frame["number"])
+    ]
+    return frame
+
+
+_COLUMNS = (
+    "phase", "number", "state", "kind", "label", "digest", "value", "auc", "fairness",
+    "share", "glyph", "seconds", "epochs", "planned", "degenerate", "reason",
+)  # fmt: skip
+
+
+def _trial(row: Row, fairness: str, primary: str) -> dict[str, Any]:
+    value = NAN if row.values is None else row.values[0]
+    figures = {primary: value, **row.attrs}
+    return {
+        "phase": row.phase,
+        "number": row.number + 1,
+        "state": row.state,
+        "kind": row.kind,
+        "label": str(row.attrs.get("label", "")),
+        "digest": row.digest,
+        "value": value,
+        "auc": _number(figures.get("auc")),
+        "fairness": _number(figures.get(fairness)),
+        "share": _number(row.attrs.get("trainable_share")),
+        "glyph": str(row.attrs.get("mask", "")),
+        "seconds": _number(row.attrs.get("seconds")),
+        "epochs": _number(row.attrs.get("epochs", row.attrs.get("epoch"))),
+        "planned": _number(row.planned),
+        "degenerate": row.attrs.get(DEGENERATE),
+        "reason": row.reason,
+    }
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else NAN
+
+
+def fairness_name(view: Overview) -> str:
+    """Return the objective that is drawn against the overall AUC."""
+    primary = view.judge.primary
+    if primary.attribute is not None:
+        return str(primary)
+    return f"worst_auc@{view.base.data.attributes[0]}"
+
+
+def incumbents(rows: Sequence[Row], sign: int) -> dict[int, float]:
+    """Return the best shrunken mean after each finished trial, by number from 1.
+
+    Constant recipes are never an incumbent, those at chance only while there is no other.
+    """
+    numbers = sorted(r.number for r in current(rows).values() if r.state == "complete")
+    step = max(1, len(numbers) // POINTS)
+    found: dict[int, float] = {}
+    for i in range(0, len(numbers), step):
+        seen = [row for row in rows if row.number <= numbers[i]]
+        entries = [e for e in ranked(seen, sign) if not e.unusable]
+        if entries:
+            found[numbers[i] + 1] = entries[0].shrunk
+    return found
+
+
+def mask_of(recipe: Mapping[str, Any], units: Units) -> frozenset[str]:
+    """Return the units that a stored recipe trains."""
+    names = recipe["adaptation"]["mask"]
+    mask = Rule.parse(names).mask(units) if isinstance(names, str) else Mask(tuple(names))
+    return frozenset(mask.units)
+
+
+def mask_frame(view: Overview) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return which switches every finished recipe of the search has on, without loss.
+
+    Units of one block that are on and off together in every recipe are one column, named after
+    the unit type they make up; units that no recipe trains are left out.
+
+    Returns:
+        A table of 0 and 1, a row per recipe (digest), best first, a column per switch; and a
+        table of the switches with `type`, `depth` (None outside the blocks) and `units`.
+    """
+    units, sign = view.units, view.judge.primary.sign
+    entries = ranked(view.rows[SEARCH], sign)
+    masks = [mask_of(entry.rows[0].recipe, units) for entry in entries]
+    together: dict[tuple[int | None, tuple[bool, ...]], list[str]] = {}
+    for unit in units.names:
+        pattern = tuple(unit in mask for mask in masks)
+        if any(pattern):
+            together.setdefault((units.depth_of(unit), pattern), []).append(unit)
+    columns, on = [], []
+    for (depth, pattern), members in together.items():
+        columns.append({"type": _type(units, depth, members), "depth": depth, "units": members})
+        on.append([int(flag) for flag in pattern])
+    switches = pd.DataFrame(columns, columns=["type", "depth", "units"], dtype=object)
+    order = _by_type(switches)
+    table = pd.DataFrame(
+        {i: on[j] for i, j in enumerate(order)}, index=[e.digest for e in entries], dtype=int
+    )
+    table.insert(0, "number", [e.rows[0].number + 1 for e in entries])
+    table.insert(1, "value", [e.shrunk for e in entries])
+    return table, switches.iloc[order].reset_index(drop=True)
+
+
+def _type(units: Units, depth: int | None, members: Sequence[str]) -> str:
+    if depth is None:
+        return members[0] if len(members) == 1 else "rest"
+    for name, by_depth in units.types.items():
+        if set(by_depth[depth]) == set(members):
+            return name
+    first = members[0].removeprefix(f"{units.blocks}.{depth}.")
+    return first if len(members) == 1 else f"{first} +{len(members) - 1}"
+
+
+def _by_type(switches: pd.DataFrame) -> list[int]:
+    """Return columns ordered by type in the order of the network, then by depth."""
+    first: dict[str, int] = {}
+    for i, name in enumerate(switches["type"]):
+        first.setdefault(name, i)
+    depths = [-1 if d is None else int(d) for d in switches["depth"]]
+    return sorted(range(len(switches)), key=lambda i: (first[switches["type"][i]], depths[i]))
+
+
+def cost_frame(view: Overview) -> pd.DataFrame:
+    """Return what each phase cost.
+
+    Columns: `phase`, `runs`, `complete`, `pruned`, `failed`, `epochs`, `saved` (epochs that
+    pruning spared), `seconds` (all attempts that say so), `median` (seconds of a finished run).
+    """
+    rows = []
+    for phase in (BASELINE, SEARCH, CONFIRM, FINAL):
+        kept = valid(view.rows[phase])
+        if not kept:
+            continue
+        spent = [_spent(view, row) for row in kept]
+        done = [s for row, (s, _) in zip(kept, spent) if row.state == "complete" and s == s]
+        states = [row.state for row in current(kept).values()]
+        rows.append(
+            {
+                "phase": phase,
+                "runs": len(states),
+                **{state: states.count(state) for state in ("complete", "pruned", "failed")},
+                "epochs": sum(e for _, e in spent if e == e),
+                "saved": sum(_saved(row) for row in kept),
+                "seconds": sum(s for s, _ in spent if s == s),
+                "median": float(pd.Series(done, dtype=float).median()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _spent(view: Overview, row: Row) -> tuple[float, float]:
+    seconds, epochs = _number(row.attrs.get("seconds")), _number(row.attrs.get("epochs"))
+    if row.state == "complete" and seconds != seconds:
+        stored = view.stored(row)
+        if stored is not None:
+            return _number(stored.costs.get("seconds")), _number(stored.costs.get("epochs"))
+    return seconds, epochs
+
+
+def _saved(row: Row) -> float:
+    if row.state != "pruned":
+        return 0.0
+    done = _number(row.attrs.get("epoch", row.attrs.get("epochs")))
+    planned = _number(row.planned or row.recipe.get("optim", {}).get("epochs"))
+    return max(0.0, planned - done) if planned == planned and done == done else 0.0
+
+
+def epoch_frame(models: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Return the losses of every epoch: `recipe`, `seed` (from 1), and the run's own columns."""
+    frames = [
+        run.epochs.assign(recipe=label, seed=i + 1)
+        for label, runs in models.items()
+        for i, run in enumerate(runs)
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kit import session, tiny_recipe
+
+from fairtune.training.lane import Lane, build_net, build_optimizer, lr_factor, score_rows
+from fairtune.training.recipe import OptimPart, Seeds
+from fairtune.training.session import Session
+
+
+@pytest.fixture(scope="module")
+def held() -> Session:
+    return session()
+
+
+def lane(held: Session, **changes: Any) -> Lane:
+    recipe = held.resolve(tiny_recipe(**changes))
+    return Lane(recipe, Seeds(data=3, init=4), held.ground(recipe))
+
+
+def unwatched() -> None:
+    return None
+
+
+def test_the_session_keeps_the_pretrained_values(held: Session) -> None:
+    one = lane(held, adaptation__mask="fullft")
+    shared = one.ground.backbone
+    before = {name: p.clone() for name, p in shared.named_parameters()}
+    one.epoch(unwatched)
+    assert all(torch.equal(p, before[name]) for name, p in shared.named_parameters())
+    assert not any(p.requires_grad for p in shared.parameters())
+    assert all(p.grad is None for p in shared.parameters())
+
+
+def test_only_masked_tensors_are_copied(held: Session) -> None:
+    one = lane(held, adaptation__mask="attn:last-1")
+    mine = dict(one.net.backbone.net.named_parameters())
+    shared = dict(one.ground.backbone.net.named_parameters())
+    copied = {name for name, p in mine.items() if p.data_ptr() != shared[name].data_ptr()}
+    assert copied == {n for n in shared if n.startswith("blocks.5.attn.")}
+    assert set(one.trained) == copied | {"head.weight", "head.bias"}
+
+
+def test_autograd_ends_at_the_lowest_trainable_tensor(held: Session) -> None:
+    one = lane(held, adaptation__mask="mlp:last-1")
+    seen: dict[int, bool] = {}
+    for i, block in enumerate(one.net.backbone.net.blocks):
+        block.register_forward_hook(
+            lambda module, given, out, i=i: seen.update({i: out.requires_grad})
+        )
+    one.step(next(iter(one.loader.epoch())))
+    assert seen == {0: False, 1: False, 2: False, 3: False, 4: False, 5: True}
+
+
+def test_frozen_modules_stay_in_evaluation_mode(held: Session) -> None:
+    one = lane(held, adaptation__mask="norm:5")
+    one.epoch(unwatched)
+    modes = {name: m.training for name, m in one.net.backbone.net.named_modules() if name}
+    assert modes["blocks.5.norm1"]
+    assert not modes["blocks.5.attn"]
+    assert not modes["blocks.4"]
+    assert one.net.head.training
+
+
+def test_running_statistics_are_those_of_pretraining(held: Session) -> None:
+    changes: dict[str, Any] = {
+        "model": {"name": "tf_efficientnet_lite0", "image_size": 32, "weights": "none"},
+        "adaptation__mask": "block:last-1,final_conv",
+        "optim__epochs": 1,
+    }
+    one = lane(held, **changes)
+    before = {name: b.clone() for name, b in one.net.named_buffers()}
+    one.epoch(unwatched)
+    assert before
+    assert all(torch.equal(b, before[name]) for name, b in one.net.named_buffers())
+    rows = one.ground.val_rows(one.recipe)
+    scores, _ = one.score(rows)
+    again = rebuilt(one)
+    assert np.array_equal(again, scores)
+
+
+def rebuilt(one: Lane) -> np.ndarray:
+    """Score with a fresh net that has been given nothing but the lane's weights."""
+    net, trained = build_net(one.recipe, Seeds(data=8, init=9), one.ground)
+    with torch.no_grad():
+        for name, value in one.weights().items():
+            trained[name].copy_(value)
+    loader = one.ground.loader(one.ground.val_rows(one.recipe), 128)
+    forward, autocast = one.ground.forward(one.recipe), one.ground.autocast(one.recipe)
+    return score_rows(net, loader, forward, autocast)[0]
+
+
+def test_the_weights_are_all_that_a_run_leaves(held: Session) -> None:
+    one = lane(held, adaptation__mask="attn:last-2,singles")
+    one.epoch(unwatched)
+    scores, loss = one.score(one.ground.val_rows(one.recipe))
+    assert np.array_equal(rebuilt(one), scores)
+    assert scores.dtype == np.float32
+    assert scores.shape == (len(one.ground.val_rows(one.recipe)), 1)
+    label = one.ground.labels(one.ground.val_rows(one.recipe))
+    by_hand = np.logaddexp(0, scores[:, 0].astype(float)) - label * scores[:, 0]
+    assert loss == pytest.approx(by_hand.mean(), abs=1e-5)
+
+
+def test_no_rows_give_no_scores(held: Session) -> None:
+    scores, loss = lane(held).score(np.empty(0, dtype=np.int64))
+    assert scores.shape == (0, 1)
+    assert math.isnan(loss)
+
+
+def test_a_stop_is_obeyed_before_the_step(held: Session) -> None:
+    one = lane(held)
+    before = one.weights()
+    loss, why = one.epoch(lambda: "enough")
+    assert why == "enough"
+    assert math.isnan(loss)
+    assert all(torch.equal(before[name], value) for name, value in one.weights().items())
+
+
+def test_the_gradient_is_clipped(held: Session) -> None:
+    one = lane(held, optim__clip_norm=1e-3)
+    one.step(next(iter(one.loader.epoch())))
+    total = math.sqrt(sum(float(p.grad.square().sum()) for p in one.trained.values()))  # type: ignore[union-attr]
+    assert total == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_batch_can_be_learnt_by_heart(optimizer: str, held: Session) -> None:
+    rates = {"lr": 1e-3, "head_lr": 1e-2, "schedule": "constant", "warmup": 0.0}
+    part = {**rates, "batch_size": 24, "optimizer": optimizer}
+    one = lane(held, adaptation__mask="fullft", optim=part)
+    batch = next(iter(one.loader.epoch()))
+    losses = [float(one.step(batch)) for _ in range(40)]
+    assert 0 < float(batch.label.float().mean()) < 1
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_weight_of_zero_takes_a_sample_out(held: Session) -> None:
+    one, other = (lane(held, optim__batch_size=4) for _ in range(2))
+    batch = next(iter(one.loader.epoch()))
+    heavy = type(batch)(**{**vars(batch), "weight": torch.tensor([1.0, 1.0, 0.0, 0.0])})
+    half = type(batch)(**{name: v if v is None else v[:2] for name, v in vars(batch).items()})
+    one.step(heavy)
+    other.step(half)
+    for name, value in one.weights().items():
+        assert torch.allclose(value, other.weights()[name], atol=1e-6), name
+
+
+def named(*names: str) -> dict[str, torch.nn.Parameter]:
+    return {
+        name: torch.nn.Parameter(torch.zeros(2) if name.endswith("bias") else torch.zeros(2, 2))
+        for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_optimiser_groups(optimizer: str, kind: type[torch.optim.Optimizer]) -> None:
+    trained = named("a.weight", "a.bias", "head.weight", "head.bias")
+    optim = OptimPart.model_validate(
+        {"lr": 1e-4, "head_lr": 1e-2, "weight_decay": 0.1, "optimizer": optimizer}
+    )
+    made = build_optimizer(trained, optim)
+    assert isinstance(made, kind)
+    names = {id(p): name for name, p in trained.items()}
+    found = {
+        tuple(names[id(p)] for p in group["params"]): (group["lr"], group["weight_decay"])
+        for group in made.param_groups
+    }
+    assert found == {
+        ("a.weight",): (1e-4, 0.1),
+        ("a.bias",): (1e-4, 0.0),
+        ("head.weight",): (1e-2, 0.1),
+        ("head.bias",): (1e-2, 0.0),
+    }
+    if optimizer == "sgd":
+        assert {group["momentum"] for group in made.param_groups} == {0.9}
+
+
+def test_an_empty_group_is_left_out() -> None:
+    optim = OptimPart(lr=1e-4)
+    made = build_optimizer(named("a.bias", "head.weight", "head.bias"), optim)
+    assert [len(group["params"]) for group in made.param_groups] == [1, 1, 1]
+
+
+def test_the_cosine_schedule_warms_up_and_ends_at_zero() -> None:
+    factor = lr_factor(OptimPart(epochs=10, warmup=0.1), 10)
+    values = [factor(step) for step in range(100)]
+    assert values[:11] == pytest.approx([(step + 1) / 11 for step in range(10)] + [1.0])
+    assert all(a >= b for a, b in itertools.pairwise(values[10:]))
+    assert values[55] == pytest.approx(0.5)
+    assert factor(100) == pytest.approx(0.0, abs=1e-12)
+    assert min(values) > 0
+
+
+def test_the_constant_schedule_stays() -> None:
+    factor = lr_factor(OptimPart(epochs=2, warmup=0.25, schedule="constant"), 4)
+    assert [factor(step) for step in range(8)] == pytest.approx([1 / 3, 2 / 3] + [1.0] * 6)
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert lr_factor(OptimPart(epochs=1, warmup=0.0), 1)(0) == 1.0
+
+
+def test_the_learning_rates_of_a_run_follow_the_schedule(held: Session) -> None:
+    one = lane(held, optim={"lr": 1e-4, "head_lr": 1e-2, "epochs": 2, "batch_size": 64})
+    factor = lr_factor(one.recipe.optim, one.steps)
+    seen = []
+    for _ in range(2):
+        for batch in one.loader.epoch():
+            seen.append([group["lr"] for group in one.optimizer.param_groups])
+            one.step(batch)
+    # The peak of the mask's vectors, then those of the head's matrix and vector.
+    assert len(seen) == 2 * one.steps
+    for step, found in enumerate(seen):
+        expected = [1e-4 * factor(step), 1e-2 * factor(step), 1e-2 * factor(step)]
+        assert found == pytest.approx(expected)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit import tiny_fields, tiny_recipe
+
+from fairtune.config import Source, parse
+from fairtune.config.registry import declared_dimensions
+from fairtune.config.yaml12 import loads
+from fairtune.errors import ConfigError, FairtuneError
+from fairtune.training.recipe import LATER, FitPart, OptimPart, Recipe, Seeds
+
+MASK = {"mask": ["blocks.0.norm1.weight"]}
+EMPTY: dict[str, Any] = {"mask": []}
+UNUSED_WHEN_SOLVED = {
+    "lr": 2e-4,
+    "head_lr": 2e-3,
+    "optimizer": "sgd",
+    "weight_decay": 0.05,
+    "epochs": 7,
+    "batch_size": 16,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "clip_norm": 0.0,
+}
+
+
+@pytest.mark.parametrize("mask", ["none", "linear_readout", []])
+def test_an_empty_mask_is_solved(mask: Any) -> None:
+    assert tiny_recipe(adaptation={"mask": mask}).solved
+    assert not tiny_recipe(adaptation=MASK).solved
+
+
+@pytest.mark.parametrize("field", UNUSED_WHEN_SOLVED)
+def test_a_solved_readout_does_not_depend_on_how_masks_are_trained(field: str) -> None:
+    one = tiny_recipe(adaptation=EMPTY)
+    other = tiny_recipe(adaptation=EMPTY, **{f"optim__{field}": UNUSED_WHEN_SOLVED[field]})
+    assert one != other
+    assert one.identity() == other.identity()
+    trained = tiny_recipe(adaptation=MASK, **{f"optim__{field}": UNUSED_WHEN_SOLVED[field]})
+    assert trained.identity() != tiny_recipe(adaptation=MASK).identity()
+
+
+def test_the_examples_cover_every_field_of_optim() -> None:
+    assert {*UNUSED_WHEN_SOLVED, "l2"} == set(OptimPart.model_fields)
+
+
+def test_a_solved_readout_has_no_augmentation_and_no_method() -> None:
+    canonical = tiny_recipe(adaptation=EMPTY, fit__augment="light").canonical()
+    assert canonical["adaptation"] == {"mask": []}
+    assert canonical["optim"] == {"l2": 0.01}
+    assert set(canonical["fit"]) == set(FitPart.model_fields) - {"augment"}
+
+
+def test_only_the_solved_readout_has_l2() -> None:
+    assert "l2" not in tiny_recipe(adaptation=MASK).canonical()["optim"]
+    one, other = (tiny_recipe(adaptation=MASK, optim__l2=l2) for l2 in (0.1, 0.2))
+    assert one.identity() == other.identity()
+    one, other = (tiny_recipe(adaptation=EMPTY, optim__l2=l2) for l2 in (0.1, 0.2))
+    assert one.identity() != other.identity()
+
+
+def test_pinned_weights_stand_for_the_name_they_were_asked_by() -> None:
+    named = tiny_recipe(model__weights="some.safetensors", model__weights_sha="ab" * 32)
+    auto = tiny_recipe(model__weights="auto", model__weights_sha="ab" * 32)
+    assert named.identity() == auto.identity()
+    assert named.identity() != tiny_recipe(model__weights_sha="cd" * 32).identity()
+
+
+def test_a_mask_without_a_learning_rate_has_no_identity() -> None:
+    with pytest.raises(ConfigError, match="trained without a learning rate"):
+        tiny_recipe(adaptation=MASK, optim={}).identity()
+    assert tiny_recipe(adaptation=EMPTY, optim={}).identity()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data__target", "other"),
+        ("data__attributes", ["sex"]),
+        ("data__where", {"view": "PA"}),
+        ("data__fingerprint", "1"),
+        ("data__split", "1"),
+        ("model__image_size", 64),
+        ("model__units", "1"),
+        ("optim__lr", 1e-4),
+        ("fit__precision", "bf16"),
+        ("fit__rows", "train+val"),
+        ("fit__augment", "light"),
+        ("adaptation", {"mask": ["stem"]}),
+    ],
+)
+def test_whatever_changes_the_numbers_changes_the_identity(path: str, value: Any) -> None:
+    plain = tiny_recipe(adaptation=MASK)
+    changed = tiny_recipe(**{"adaptation": MASK, path: value})
+    assert plain.identity() != changed.identity()
+
+
+seeds = st.builds(Seeds, data=st.integers(0, 2**31), init=st.integers(0, 2**31))
+
+
+@given(seeds, seeds)
+def test_a_key_is_a_recipe_and_its_seeds(one: Seeds, other: Seeds) -> None:
+    recipe = tiny_recipe(adaptation=MASK)
+    assert (recipe.key(one) == recipe.key(other)) == (one == other)
+    assert recipe.key(one) != recipe.identity()
+
+
+def test_equal_recipes_have_equal_keys() -> None:
+    one = tiny_recipe(adaptation=EMPTY, optim__epochs=3)
+    other = tiny_recipe(adaptation=EMPTY, optim__epochs=4)
+    assert one.key(Seeds(data=1)) == other.key(Seeds(data=1))
+
+
+@given(
+    st.floats(1e-6, 1.0),
+    st.integers(1, 100),
+    st.sampled_from(["adamw", "sgd"]),
+    st.sampled_from(["none", "attn:9-11", "fullft"]),
+)
+def test_a_recipe_survives_json(lr: float, epochs: int, optimizer: str, rule: str) -> None:
+    recipe = tiny_recipe(
+        adaptation__mask=rule, optim={"lr": lr, "epochs": epochs, "optimizer": optimizer}
+    )
+    again = parse(Recipe, recipe.to_json())
+    assert again == recipe
+    assert again.identity() == recipe.identity()
+    assert hash(again) == hash(recipe)
+
+
+RECIPE = """\
+data: {dataset: nih-cxr-64, target: abnormal, attributes: [sex]}
+model: {name: test_vit}
+"""
+
+
+def read(text: str) -> Recipe:
+    located = loads(text, "recipe.yaml")
+    return parse(Recipe, located.data, Source(located))
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_fields_of_later_versions_are_refused_by_name_and_line(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{key}' is not available in this version") as caught:
+        read(RECIPE + f"{key}: {{a: 1}}\n")
+    assert "recipe.yaml:3" in str(caught.value)
+    assert "remove it" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("optim: {lr: 1e-3, epoch: 3}\n", 3, "did you mean 'epochs'"),
+        ("optim:\n  lr: fast\n", 4, "fast"),
+        ("optim: {lr: 0}\n", 3, "0"),
+        ("optim: {batch_size: 0}\n", 3, "batch_size"),
+        ("optim: {epochs: 2.5}\n", 3, "2.5"),
+        ("fit: {precision: fp16}\n", 3, "bf16"),
+        ("fit: {rows: test}\n", 3, "train"),
+        ("usage: segment\n", 3, "'segment' is not available in this version"),
+        ("usage: clasify\n", 3, "did you mean 'classify'"),
+        ("adaptation: {method: lora}\n", 3, "'lora' is not available in this version"),
+        ("optim: {lr: .nan}\n", 3, "nan"),
+        ("optim: {lr: '1e-3'}\n", 3, "1e-3"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_line(text: str, line: int, message: str) -> None:
+    with pytest.raises(FairtuneError, match=message) as caught:
+        read(RECIPE + text)
+    assert f"recipe.yaml:{line}" in str(caught.value)
+
+
+def test_several_faults_are_told_at_once() -> None:
+    with pytest.raises(FairtuneError, match="3 problems"):
+        read(RECIPE + "optim: {lr: -1, epochs: 0}\nfit: {precision: int8}\n")
+
+
+def test_the_learning_rate_has_no_default() -> None:
+    assert OptimPart().lr is None
+
+
+@pytest.mark.parametrize("part", [OptimPart, FitPart])
+def test_defaults_lie_in_the_declared_range(part: type[Any]) -> None:
+    for name, dimension in declared_dimensions(part).items():
+        default = getattr(part(), name)
+        assert default is None or dimension.contains(default), name
+
+
+def test_attributes_are_needed() -> None:
+    fields = tiny_fields(data__attributes=[])
+    with pytest.raises(FairtuneError, match="attributes"):
+        parse(Recipe, fields)
