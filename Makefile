@@ -3,7 +3,8 @@
 #   VENV=.venv            folder of the environment; VENV= (empty) uses the current one
 #   PIP_ARGS=...          options for every pip install, e.g. another index or a constraints file
 #   PYTEST_ARGS=...       options for pytest
-#   QUICK=1               a quickstart of a few minutes at most, for checking an installation
+#   BENCH_ARGS=...        options for the benchmark, e.g. --weights FILE
+#   QUICK=1               a quickstart or benchmark of a few minutes at most, for checking an installation
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -13,6 +14,7 @@ PYTHON = python3
 VENV = .venv
 PIP_ARGS =
 PYTEST_ARGS =
+BENCH_ARGS =
 QUICK =
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
@@ -57,7 +59,7 @@ format: $(call installed,dev) ## rewrite the files in the one format
 	$(PY) -m ruff format .
 
 bench: $(call installed,test) ## measure the speed on this machine, into bench.json
-	$(PY) -m pytest tests/bench $(PYTEST_ARGS)
+	$(PY) tests/bench/run.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 clean: ## remove what builds and checks left; keeps the environment and all results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fairtune.evaluation.objectives import Objective
     from fairtune.study.execute import Event
     from fairtune.study.worker import StopFlag
+    from fairtune.training.observer import Epoch
 
 
 def packing(what: str, done: int, total: int) -> None:
@@ -41,32 +45,36 @@ def stopping(flag: StopFlag) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best trial so far, as the live view shows it."""
+
+    value: float
+    name: str
+    groups: str
+
+
 class Progress:
-    """Turns a worker's events into lines, and on a terminal into one line that is rewritten.
+    """Turns a worker's events into lines, and on a terminal into a view that is rewritten.
 
     Args:
-        objective: Name of the primary objective.
-        larger: Whether larger is better.
+        objective: The primary objective.
         trials: Budget of the search.
         echo: Where lines go.
     """
 
     def __init__(
-        self,
-        objective: str,
-        larger: bool,
-        trials: int,
-        echo: Callable[[str], None] = print,
+        self, objective: Objective, trials: int, echo: Callable[[str], None] = print
     ) -> None:
-        self.objective, self.larger, self.trials, self.echo = objective, larger, trials, echo
-        self.best: tuple[float, str] | None = None
-        self.seconds: list[float] = []
+        self.objective, self.trials, self.echo = objective, trials, echo
+        self.best: Best | None = None
+        self._seconds: list[float] = []
         self._began = time.monotonic()
         self._status: Any = None
 
     @contextmanager
     def shown(self) -> Iterator[Progress]:
-        """Show a live line on a terminal while the work goes on."""
+        """Show a live view on a terminal while the work goes on."""
         if not sys.stdout.isatty():
             yield self
             return
@@ -84,72 +92,90 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         if event.kind == "epoch" and event.report is not None:
-            self._epoch(event)
+            self._say(self._epoch(event, event.report))
         elif event.kind == "claim":
             self._began = time.monotonic()
-            self._say(f"{self._name(event)}: starting")
+            self._say(f"{_name(event, self.trials)}: starting")
         elif event.kind == "finish":
-            self._finish(event)
+            self.echo(self._finished(event))
 
-    def _epoch(self, event: Event) -> None:
-        report = event.report
-        assert report is not None
+    def _epoch(self, event: Event, report: Epoch) -> str:
         rate = report.images / max(report.seconds, 1e-9)
         left = (report.of - report.number) * report.seconds
-        value = event.values.get(self.objective, float("nan"))
-        best = "" if self.best is None else f"  best {self.best[0]:.3f} ({self.best[1]})"
-        self._say(
-            f"{self._name(event)}: epoch {report.number}/{report.of}  {rate:.0f} images/s  "
-            f"{self.objective} {value:.3f}  {left:.0f} s left{best}"
+        value = event.values.get(str(self.objective))
+        shown = "" if value is None else f"{self.objective} {value:.3f}  "
+        return (
+            f"{_name(event, self.trials)}: epoch {report.number}/{report.of}  "
+            f"{rate:.0f} images/s  {shown}{_span(left)} left{self._search_left(event)}"
         )
 
-    def _finish(self, event: Event) -> None:
-        from fairtune.study.rows import Complete, Failed, Pruned
+    def _search_left(self, event: Event) -> str:
+        if event.claim.phase != "search" or not self._seconds:
+            return ""
+        trials = max(0, self.trials - event.claim.number - 1)
+        return f", search {_span(trials * statistics.mean(self._seconds))}"
 
-        outcome, name = event.outcome, self._name(event)
+    def _finished(self, event: Event) -> str:
+        from fairtune.study.rows import Complete, Pruned
+
+        outcome, name = event.outcome, _name(event, self.trials)
         seconds = time.monotonic() - self._began
-        glyph = event.claim.proposal.attrs.get("mask", "")
+        if event.claim.phase == "search":
+            self._seconds.append(seconds)
+        tail = f"{event.claim.proposal.attrs.get('mask', '')}  {_span(seconds)}"
         if isinstance(outcome, Complete):
-            value = outcome.values[0]
-            mark = self._better(value, name, event, bool(outcome.attrs.get("degenerate")))
-            groups = "  ".join(
+            mark = self._improved(outcome.values[0], outcome.attrs, event)
+            figures = "  ".join(
                 f"{k} {v:.3f}"
                 for k, v in outcome.attrs.items()
                 if k == "auc" or k.startswith("auc_gap@")
             )
-            line = (
-                f"{name}  {self.objective} {value:.3f}{mark}  {groups}  {glyph}  {seconds:.0f} s"
-            )
-            if outcome.attrs.get("degenerate"):
-                line += f"  degenerate: {outcome.attrs['degenerate']}"
-        elif isinstance(outcome, Pruned):
-            line = f"{name}  pruned ({outcome.reason})  {glyph}  {seconds:.0f} s"
-        else:
-            assert isinstance(outcome, Failed)
-            detail = outcome.detail.strip().splitlines()
-            line = f"{name}  failed: {outcome.reason}  {detail[-1] if detail else ''}"
-        self.echo(line)
+            why = outcome.attrs.get("degenerate")
+            note = f"  degenerate: {why}" if why else ""
+            value = f"{self.objective} {outcome.values[0]:.3f}{mark}"
+            return f"{name}  {value}  {figures}  {tail}{note}"
+        if isinstance(outcome, Pruned):
+            return f"{name}  pruned ({outcome.reason})  {tail}"
+        assert outcome is not None
+        detail = outcome.detail.strip().splitlines()
+        return f"{name}  failed: {outcome.reason}  {detail[-1] if detail else ''}"
 
-    def _better(self, value: float, name: str, event: Event, degenerate: bool) -> str:
-        if event.claim.phase != "search" or degenerate:
+    def _improved(self, value: float, attrs: Mapping[str, Any], event: Event) -> str:
+        if event.claim.phase != "search" or attrs.get("degenerate"):
             return ""
-        sign = 1 if self.larger else -1
-        if self.best is None or sign * value > sign * self.best[0]:
-            self.best = (value, name)
-            return " *"
-        return ""
-
-    def _name(self, event: Event) -> str:
-        claim = event.claim
-        label = claim.proposal.attrs.get("label")
-        number = f"{claim.number + 1}"
-        if claim.phase == "search":
-            number += f"/{self.trials}"
-        named = f" {label}" if label else ""
-        point = claim.proposal.attrs.get("point")
-        at = f" @ {point:.2g}" if isinstance(point, float) else ""
-        return f"{claim.phase} {number}{named}{at}"
+        sign = self.objective.sign
+        if self.best is not None and sign * value <= sign * self.best.value:
+            return ""
+        start = f"auc@{self.objective.attribute}/"
+        groups = "  ".join(
+            f"{k.removeprefix(start)} {v:.3f}" for k, v in attrs.items() if k.startswith(start)
+        )
+        self.best = Best(value, _name(event, self.trials), groups)
+        return " *"
 
     def _say(self, line: str) -> None:
-        if self._status is not None:
-            self._status.update(line.replace("[", "\\["))
+        if self._status is None:
+            return
+        if self.best is not None:
+            best = self.best
+            line += f"\n  best {best.value:.3f} ({best.name})  AUC {best.groups}"
+        self._status.update(line.replace("[", "\\["))
+
+
+def _name(event: Event, trials: int) -> str:
+    claim = event.claim
+    label = claim.proposal.attrs.get("label")
+    number = f"{claim.number + 1}"
+    if claim.phase == "search":
+        number += f"/{trials}"
+    named = f" {label}" if label else ""
+    point = claim.proposal.attrs.get("point")
+    at = f" @ {point:.2g}" if isinstance(point, float) else ""
+    return f"{claim.phase} {number}{named}{at}"
+
+
+def _span(seconds: float) -> str:
+    """Return a length of time for people: `48 s`, `12 min`, `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

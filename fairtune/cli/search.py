@@ -52,8 +52,7 @@ def search(
 
         print(estimate(plan, session))
         return
-    primary = file.judge.primary
-    progress = Progress(str(primary), primary.sign > 0, file.budget.trials)
+    progress = Progress(file.judge.primary, file.budget.trials)
     stop = StopFlag()
     place.folder.mkdir(parents=True, exist_ok=True)
     with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from fairtune.config import Config
+from fairtune.config import Config, parse
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, Problems
 from fairtune.evaluation.objectives import Objective
@@ -58,6 +58,16 @@ class Validation(Config):
     min_group: dict[str, int] = pydantic.Field(default_factory=dict)
     folds: int = 1
     confirm_part: float = 0.0
+
+    @pydantic.field_validator("epoch", mode="before")
+    @classmethod
+    def _epoch(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return parse(BestEpoch, value)  # so that its faults are told without those of `last`
+        except FairtuneError as error:
+            raise carried(error) from None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Validation:

@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         """
         for module in self.net.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False
+                module.fused_attn = False  # type: ignore[assignment]
 
     @property
     def tokens(self) -> int:

@@ -66,7 +66,5 @@ def _curve(label: IntArray, score: FloatArray) -> FloatArray:
     cuts = np.unique(score)[::-1]
     tpr = np.searchsorted(np.sort(-score[label == 1]), -cuts, side="right") / (label == 1).sum()
     fpr = np.searchsorted(np.sort(-score[label == 0]), -cuts, side="right") / (label == 0).sum()
-    # At one rate the curve rises vertically: the upper end counts, except at the origin.
-    x, last = np.unique(np.r_[0.0, fpr, 1.0][::-1], return_index=True)
-    y = np.r_[0.0, tpr, 1.0][::-1][last]
-    return np.asarray(np.interp(GRID, x, y))
+    # Where several points share a rate, `interp` takes the last: the upper end of the rise.
+    return np.asarray(np.interp(GRID, np.r_[0.0, fpr, 1.0], np.r_[0.0, tpr, 1.0]))

@@ -74,7 +74,7 @@ def blank(height: int, **layout: Any) -> go.Figure:
         "automargin": True,
     }
     base: dict[str, Any] = {
-        "template": None,
+        "template": go.layout.Template(),
         "height": height,
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": CLEAR,

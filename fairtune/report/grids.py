@@ -54,10 +54,9 @@ def recipes(tables: Tables) -> Grid:
 
 def groups(tables: Tables, attribute: str, metric: str) -> list[Grid]:
     """Return one table per target: groups by recipes, with worst, gap and noise floor."""
-    found = tables.groups
+    found = tables.outcome
     if not len(found):
         return []
-    found = found[(found["split"] == tables.split) & found["metric"].notna()]
     of = found[(found["attribute"] == attribute) & (found["metric"] == metric)]
     targets = list(dict.fromkeys(of["target"]))
     return [_groups(tables, found, attribute, metric, target) for target in targets]
@@ -94,7 +93,7 @@ def _head(tables: Tables, recipe: str) -> str:
     return f"{recipe} (pick)" if recipe == tables.summary.pick else recipe
 
 
-def _figure(row: Mapping[str, Any]) -> Cell:
+def _figure(row: Mapping[Any, Any]) -> Cell:
     if not row["shown"]:
         return Cell(TOO_SMALL, "quiet")
     return Cell(with_ends(row["value"], row["low"], row["high"]))
@@ -128,13 +127,13 @@ def _reductions(
     return rows
 
 
-def _value(row: Mapping[str, Any]) -> Cell:
+def _value(row: Mapping[Any, Any]) -> Cell:
     if row["value"] != row["value"]:
         return Cell("too few groups", "quiet")
     return Cell(with_ends(row["value"], row["low"], row["high"]), "strong")
 
 
-def _floor(row: Mapping[str, Any]) -> Cell:
+def _floor(row: Mapping[Any, Any]) -> Cell:
     if row["base_rate_gap"] == row["base_rate_gap"]:
         return Cell(f"none; base rates differ by {number(row['base_rate_gap'])}", "quiet")
     if row["floor_mean"] != row["floor_mean"]:

@@ -93,8 +93,8 @@ def metrics_of(view: Overview) -> list[str]:
 def group_frame(view: Overview, models: Sequence[Scored], *, brief: bool = False) -> pd.DataFrame:
     """Return the group tables of several models under each other.
 
-    The columns of `evaluation.table.group_table`, with `recipe` and `split` before them and
-    `shown` behind: whether the figure of a group may be printed. Intervals that need the
+    The columns of `evaluation.table.group_table`, with `recipe`, `split` and `brief` before them
+    and `shown` behind: whether the figure of a group may be printed. Intervals that need the
     bootstrap rest on 500 draws, noise floors on 200 permutations.
 
     Args:
@@ -119,6 +119,7 @@ def group_frame(view: Overview, models: Sequence[Scored], *, brief: bool = False
         )
         frame.insert(0, "recipe", model.label)
         frame.insert(1, "split", model.split)
+        frame.insert(2, "brief", brief)
         frames.append(frame)
     if not frames:
         return pd.DataFrame()

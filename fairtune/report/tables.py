@@ -75,12 +75,17 @@ class Tables:
         """Identity of the picked recipe, or None."""
         return None if self.run is None else str(self.run.card["digest"])
 
+    @property
+    def outcome(self) -> pd.DataFrame:
+        """The rows of `groups` that the outcome tables show: those of `split`, in full."""
+        return self.groups if not len(self.groups) else self.groups[~self.groups["brief"]]
+
     def figures(self, metric: str, attribute: str | None, recipe: str) -> pd.DataFrame:
         """Return the rows of `groups` on the shown split for one metric, attribute, recipe."""
-        g = self.groups
+        g = self.outcome
         if not len(g):
             return g
-        own = g[(g["split"] == self.split) & (g["metric"] == metric) & (g["recipe"] == recipe)]
+        own = g[(g["metric"] == metric) & (g["recipe"] == recipe)]
         return own[own["attribute"].isna() if attribute is None else own["attribute"] == attribute]
 
 
@@ -202,6 +207,7 @@ def candidate_frame(
     frame = pd.DataFrame(rows, columns=columns)
     numeric = ["searched", "confirmed", "corrected", "test", "lr"]
     frame[numeric] = frame[numeric].astype(float)
+    frame[["is_baseline", "pick"]] = frame[["is_baseline", "pick"]].astype(bool)
     return frame.sort_values("pick", ascending=False, kind="stable").reset_index(drop=True)
 
 

@@ -100,15 +100,18 @@ def duration(seconds: float) -> str:
 def count_texts(counts: Sequence[int]) -> list[str]:
     """Return counts of the groups of one attribute, small ones suppressed.
 
-    Counts of 1 to 4 read `<5`. Where only one is hidden, the total would give it away, so the
-    next larger one is given to the nearest ten.
+    Counts of 1 to 4 read `<5`. Where the total would give them away (only one is hidden, or all
+    hidden ones must be at an end of that range), the next larger count is given as the range
+    that the total leaves.
     """
     texts = [f"{n:,}" if n == 0 or n >= FEW else f"<{FEW}" for n in counts]
     hidden = [n for n in counts if 0 < n < FEW]
+    k, most = len(hidden), (FEW - 1) * len(hidden)
     shown = [i for i, n in enumerate(counts) if n >= FEW]
-    if len(hidden) == 1 and shown:
+    if shown and hidden and (k == 1 or sum(hidden) in (k, most)):
         next_ = min(shown, key=lambda i: counts[i])
-        texts[next_] = f"about {max(10, round(counts[next_], -1)):,}"
+        total = counts[next_] + sum(hidden)
+        texts[next_] = f"{total - most:,}–{total - k:,}"
     return texts
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fairtune.errors import FairtuneError, RunError, StorageError
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
-from fairtune.evaluation.scoring import degenerate, evaluate_objectives
+from fairtune.evaluation.scoring import degenerate, evaluate_objectives, group_values
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs, StoredRun
 from fairtune.study.claim import Claim
@@ -155,7 +155,9 @@ class _Watch:
 
 
 def group_figures(predictions: Predictions, judge: Judge) -> dict[str, float]:
-    """Return overall AUC and, per attribute, worst AUC and gap, as flat attributes.
+    """Return overall AUC and, per attribute, worst AUC, gap and every group's, as flat attributes.
+
+    Names are those of objectives; a group's AUC is called `auc@ATTRIBUTE/GROUP`.
 
     What cannot be computed, for want of eligible groups, is left out.
     """
@@ -173,7 +175,23 @@ def group_figures(predictions: Predictions, judge: Judge) -> dict[str, float]:
             )
         except FairtuneError:
             continue
+    for name in predictions.attributes:
+        found |= _of_groups(predictions, name, judge)
     return found
+
+
+def _of_groups(predictions: Predictions, name: str, judge: Judge) -> dict[str, float]:
+    try:
+        values = group_values(
+            predictions,
+            "auc",
+            name,
+            minimum=judge.validation.minimum,
+            threshold=judge.validation.rule,
+        )
+    except FairtuneError:
+        return {}
+    return {f"auc@{name}/{group}": value for group, value in values.items()}
 
 
 def _ended(

@@ -314,15 +314,15 @@ def _baseline_faults(file: _File | None, source: Source) -> list[FairtuneError]:
 def _sense(
     recipe: Recipe, searched: dict[str, Any], file: _File | None, source: Source
 ) -> list[FairtuneError]:
-    out: list[FairtuneError] = []
     if not searched:
-        out.append(
+        return [
             ConfigError(
                 "the study searches nothing",
                 where=source.where("space"),
                 todo="name a mask space, e.g. space: {adaptation.mask: auto_peft1}",
             )
-        )
+        ]
+    out: list[FairtuneError] = []
     if "optim.lr" in searched or recipe.optim.lr is not None:
         return out
     todo = "search it: space.optim.lr: {float: [1e-5, 1e-3], log: true}"

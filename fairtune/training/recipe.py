@@ -87,7 +87,9 @@ class OptimPart(Config):
         l2: Penalty of the linear readout (an empty mask), which is solved, not trained.
     """
 
-    lr: Annotated[float, pydantic.Field(gt=0), Float(1e-5, 1e-3, log=True)] | None = None
+    lr: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, Float(1e-5, 1e-3, log=True)] = (
+        None
+    )
     head_lr: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1e-2, log=True)] = 1e-3
     optimizer: Annotated[Literal["adamw", "sgd"], Choice(("adamw", "sgd"))] = "adamw"
     weight_decay: Annotated[float, pydantic.Field(ge=0), Float(1e-4, 1e-1, log=True)] = 0.01

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 
 from fairtune.config.yaml12 import loads
 from fairtune.evaluation.predictions import Attribute, Predictions
+from fairtune.evaluation.scoring import degenerate
 from fairtune.experiment.gate import Opening
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs, StoredRun, prediction_frame, probabilities, recipe_card
@@ -32,7 +33,7 @@ from fairtune.study.rows import FINAL, Proposal
 from fairtune.study.schema import build_study
 from fairtune.study.search import open_study, phases
 from fairtune.study.worker import Limits, StopFlag, work
-from fairtune.training.recipe import PROTOCOL, Recipe, Seeds
+from fairtune.training.recipe import Recipe, Seeds
 
 STUDY = """
 name: {name}
@@ -85,8 +86,10 @@ class Made:
     """What is to be made.
 
     Attributes:
-        skill: How well a mask serves the disadvantaged group, added per trained block type.
         rare: Name and number of rows of a group of `sex` that is too small to show.
+        flat: Phase in which recipes of the search give constant scores: in `search` those that
+            train norms alone, in `confirm` all that train a part.
+        favours: `baseline` makes every recipe of the search worse than the baselines.
     """
 
     name: str = "tiny"
@@ -98,7 +101,7 @@ class Made:
     groups: tuple[str, str] = ("F", "M")
     rare: tuple[str, int] = ("X", 3)
     task: str = "binary"
-    flat: frozenset[str] = frozenset()
+    flat: str | None = None
     weights: str = "auto"
     favours: str = "search"
     depth: int = 3
@@ -127,10 +130,12 @@ def people(made: Made, split: str) -> tuple[Predictions, list[str]]:
     return table, [f"p{code:05}" for code in patient]
 
 
-def logits(made: Made, table: Predictions, recipe: Recipe, seeds: Seeds, quality: float):
+def logits(
+    made: Made, table: Predictions, recipe: Recipe, seeds: Seeds, quality: float
+) -> np.ndarray:
     """`(rows, outputs)` seeded scores; fewer trained parts serve group 1 of `sex` worse."""
     rng = np.random.default_rng([seeds.data % 2**31, seeds.init % 2**31, len(table)])
-    share = len(recipe.adaptation.mask) / 15
+    share = len(recipe.adaptation.mask) / len(units(made.depth).names)
     lift = 0.9 + quality - 0.6 * (1 - share) * (table.attributes["sex"].codes == 1)
     if made.favours == "baseline" and 0 < share < 0.9:
         lift = lift - 0.8
@@ -142,12 +147,19 @@ def logits(made: Made, table: Predictions, recipe: Recipe, seeds: Seeds, quality
     return (lift * (2 * table.label - 1) + noise)[:, None].astype(np.float32)
 
 
+def is_flat(made: Made, recipe: Recipe, phase: str) -> bool:
+    mask = recipe.adaptation.mask
+    partly = 0 < len(mask) < len(units(made.depth).names)
+    only_norms = partly and all("norm1" in unit for unit in mask)
+    return phase == made.flat and (only_norms if phase == "search" else partly)
+
+
 def write_run(
     made: Made, runs: Runs, judge: Judge, recipe: Recipe, seeds: Seeds, *, test: bool, phase: str
 ) -> StoredRun:
     table, hashes = people(made, "val")
-    flat = 0.0 if recipe.identity() in made.flat else 1.0
-    epochs = [flat * logits(made, table, recipe, seeds, 0.1 * e) for e in range(4)]
+    sound = 0.0 if is_flat(made, recipe, phase) else 1.0
+    epochs = [sound * logits(made, table, recipe, seeds, 0.1 * e) for e in range(4)]
     card = recipe_card(
         recipe,
         seeds,
@@ -188,8 +200,6 @@ def write_run(
 
 
 def scored(table: Predictions, out: np.ndarray, task: str) -> Predictions:
-    from dataclasses import replace
-
     return replace(table, score=probabilities(out, task))
 
 
@@ -223,9 +233,9 @@ class Synthetic:
         seeds = Seeds(**claim.proposal.seed)
         run = write_run(self.made, self.runs, judge, recipe, seeds, test=False, phase=claim.phase)
         seen = run.validation(4)
-        attrs = {**group_figures(seen, judge), "seconds": 6.0, "epochs": 4.0}
-        if recipe.identity() in self.made.flat:
-            attrs[DEGENERATE] = "the scores are constant"
+        attrs: dict[str, object] = {**group_figures(seen, judge), "seconds": 6.0, "epochs": 4.0}
+        if (why := degenerate(seen)) is not None:
+            attrs[DEGENERATE] = why
         return Complete([judge.values(seen)[str(o)] for o in judge.objectives], attrs)
 
 
@@ -278,6 +288,3 @@ def finetune(place: Place, made: Made, *, seeds: int = 2, openings: int = 1) -> 
             )
         final = {"pick": chosen.label, "openings": openings, "entries": entries}
         ledger.set_attr(FINAL_SET, final, phase=FINAL)
-
-
-__all__ = ["PROTOCOL", "Made", "finetune", "search", "units"]

@@ -10,6 +10,7 @@ from fairtune.models.spec import UnitNames
 from fairtune.models.units import Units, partition
 from fairtune.study.ledger import Claim, Complete, Outcome
 from fairtune.study.plan import Plan
+from fairtune.study.rows import Row
 from fairtune.study.schema import StudyFile, build_study
 from fairtune.training.recipe import Recipe
 
@@ -34,7 +35,10 @@ def vit(depth: int = 12) -> Units:
     for block in range(depth):
         for part in PARTS:
             size = 8 if part.startswith("norm") else 64
-            tensors += [(f"blocks.{block}.{part}.weight", size), (f"blocks.{block}.{part}.bias", 8)]
+            tensors += [
+                (f"blocks.{block}.{part}.weight", size),
+                (f"blocks.{block}.{part}.bias", 8),
+            ]
     return partition(NAMES, [*tensors, ("norm.weight", 8), ("norm.bias", 8)])
 
 
@@ -88,3 +92,30 @@ def score_by(
             yield claim, Complete([value(claim.proposal.recipe)], attrs)
 
     return run
+
+
+CONSTANT = "the scores are constant (standard deviation below 0.0001)"
+CHANCE = "the AUC 0.510 cannot be told from 0.5 (0.400 to 0.620)"
+
+
+def row(number: int, digest: str, value: float | None, **more: Any) -> Row:
+    why = more.pop("why", None)
+    fields: dict[str, Any] = {
+        "phase": "search",
+        "number": number,
+        "state": "failed" if value is None else "complete",
+        "kind": "search",
+        "params": {},
+        "dimensions": {},
+        "recipe": {},
+        "digest": digest,
+        "key": f"{digest}/{number}",
+        "seed": {},
+        "replicate": 0,
+        "attempt": 0,
+        "root": number,
+        "worker": "w",
+        "values": None if value is None else (value,),
+        "attrs": {"label": digest, **({"degenerate": why} if why else {})},
+    }
+    return Row(**(fields | more))

@@ -12,11 +12,10 @@ SYMBOLS = ("diamond", "square", "triangle-up", "circle-open", "diamond-open", "s
 
 def figure(tables: Tables) -> Figure | None:
     """Draw AUC with its interval per group and recipe, by attribute; None without any."""
-    rows = tables.groups
+    rows = tables.outcome
     if not len(rows):
         return None
-    rows = rows[(rows["metric"] == "auc") & (rows["split"] == tables.split)]
-    rows = rows[rows["shown"] & rows["target"].isna()]
+    rows = rows[(rows["metric"] == "auc") & rows["shown"] & rows["target"].isna()]
     rows = rows[rows["attribute"].isna() | rows["group"].notna()]
     if not len(rows):
         return None

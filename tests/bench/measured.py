@@ -1,0 +1,151 @@
+"""Write docs/measured.md: `python tests/bench/measured.py bench.json STUDY/metrics.json ...`.
+
+Every figure of that page comes from these files; none is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+WORDS = {
+    "trial": "one trial",
+    "bare_loop": "bare torch loop: same steps, AUC by group after every epoch",
+    "trial_overhead": "trial against the bare loop",
+    "later_trial_start": "from the call of a later trial to its first step",
+    "trial_peak": "peak memory of a process that makes one trial",
+    "bare_peak": "peak memory of a process with the bare loop",
+    "extra_memory": "what a trial's process takes beyond the bare loop's",
+    "step_fp32": "one step in fp32",
+    "step_bf16": "one step in bf16",
+    "bf16_gain": "bf16 against fp32",
+    "help": "`fairtune --help`",
+    "bootstrap": "intervals by Bayesian bootstrap",
+}
+NONE = "–"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description="Write docs/measured.md from measured files.")
+    parser.add_argument("bench", type=Path, help="bench.json that run.py wrote")
+    parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
+    parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
+    options = parser.parse_args()
+    bench = json.loads(options.bench.read_text())
+    if bench["quick"]:
+        raise SystemExit(f"{options.bench} was made with --quick, which measures nothing real")
+    studies = [json.loads(path.read_text()) for path in options.studies]
+    lines = [*head(), *speed(bench), *(line for study in studies for line in result(study))]
+    options.out.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def head() -> list[str]:
+    """Return the top of the page."""
+    return [
+        "# Measured",
+        "",
+        "Written by `tests/bench/measured.py` from the files of `make bench` and of finished",
+        "studies; a figure that is not in them is not on this page.",
+        "",
+    ]
+
+
+def speed(bench: Mapping[str, Any]) -> list[str]:
+    """Return the section of `bench.json`."""
+    machine, matter = bench["machine"], bench["matter"]
+    versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
+    rows = [
+        [WORDS[name], number(f["value"]), f["unit"], target(f)]
+        for name, f in bench["figures"].items()
+    ]
+    return [
+        "## Speed",
+        "",
+        f"Medians of {bench['repeats']} runs, the two sides of a comparison in turns.",
+        "",
+        f"- command: `{bench['command']}`",
+        f"- commit: `{bench['commit'] or 'unknown'}`"
+        + (" (files differed from it)" if (bench["commit"] or "").endswith("+") else ""),
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['system']}, load {machine['load']} when it ended",
+        f"- versions: {versions}",
+        f"- run: {matter['model']} ({matter['weights']} weights) at {matter['image_size']} px on "
+        f"{matter['data']}, {matter['train_rows']} training and {matter['val_rows']} validation "
+        f"images, mask `{matter['mask']}`, {matter['epochs']} epochs of batches of "
+        f"{matter['batch_size']}, {matter['precision']}",
+        "",
+        *table(["what", "measured", "unit", "target"], rows),
+        "",
+    ]
+
+
+def result(study: Mapping[str, Any]) -> list[str]:
+    """Return the section of one study's `metrics.json`: the run to deploy of every recipe."""
+    verdict, objective = study["verdict"], study["objective"]
+    attribute = objective.partition("@")[2] or None
+    rows = [
+        [
+            label + (" (pick)" if label == study["pick"] else ""),
+            row["group"] or "all",
+            number(row["value"]),
+            f"{number(row['low'])} to {number(row['high'])}",
+            str(row["n"]),
+            str(row["positives"]),
+        ]
+        for label, recipe in study["recipes"].items()
+        for row in groups(recipe["test"], attribute)
+    ]
+    return [
+        f"## Study {study['study']}",
+        "",
+        f"Searched for `{objective}` on validation; the test split has been opened "
+        f"{study['openings']} time(s). Does the pick serve it better than the baselines? "
+        f"**{verdict['answer']}**: {verdict['why']}.",
+        "",
+        "AUC on test of the run to deploy, with 95 % intervals by patient:",
+        "",
+        *table(["recipe", "group", "AUC", "95 %", "images", "positives"], rows),
+        "",
+    ]
+
+
+def groups(
+    rows: Sequence[Mapping[str, Any]], attribute: str | None
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the AUC of everybody and of every large enough group of `attribute`."""
+    for row in rows:
+        group_of = row["attribute"] if row["group"] else None
+        wanted = row["attribute"] is None or (group_of is not None and group_of == attribute)
+        if row["metric"] == "auc" and wanted and row["value"] is not None:
+            yield row
+
+
+def number(value: float | None) -> str:
+    """Return three significant digits, or a dash for what could not be computed."""
+    if value is None:
+        return NONE
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def target(figure: Mapping[str, Any]) -> str:
+    """Return the target and whether it is met."""
+    if figure["target"] is None:
+        return NONE
+    return f"at most {number(figure['target'])}: {'met' if figure['met'] else '**missed**'}"
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table."""
+    return [
+        f"| {' | '.join(names)} |",
+        f"|{'---|' * len(names)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+if __name__ == "__main__":
+    main()

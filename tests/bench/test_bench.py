@@ -1,0 +1,150 @@
+"""The benchmark itself: a page of its figures, and a bare loop that does what a trial does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bare
+import numpy as np
+import pytest
+import torch
+from kit import session, tiny_recipe
+from run import MEASURES, Bench, figure, stored
+
+HERE = Path(__file__).resolve().parent
+
+
+def written(bench: dict[str, Any], folder: Path, *studies: dict[str, Any]) -> str:
+    files = []
+    for i, content in enumerate([bench, *studies]):
+        files.append(folder / f"{i}.json")
+        files[-1].write_text(json.dumps(content))
+    page = folder / "measured.md"
+    command = [sys.executable, HERE / "measured.py", *files, "--out", page]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return page.read_text() if done.returncode == 0 else done.stderr
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "figures": {
+            "trial_overhead": figure(1.0423, "x bare loop", 1.10),
+            "extra_memory": figure(312.4, "MiB over bare loop", 300),
+            "help": figure(0.2, "s"),
+        },
+        "quick": False,
+        "repeats": 5,
+        "command": "python tests/bench/run.py",
+        "commit": "abc+",
+        "machine": {"cpu": "Some CPU", "cores": 2, "threads": 2, "system": "Linux", "load": 0.1},
+        "versions": {"torch": "2.9"},
+        "matter": {
+            "data": "nih-cxr-64",
+            "model": "test_vit",
+            "image_size": 64,
+            "weights": "random",
+            "mask": "attn:all",
+            "train_rows": 7,
+            "val_rows": 3,
+            "epochs": 2,
+            "batch_size": 4,
+            "precision": "fp32",
+        },
+    }
+    return plain | changes
+
+
+def row(metric: str, attribute: str | None, group: str | None, value: float | None) -> Any:
+    return {
+        "metric": metric,
+        "attribute": attribute,
+        "group": group,
+        "value": value,
+        "low": 0.5,
+        "high": None,
+        "n": 61,
+        "positives": 30,
+    }
+
+
+STUDY = {
+    "study": "mine",
+    "objective": "worst_auc@sex",
+    "pick": "search-1",
+    "openings": 1,
+    "verdict": {"answer": "cannot tell", "why": "too few patients"},
+    "recipes": {
+        "search-1": {
+            "test": [
+                row("auc", None, None, 0.8123),
+                row("auc", "sex", "F", 0.7),
+                row("auc", "sex", "X", None),
+                row("auc", "age", "60+", 0.61),
+                row("worst_auc", "sex", None, 0.62),
+                row("tpr", "sex", "F", 0.63),
+            ]
+        }
+    },
+}
+
+
+def test_the_page_shows_every_figure_with_its_target(tmp_path: Path) -> None:
+    page = written(measured(), tmp_path)
+    assert "| trial against the bare loop | 1.04 | x bare loop | at most 1.10: met |" in page
+    assert "| 312 | MiB over bare loop | at most 300: **missed** |" in page
+    assert "| `fairtune --help` | 0.200 | s | – |" in page
+    assert "`abc+` (files differed from it)" in page
+    assert "Some CPU, 2 cores" in page
+
+
+def test_a_study_has_a_section_with_the_groups_of_its_objective(tmp_path: Path) -> None:
+    page = written(measured(), tmp_path, STUDY)
+    section = page[page.index("## Study mine") :]
+    assert "**cannot tell**: too few patients." in section
+    lines = [line for line in section.splitlines() if line.startswith("| search-1")]
+    assert lines == [
+        "| search-1 (pick) | all | 0.812 | 0.500 to – | 61 | 30 |",
+        "| search-1 (pick) | F | 0.700 | 0.500 to – | 61 | 30 |",
+    ]
+
+
+def test_figures_of_a_quick_run_are_no_figures(tmp_path: Path) -> None:
+    assert "--quick, which measures nothing real" in written(measured(quick=True), tmp_path)
+    assert not (tmp_path / "measured.md").exists()
+
+
+def test_the_bare_loop_computes_what_a_trial_computes(tmp_path: Path) -> None:
+    held = session()
+    recipe = held.resolve(tiny_recipe(adaptation__mask="attn:last-1", optim__epochs=2))
+    matter = bare.read(stored(Bench(held, recipe, 1, True, tmp_path)))
+    ground = held.ground(recipe)
+    rows = ground.pack.rows("val")
+    batch = next(iter(ground.loader(rows, len(rows)).epoch(shuffle=False)))
+    assert torch.equal(matter.label[matter.val].long(), batch.label)
+    assert np.array_equal(matter.group[matter.val], batch.group.numpy())
+    head = torch.nn.Linear(ground.backbone.dim, 1)
+    with torch.inference_mode():
+        expected = head(ground.backbone.embed(batch.image))[:, 0]
+        found = bare._forward(matter.net, head, matter, matter.val)
+    assert torch.allclose(found, expected, atol=1e-5)
+    before = {name: p.clone() for name, p in matter.net.named_parameters()}
+    assert bare.loop(matter) == 2 * -(-len(ground.pack.rows("train")) // 64)
+    assert all(torch.equal(p, before[name]) for name, p in matter.net.named_parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is told by Linux")
+def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    command = [sys.executable, HERE / "run.py", "--quick", "--repeats", "1", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert all(name in done.stdout for name in MEASURES)
+    assert all(one["value"] > 0 for n, one in found["figures"].items() if n != "extra_memory")
+    assert str(tmp_path) not in out.read_text()
+    assert found["figures"]["later_trial_start"]["met"]
