@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 
 from fairtune.cli.options import DataRoot, Out
 
+FORMATS = ("table", "json", "csv")
 METRICS = ["auc", "auprc", "tpr", "fpr", "ece", "brier"]
 
 
@@ -33,11 +32,14 @@ def evaluate(
     data_root: DataRoot = None,
 ) -> None:
     """Score a checkpoint by group on a dataset; rows it was fitted on are left out and counted."""
-    from fairtune.cli.options import open_session, out_folder
+    from fairtune.cli.options import open_session, out_folder, this_command
+    from fairtune.errors import ConfigError
     from fairtune.experiment.apply import evaluate as run_evaluate
     from fairtune.experiment.checkpoint import open_run
     from fairtune.experiment.gate import Gate
 
+    if fmt not in FORMATS:
+        raise ConfigError("unknown format", where="--format", found=fmt, allowed=FORMATS)
     found = run_evaluate(
         open_run(checkpoint),
         open_session(data_root),
@@ -47,7 +49,7 @@ def evaluate(
         attributes=attribute or (),
         metrics=metric or METRICS,
         gate=Gate(out_folder(out)),
-        command=shlex.join(["fairtune", *sys.argv[1:]]),
+        command=this_command(),
     )
     columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
     if fmt == "json":
@@ -75,11 +77,13 @@ def predict(
     data_root: DataRoot = None,
 ) -> None:
     """Score images without labels."""
-    from fairtune.cli.options import open_session
+    from fairtune.cli.options import check_target, open_session
     from fairtune.data.files import image_files
     from fairtune.experiment.apply import predict as run_predict
     from fairtune.experiment.checkpoint import open_run
 
+    if to is not None:
+        check_target(to, "--to")
     run = open_run(checkpoint)
     frame = run_predict(run, open_session(data_root), image_files(images))
     if to is None:
@@ -98,9 +102,10 @@ def export(
 ) -> None:
     """Write a checkpoint as one plain timm state dict: backbone and head merged."""
     from fairtune import store
-    from fairtune.cli.options import open_session
+    from fairtune.cli.options import check_target, open_session
     from fairtune.experiment.checkpoint import export_bytes, merged, open_run, restore
 
+    check_target(to, "--to")
     run = open_run(checkpoint)
     restored = restore(run, open_session(data_root))
     tensors = merged(restored)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +50,7 @@ def finetune(
 ) -> None:
     """Retrain the pick and its baselines with fresh seeds, open the test once, print the table."""
     from fairtune.cli.live import stopping
+    from fairtune.cli.options import this_command
     from fairtune.errors import ConfigError
     from fairtune.study.worker import StopFlag
 
@@ -60,8 +60,22 @@ def finetune(
         raise ConfigError(
             "nothing to retrain", todo="give --study NAME, or --mask with a file or a rule"
         )
+    idle = {
+        "--recipe": study is not None and recipe is not None,
+        "--trial": trial is not None and (study is None or mask is not None),
+        "--rule": rule != "best" and (study is None or mask is not None or trial is not None),
+        "--layout": layout is not None and mask is None,
+        "--storage": study is None and storage is not None,
+    }
+    for option, found in idle.items():
+        if found:
+            raise ConfigError(
+                "the option does nothing beside the others that were given",
+                where=option,
+                todo="leave it out, or say by one of --study, --trial, --mask what is retrained",
+            )
     stop = StopFlag()
-    command = shlex.join(["fairtune", *sys.argv[1:]])
+    command = this_command()
     with stopping(stop):
         if study is not None:
             wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}

@@ -29,6 +29,36 @@ Words = Annotated[
 ]
 
 
+def this_command() -> str:
+    """Return the command line for the ledger of openings, with every password hidden."""
+    import shlex
+    import sys
+
+    from fairtune.study.storage import redact
+
+    return redact(shlex.join(["fairtune", *sys.argv[1:]]))
+
+
+def check_target(path: Path, option: str) -> None:
+    """Make the folder of a file that is to be written, before any work is done.
+
+    Raises:
+        ConfigError: It cannot be made, or `path` is a folder itself.
+    """
+    from fairtune.errors import ConfigError
+
+    if path.is_dir():
+        raise ConfigError(
+            "a file is to be written here, and it is a folder", where=option, found=path
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "cannot make the folder", where=option, found=f"{path.parent}: {error.strerror}"
+        ) from None
+
+
 def out_folder(out: Path | None) -> Path:
     """Return the results folder."""
     from fairtune.config import settings

@@ -27,6 +27,7 @@ def search(
     """Search recipes for validation fairness: baselines, search, confirm. Resumes by name."""
     from fairtune.cli.live import Progress, stopping
     from fairtune.cli.options import open_session, place_of
+    from fairtune.errors import RunError
     from fairtune.study.schema import load_study
 
     given = list(words or ())
@@ -58,6 +59,10 @@ def search(
     with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
         print(f"study {file.name}: {ledger.url}")
         left = run_study(ledger, plan, session, place, stop, notify=progress)
+    if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
+        raise RunError(
+            "the worker left", found=stop.reason(), todo="mend that and give the command again"
+        )
     if left is Exit.STOPPED:
         print(f"stopped ({stop.reason()}); the same command goes on from here")
         raise typer.Exit(130)

@@ -83,6 +83,7 @@ def finetune_alone(
         )
     card = read_card(source)
     recipe, judge = parse(Recipe, card["recipe"]), Judge.from_json(card["judged_by"])
+    recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"rows": "train"})})
     said = f"everything from {Path(source).name}"
     if not mask.endswith(".json"):
         units = read_mask(mask, layout, session.units(recipe)).units

@@ -12,6 +12,7 @@ import pandas as pd
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.split import PARTS
 from fairtune.errors import ConfigError, DataError
+from fairtune.evaluation.objectives import parse_head
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import ThresholdRule
 from fairtune.evaluation.table import group_table
@@ -72,10 +73,12 @@ def evaluate(
 
     Raises:
         DataError: No row is left, or the task is another.
-        ConfigError: Unknown split.
+        ConfigError: Unknown split or metric.
     """
     if split not in (*PARTS, "all"):
         raise ConfigError("unknown split", where="--split", found=split, allowed=[*PARTS, "all"])
+    for name in metrics:
+        parse_head(name)  # before the gate: a slip of the pen must not cost an opening
     recipe = without_pins(run.recipe)
     part = recipe.data.model_copy(
         update={
@@ -89,6 +92,7 @@ def evaluate(
     ground = restored.ground
     if ground.task != run.task:
         raise DataError("the target is of another kind", found=ground.task, allowed=run.task)
+    known = _known(run)
     test_pass, openings = None, None
     if split in ("test", "all"):
         split_hash = ground.pack.table.split_hash
@@ -96,7 +100,7 @@ def evaluate(
         test_pass = gate.open(split_hash, digests, command=command)
         openings = len(gate.openings(split_hash))
     rows = _rows(ground, split, test_pass)
-    kept = rows[~_seen(run, ground, rows)]
+    kept = rows[~_seen(known, ground, rows)]
     if not len(kept):
         raise DataError(
             "every row was in the checkpoint's training or validation rows",
@@ -135,9 +139,7 @@ def _rows(
     return np.sort(np.concatenate(parts))
 
 
-def _seen(
-    run: StoredRun, ground: Ground, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _known(run: StoredRun) -> pd.DataFrame:
     path = run.folder / SEEN
     if not path.is_file():
         raise DataError(
@@ -145,7 +147,12 @@ def _seen(
             where=run.folder,
             todo="make it with `fairtune finetune`",
         )
-    known = pd.read_parquet(path)
+    return run.table(SEEN)
+
+
+def _seen(
+    known: pd.DataFrame, ground: Ground, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     images = np.isin(ground.pack.image_hashes[rows], known["image"].to_numpy(dtype=str))
     patients = np.isin(np.array(ground.patient_hashes(rows)), known["patient"].to_numpy(dtype=str))
     return np.asarray(images | patients)

@@ -14,10 +14,10 @@ from torch import Tensor
 from fairtune.data.gatekeep import TestPass
 from fairtune.errors import ModelError
 from fairtune.experiment.runs import DONE, StoredRun
+from fairtune.models.net import Net
 from fairtune.training.lane import SCORE_BATCH, build_net, score_rows
 from fairtune.training.recipe import Recipe
 from fairtune.training.session import Ground, Session
-from fairtune.usage.net import Net
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.checkpoint import restore
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.run import Stopped, Watcher, run, write_json
+from fairtune.experiment.run import Stopped, Watcher, run
 from fairtune.experiment.runs import DONE, Runs, StoredRun, prediction_frame, probabilities
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Ground, Session
@@ -82,8 +83,16 @@ def finetune(
         watch: `(label, number, of) -> Watcher` of one run, for progress.
 
     Raises:
-        StudyError: A run was stopped; the test stays closed.
+        StudyError: A run was stopped, or the entries are on different data; the test stays
+            closed.
     """
+    splits = {str(entry.recipe.data.split) for entry in entries}
+    if len(splits) > 1:
+        raise StudyError(
+            "one opening of the test is for one split, and these recipes are on several",
+            found={entry.label: entry.recipe.data.dataset for entry in entries},
+            todo="give a recipe.json that was made on the study's own data",
+        )
     made: dict[str, tuple[StoredRun, ...]] = {}
     for entry in entries:
         made[entry.label] = tuple(
@@ -130,7 +139,8 @@ def _one(
         )
     if entry.threshold is not None and made.operating["threshold"] is None:
         operating = {**made.operating, "threshold": entry.threshold}
-        write_json(made.folder / "operating.json", operating)
+        content = json.dumps(operating, indent=1, allow_nan=False)
+        store.write_atomic(made.folder / "operating.json", content.encode())
         store.seal(made.folder, DONE)
         made = StoredRun(made.folder)
     return made
@@ -147,11 +157,8 @@ def _test(
     waiting = [run for group in made.values() for run in group if not run.has_test]
     if not waiting:
         return
-    splits = {str(entry.recipe.data.split) for entry in entries}
-    if len(splits) > 1:
-        raise StudyError("one opening is for one split", found=sorted(splits))
     digests = list(dict.fromkeys(str(run.card["digest"]) for run in waiting))
-    test_pass = gate.open(splits.pop(), digests, command=command, study=study)
+    test_pass = gate.open(str(entries[0].recipe.data.split), digests, command=command, study=study)
     for stored in waiting:
         restored = restore(stored, session)
         ground = restored.ground
@@ -191,6 +198,4 @@ def test_predictions(runs: Sequence[StoredRun]) -> list[Predictions]:
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write the metrics of a finetuned set as JSON, whole or not at all."""
-    import json
-
     store.write_atomic(path, json.dumps(summary, indent=1, allow_nan=False).encode())

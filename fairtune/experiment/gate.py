@@ -54,7 +54,7 @@ class Gate:
         Raises:
             StorageError: The opening could not be written; then nothing is opened.
         """
-        when = datetime.now(UTC).isoformat(timespec="seconds")
+        when = datetime.now(UTC).isoformat(timespec="milliseconds")
         opening = Opening(when, command, split, tuple(digests), study)
         if self.record is not None:
             self.record(opening)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from collections.abc import Mapping
@@ -169,7 +170,7 @@ def _store(
     keep_weights: bool,
     provenance: Mapping[str, Any],
 ) -> StoredRun:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     ground = session.ground(job.recipe)
     card = recipe_card(
@@ -185,21 +186,28 @@ def _store(
     def fill(folder: Path) -> None:
         write_json(folder / "recipe.json", card)
         (folder / "mask.txt").write_text("\n".join(ground.mask(job.recipe).units) + "\n")
-        _epochs_frame(result).to_parquet(folder / "epochs.parquet", index=False)
+        _write_table(folder / "epochs.parquet", _epochs_frame(result))
         operating: dict[str, Any] = {"epoch": kept.number, "threshold": None}
         if len(kept.scores):
             predictions = validation_predictions(ground, job.recipe, kept)
             operating["threshold"] = judge.threshold(predictions)
             hashes = ground.patient_hashes(predictions.row)
             frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
-            frame.to_parquet(folder / "val.parquet", index=False)
-            np.save(folder / "val_scores.npy", np.stack([e.scores for e in result.epochs]))
+            _write_table(folder / "val.parquet", frame)
+            scores = io.BytesIO()
+            np.save(scores, np.stack([e.scores for e in result.epochs]))
+            (folder / "val_scores.npy").write_bytes(scores.getvalue())
         write_json(folder / "operating.json", operating)
         write_json(folder / "costs.json", result.costs)
         if keep_weights:
-            save_file(result.weights, folder / WEIGHTS, metadata={"key": card["key"]})
+            (folder / WEIGHTS).write_bytes(save(result.weights, metadata={"key": card["key"]}))
 
     return runs.write(card["key"], fill)
+
+
+def _write_table(path: Path, frame: pd.DataFrame) -> None:
+    # Through bytes, like every file of a run: the libraries' own writers hide that a disk is full.
+    path.write_bytes(frame.to_parquet(index=False))
 
 
 def _epochs_frame(result: RunResult) -> pd.DataFrame:

@@ -17,10 +17,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from scipy import special
 
 from fairtune import store
 from fairtune.config import parse
+from fairtune.errors import StorageError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.training.recipe import Recipe, Seeds
 
@@ -125,12 +127,13 @@ class StoredRun:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch."""
-        return pd.read_parquet(self.folder / "epochs.parquet")
+        return self.table("epochs.parquet")
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """`(epochs, rows, outputs)` validation logits, memory-mapped."""
-        loaded: NDArray[np.float32] = np.load(self.folder / "val_scores.npy", mmap_mode="r")
+        with self._reading("val_scores.npy"):
+            loaded: NDArray[np.float32] = np.load(self.folder / "val_scores.npy", mmap_mode="r")
         return loaded
 
     @property
@@ -147,12 +150,12 @@ class StoredRun:
     def validation(self, epoch: int | None = None) -> Predictions:
         """Return the validation predictions of `epoch`, counted from 1; default: the kept one."""
         number = int(self.operating["epoch"]) if epoch is None else epoch
-        frame = pd.read_parquet(self.folder / "val.parquet")
+        frame = self.table("val.parquet")
         return to_predictions(frame, self.card, probabilities(self.scores[number - 1], self.task))
 
     def test(self) -> Predictions:
         """Return the test predictions of a final run."""
-        return to_predictions(pd.read_parquet(self.folder / "test.parquet"), self.card)
+        return to_predictions(self.table("test.parquet"), self.card)
 
     @property
     def task(self) -> str:
@@ -160,8 +163,30 @@ class StoredRun:
         return str(self.card["task"])
 
     def _json(self, name: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.folder / name).read_text())
+        with self._reading(name):
+            loaded: dict[str, Any] = json.loads((self.folder / name).read_text())
         return loaded
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return one of the run's tables.
+
+        Raises:
+            StorageError: The file is missing or damaged.
+        """
+        with self._reading(name):
+            return pd.read_parquet(self.folder / name)
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"the run is damaged: {name} cannot be read",
+                where=self.folder,
+                found=str(error).splitlines()[0],
+                todo="remove the folder: the command that made the run makes it again",
+            ) from None
 
 
 def probabilities(logits: NDArray[np.float32], task: str) -> NDArray[np.float64]:

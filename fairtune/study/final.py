@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fairtune import store
-from fairtune.errors import FairtuneError, StudyError
+from fairtune.errors import DataError, FairtuneError, StudyError
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.gate import Gate, Opening
 from fairtune.experiment.runs import StoredRun
@@ -212,7 +212,10 @@ def _write_rows(
                 replicate=i,
                 attrs={"label": entry.label},
             )
-            figures = test_figures(view, run)
+            try:
+                figures = test_figures(view, run)
+            except DataError:
+                continue  # too few test rows for the objective: the verdict says so
             value = figures.pop(str(primary))
             ledger.append_final(proposal, [value], {f"test/{k}": v for k, v in figures.items()})
 

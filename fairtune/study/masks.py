@@ -21,7 +21,8 @@ def with_mask(text: str, layout: str | None, view: Overview) -> Recipe:
         FairtuneError: The mask cannot be read or does not fit; the study has no finished trial.
     """
     if text.endswith(".json"):
-        return parse(Recipe, read_card(text)["recipe"])
+        recipe = parse(Recipe, read_card(text)["recipe"])
+        return recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"rows": "train"})})
     names = read_mask(text, layout, view.units).units
     best = ranked(view.rows[SEARCH], view.judge.primary.sign)
     if not best:
@@ -35,5 +36,5 @@ def with_mask(text: str, layout: str | None, view: Overview) -> Recipe:
     optim = recipe.optim
     if names and optim.lr is None:
         fitted = [e.rows[0].recipe["optim"]["lr"] for e in best]
-        optim = optim.model_copy(update={"lr": next(lr for lr in fitted if lr is not None)})
+        optim = optim.model_copy(update={"lr": next((lr for lr in fitted if lr), None)})
     return recipe.model_copy(update={"adaptation": adaptation, "optim": optim})

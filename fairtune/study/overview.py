@@ -109,7 +109,14 @@ class Overview:
             attrs = ledger.attrs()
             rows = {phase: ledger.rows(phase) for phase in PHASES}
             final, url = ledger.attrs(FINAL), ledger.url
-        identity, pins = attrs["identity"], attrs[PINS]
+        identity, pins = attrs.get("identity"), attrs.get(PINS)
+        if not isinstance(identity, dict) or not isinstance(pins, dict):
+            raise StudyError(
+                "the study was not made by fairtune, or its creation was cut short",
+                where=url,
+                found=place.name,
+                todo="give `fairtune search` with its study file again",
+            )
         return cls(
             place,
             Judge.from_json(identity),

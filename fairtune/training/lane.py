@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.errors import RunError
+from fairtune.models.net import Net
 from fairtune.training.recipe import OptimPart, Recipe, Seeds
 from fairtune.usage import Output
-from fairtune.usage.net import Net
 
 if TYPE_CHECKING:
     from fairtune.training.session import Ground

@@ -26,13 +26,13 @@ from fairtune.data.table import Table, load_table
 from fairtune.errors import ModelError
 from fairtune.models import load as load_model
 from fairtune.models.backbone import Backbone, build, describe
+from fairtune.models.net import Net
 from fairtune.models.precision import choose
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.recipe import Recipe
 from fairtune.usage import Output, Task
-from fairtune.usage.net import Net
 
 FEW_TOKENS = 256
 """Up to here plain attention is the faster one on a CPU (`make bench`)."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fairtune.data.batch import Batch
     from fairtune.models.backbone import Backbone
-    from fairtune.usage.net import Net
+    from fairtune.models.net import Net
 
 Task = Literal["binary", "multiclass", "multilabel"]
 

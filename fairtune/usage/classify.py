@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fairtune.data.batch import Batch
     from fairtune.models.backbone import Backbone
-    from fairtune.usage.net import Net
+    from fairtune.models.net import Net
 
 HEAD_STD = 0.02
 
@@ -39,7 +39,7 @@ class Classify(Config):
         """
         from torch import nn
 
-        from fairtune.usage.net import Net
+        from fairtune.models.net import Net
 
         head = nn.Linear(backbone.dim, outputs)
         nn.init.trunc_normal_(head.weight, std=HEAD_STD, generator=generator)

@@ -31,7 +31,9 @@ def figure(tables: Tables) -> Figure | None:
         hovertemplate="trial %{customdata}: AUC %{x:.3f}, %{y:.3f}<extra></extra>",
     )
     points = _confirmed(tables)
-    for i, point in enumerate(points.to_dict("records")):
+    # The pick last, so that no other point covers it.
+    ordered = sorted(points.to_dict("records"), key=lambda point: bool(point["pick"]))
+    for i, point in enumerate(ordered):
         _with_bars(plot, point, "top left" if point["pick"] else PLACES[i % len(PLACES)])
     plot.update_xaxes(title_text="overall AUC (validation)")
     plot.update_yaxes(title_text=f"{safe(tables.fairness)} (validation)")
