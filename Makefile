@@ -4,7 +4,7 @@
 #   PIP_ARGS=...          options for every pip install, e.g. another index or a constraints file
 #   PYTEST_ARGS=...       options for pytest
 #   BENCH_ARGS=...        options for the benchmark, e.g. --weights FILE
-#   QUICK=1               a quickstart or benchmark of a few minutes at most, for checking an installation
+#   QUICK=1               a quickstart or bench of a few minutes at most, to check an installation
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -39,7 +39,7 @@ STUDY = quickstart$(if $(QUICK),-quick)
 SMALL = $(if $(QUICK),--name $(STUDY) --set budget.trials=3 --set recipe.optim.epochs=1)
 quickstart: install ## search, retrain and test the pick, write the report, on the shipped study
 	$(BIN)/fairtune search studies/quickstart.yaml $(SMALL)
-	$(BIN)/fairtune finetune --study $(STUDY)
+	$(BIN)/fairtune finetune --study $(STUDY) --seeds 2
 	$(BIN)/fairtune report $(STUDY)
 
 test: $(call installed,test) ## every quick test, on two processes
@@ -58,7 +58,7 @@ format: $(call installed,dev) ## rewrite the files in the one format
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(call installed,test) ## measure the speed on this machine, into bench.json
+bench: $(call installed,test) ## measure the speed on this machine (ten minutes), into bench.json
 	$(PY) tests/bench/run.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 clean: ## remove what builds and checks left; keeps the environment and all results

@@ -39,6 +39,22 @@ def this_command() -> str:
     return redact(shlex.join(["fairtune", *sys.argv[1:]]))
 
 
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder that is to be written to, before any work is done.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    from fairtune.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "cannot make the folder", where=option, found=f"{folder}: {error.strerror}"
+        ) from None
+
+
 def check_target(path: Path, option: str) -> None:
     """Make the folder of a file that is to be written, before any work is done.
 
@@ -49,14 +65,9 @@ def check_target(path: Path, option: str) -> None:
 
     if path.is_dir():
         raise ConfigError(
-            "a file is to be written here, and it is a folder", where=option, found=path
+            "this is a folder, and a file is to be written", where=option, found=path
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            "cannot make the folder", where=option, found=f"{path.parent}: {error.strerror}"
-        ) from None
+    make_folder(path.parent, option)
 
 
 def out_folder(out: Path | None) -> Path:

@@ -26,7 +26,7 @@ def search(
 ) -> None:
     """Search recipes for validation fairness: baselines, search, confirm. Resumes by name."""
     from fairtune.cli.live import Progress, stopping
-    from fairtune.cli.options import open_session, place_of
+    from fairtune.cli.options import make_folder, open_session, place_of
     from fairtune.errors import RunError
     from fairtune.study.schema import load_study
 
@@ -55,7 +55,7 @@ def search(
         return
     progress = Progress(file.judge.primary, file.budget.trials)
     stop = StopFlag()
-    place.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(place.folder, "--out")
     with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
         print(f"study {file.name}: {ledger.url}")
         left = run_study(ledger, plan, session, place, stop, notify=progress)

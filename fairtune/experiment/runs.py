@@ -180,7 +180,7 @@ class StoredRun:
     def _reading(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StorageError(
                 f"the run is damaged: {name} cannot be read",
                 where=self.folder,

@@ -56,6 +56,12 @@ class Backbone(nn.Module):
                 module.fused_attn = False  # type: ignore[assignment]
 
     @property
+    def never_decayed(self) -> frozenset[str]:
+        """Tensors that the architecture exempts from weight decay: positions and class tokens."""
+        named = getattr(self.net, "no_weight_decay", None)
+        return frozenset(named()) if callable(named) else frozenset()
+
+    @property
     def tokens(self) -> int:
         """Image tokens of an input; 0 where the architecture has none."""
         embed = getattr(self.net, "patch_embed", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,8 @@ class Lane:
             augment=recipe.fit.augment == "light",
         )
         self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
-        self.optimizer = build_optimizer(self.trained, recipe.optim)
+        exempt = ground.backbone.never_decayed
+        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )
@@ -148,15 +149,24 @@ def set_modes(module: nn.Module, inherited: bool = True) -> None:
         set_modes(child, active)
 
 
-def build_optimizer(trained: dict[str, nn.Parameter], optim: OptimPart) -> torch.optim.Optimizer:
-    """Return the optimiser with one group per learning rate and decay."""
+def build_optimizer(
+    trained: dict[str, nn.Parameter], optim: OptimPart, exempt: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """Return the optimiser with one group per learning rate and decay.
+
+    Args:
+        trained: What trains, by name.
+        optim: Learning rates and decay.
+        exempt: Tensors that are never decayed, besides vectors.
+    """
 
     def group(head: bool, decays: bool) -> dict[str, object]:
         return {
             "params": [
                 p
                 for name, p in trained.items()
-                if name.startswith("head.") == head and (p.ndim > 1) == decays
+                if name.startswith("head.") == head
+                and (p.ndim > 1 and name not in exempt) == decays
             ],
             "lr": optim.head_lr if head else optim.lr,
             "weight_decay": optim.weight_decay if decays else 0.0,

@@ -78,7 +78,7 @@ class OptimPart(Config):
         lr: Peak learning rate of the mask. Never defaulted: a mask is worth nothing without it.
         head_lr: Peak learning rate of the head.
         optimizer: AdamW (decoupled weight decay) or SGD with momentum 0.9.
-        weight_decay: Decay of matrices; vectors (norms, biases, scales) are never decayed.
+        weight_decay: Decay of matrices; vectors (norms, biases, scales), positions and class tokens never are.
         epochs: Passes over the training rows.
         batch_size: Images a step.
         schedule: `cosine` to zero, or `constant`.

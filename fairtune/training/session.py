@@ -131,9 +131,14 @@ class Ground:
         )
 
     def features(self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None) -> Floats:
-        """Return `(rows, dim)` frozen features, computed once per process."""
+        """Return `(rows, dim)` frozen features, computed once per process.
+
+        Raises:
+            StudyError: A test row without a pass.
+        """
         if not len(rows):
             return np.empty((0, self.backbone.dim))
+        self.pack.labels(rows, test_pass=test_pass)  # what was computed before is locked too
         name = digest([recipe.fit.precision, rows.tolist()])
         if name not in self._features:
             self.backbone.eval()
@@ -256,6 +261,7 @@ class Session:
         )
         if name not in self._grounds:
             spec = self.spec(recipe)
+            weights = self.weights(recipe)  # what is missing is said before images are packed
             pack = open_pack(
                 self.table(recipe),
                 image_size=size,
@@ -263,7 +269,7 @@ class Session:
                 cap_gib=self.settings.cache_gib,
                 progress=self._packing,
             )
-            backbone = build(spec, size, self.weights(recipe)).to(self.device)
+            backbone = build(spec, size, weights).to(self.device)
             backbone.requires_grad_(False)
             if self.device.type == "cpu" and backbone.tokens <= FEW_TOKENS:
                 backbone.plain_attention()

@@ -65,7 +65,8 @@ def speed(bench: Mapping[str, Any]) -> list[str]:
     return [
         "## Speed",
         "",
-        f"Medians of {bench['repeats']} runs, the two sides of a comparison in turns.",
+        f"Medians of {bench['repeats']} runs (peak memory: of at most two), the two sides of a",
+        "comparison in turns.",
         "",
         f"- command: `{bench['command']}`",
         f"- commit: `{bench['commit'] or 'unknown'}`"
@@ -75,7 +76,7 @@ def speed(bench: Mapping[str, Any]) -> list[str]:
         f"- versions: {versions}",
         f"- run: {matter['model']} ({matter['weights']} weights) at {matter['image_size']} px on "
         f"{matter['data']}, {matter['train_rows']} training and {matter['val_rows']} validation "
-        f"images, mask `{matter['mask']}`, {matter['epochs']} epochs of batches of "
+        f"images, mask `{matter['mask']}`, {matter['epochs']} epoch(s) of batches of "
         f"{matter['batch_size']}, {matter['precision']}",
         "",
         *table(["what", "measured", "unit", "target"], rows),

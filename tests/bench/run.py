@@ -111,7 +111,7 @@ def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description="Measure the speed of fairtune on this machine.")
     parser.add_argument("--quick", action="store_true", help="few and small: checks the script")
-    parser.add_argument("--repeats", type=int, help="runs a median is taken of (5; quick: 2)")
+    parser.add_argument("--repeats", type=int, help="runs a median is taken of (3; quick: 2)")
     parser.add_argument("--only", nargs="+", choices=list(MEASURES), help="measure these only")
     parser.add_argument("--weights", type=Path, help=f"weights of {REAL[0]}, if not in the cache")
     parser.add_argument("--threads", type=int, help="torch threads, default: torch's own choice")
@@ -142,12 +142,12 @@ def prepared(options: argparse.Namespace, scratch: Path) -> Bench:
         },
         "model": {"name": name, "image_size": size, "weights": held if real else "none"},
         "adaptation": {"mask": MASK},
-        "optim": {"lr": 1e-4, "epochs": 1 if options.quick else 2, "batch_size": 32},
+        "optim": {"lr": 1e-4, "epochs": 1, "batch_size": 32},
         "fit": {"precision": "fp32"},
     }
     session = Session(own)
     recipe = session.resolve(parse(Recipe, fields))
-    repeats = options.repeats or (2 if options.quick else 5)
+    repeats = options.repeats or (2 if options.quick else 3)
     return Bench(session, recipe, repeats, options.quick, scratch)
 
 
@@ -241,9 +241,10 @@ def memory(bench: Bench) -> dict[str, Any]:
     ours = [str(HERE / "run.py"), "--child", str(job), "--threads", threads]
     theirs = [str(HERE / "bare.py"), str(stored(bench)), threads]
     peaks: dict[str, list[float]] = {"trial": [], "bare": []}
-    for _ in range(bench.repeats):
+    # Peaks hardly differ from run to run.
+    for _ in range(min(2, bench.repeats)):
         for name, command in (("trial", ours), ("bare", theirs)):
-            said = subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            said = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
             peaks[name].append(json.loads(said.stdout)["peak_mib"])
     one, other = (statistics.median(values) for values in peaks.values())
     return {

@@ -45,7 +45,7 @@ def test_on_its_own_data_nothing_of_test_is_left_out(tiny: Tiny, tmp_path: Path)
     assert np.allclose(found.predictions.score, stored.score, atol=1e-6)
     assert scored(tiny, tmp_path).openings == 2
     assert set(found.frozen["attribute"].dropna()) == {"sex", "age"}
-    assert set(found.refitted["metric"]) == {"auc"}
+    assert {"auc", "worst_auc"} <= set(found.refitted["metric"])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -215,7 +215,7 @@ def test_tensors_of_another_recipe_are_refused(tiny: Tiny, tmp_path: Path) -> No
     with pytest.raises(ModelError, match="not those of the recipe") as caught:
         restore(open_run(copy), tiny.session)
     assert caught.value.found == ["head.bias"]
-    save_file({**whole, "head.bias": whole["head.weight"]}, copy / "model.safetensors")
+    save_file({**whole, "head.bias": whole["head.weight"] + 1}, copy / "model.safetensors")
     with pytest.raises(ModelError, match="has another shape"):
         restore(open_run(copy), tiny.session)
 

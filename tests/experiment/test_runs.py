@@ -88,13 +88,8 @@ def test_the_stored_validation_is_what_the_judge_saw(tmp_path: Path) -> None:
     assert made.operating["threshold"] == JUDGE.threshold(kept)
     assert made.weights_file is None
     assert not made.has_test
-    assert store.file_sha256(made.folder / "val.parquet")
     assert (made.folder / "mask.txt").read_text().split() == list(recipe.adaptation.mask)
-    text = (made.folder / "val.parquet").read_bytes()
-    patients = ground.pack.table.frame[ground.pack.table.spec.patient].astype(str)
-    assert len(set(patients)) > 20
-    assert set(opened.ground(recipe).patient_hashes(rows)).isdisjoint(patients)
-    assert text
+    assert list(made.table("val.parquet")["patient"]) == ground.patient_hashes(rows)
     again = run(Job(recipe, Seeds()), opened, Runs(tmp_path), JUDGE, watcher=(other := Noted()))
     assert isinstance(again, StoredRun)
     assert other.seen == []  # a run whose DONE exists is never run again
@@ -200,6 +195,7 @@ for size in sys.argv[3].split():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs("small-disk")
 def test_a_disk_that_fills_up_while_a_run_is_stored_leaves_nothing(tmp_path: Path) -> None:
     apart = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
