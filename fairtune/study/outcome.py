@@ -28,6 +28,8 @@ from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.evaluation.table import group_table
 from fairtune.experiment.runs import StoredRun
 from fairtune.study.overview import Overview
+from fairtune.study.rows import SEARCH
+from fairtune.study.select import corrected
 
 FINAL_SET = "final_set"
 """Attribute of the final phase: keys by label of the set that was retrained last, and its pick."""
@@ -217,7 +219,13 @@ class Outcome:
         judge = self.view.judge
         return {
             "study": self.view.place.name,
+            "seed": self.view.seed,
+            "dataset": self.view.base.data.dataset,
+            "model": self.view.base.model.name,
+            "image_size": self.view.base.model.image_size,
+            "trials": len(self.view.rows[SEARCH]),
             "objective": str(judge.primary),
+            "validation": self._validation(),
             "pick": self.pick,
             "openings": self.openings,
             "verdict": {"answer": self.verdict.answer, "why": self.verdict.why},
@@ -230,6 +238,12 @@ class Outcome:
                 for label, tested in self.tested.items()
             },
         }
+
+    def _validation(self) -> dict[str, float | None]:
+        found = corrected(self.view, self.view.candidates())
+        if found is None:
+            return {"naive": None, "corrected": None}
+        return {"naive": found.naive, "corrected": found.corrected}
 
     def _test_rows(self, tested: Tested) -> list[dict[str, Any]]:
         frame = tested.table(self.view, ["auc", "tpr", "fpr", "ece"])

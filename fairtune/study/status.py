@@ -36,7 +36,8 @@ def summary(place: Place) -> str:
     found = corrected(view, candidates)
     if found is not None:
         lines.append(
-            f"  validation {found.naive:.3f}, corrected for the choice {found.corrected:.3f}"
+            f"  validation {found.naive:.3f}, corrected for the choice of recipe and group "
+            f"{found.corrected:.3f}"
         )
     lines.append(f"  next: fairtune finetune --study {place.name}")
     return "\n".join(lines)

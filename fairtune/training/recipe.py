@@ -78,7 +78,8 @@ class OptimPart(Config):
         lr: Peak learning rate of the mask. Never defaulted: a mask is worth nothing without it.
         head_lr: Peak learning rate of the head.
         optimizer: AdamW (decoupled weight decay) or SGD with momentum 0.9.
-        weight_decay: Decay of matrices; vectors (norms, biases, scales), positions and class tokens never are.
+        weight_decay: Decay of matrices; vectors (norms, biases, scales), positions and class
+            tokens never are decayed.
         epochs: Passes over the training rows.
         batch_size: Images a step.
         schedule: `cosine` to zero, or `constant`.

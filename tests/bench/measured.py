@@ -34,6 +34,9 @@ def main() -> None:
     parser.add_argument("bench", type=Path, help="bench.json that run.py wrote")
     parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
+    parser.add_argument(
+        "--readme", type=Path, help="page whose marked block is filled"
+    )
     options = parser.parse_args()
     bench = json.loads(options.bench.read_text())
     if bench["quick"]:
@@ -41,6 +44,36 @@ def main() -> None:
     studies = [json.loads(path.read_text()) for path in options.studies]
     lines = [*head(), *speed(bench), *(line for study in studies for line in result(study))]
     options.out.write_text("\n".join(lines).rstrip() + "\n")
+    if options.readme is not None:
+        mark(options.readme, short(bench))
+
+
+def short(bench: Mapping[str, Any]) -> list[str]:
+    """Return the figures with a target, and the machine, for the README."""
+    machine, matter = bench["machine"], bench["matter"]
+    rows = [
+        [WORDS[name], f"{number(f['value'])} {f['unit']}".strip(), target(f)]
+        for name, f in bench["figures"].items()
+        if f["target"] is not None
+    ]
+    return [
+        *table(["what", "measured", "target"], rows),
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores; {matter['model']} at "
+        f"{matter['image_size']} px, {matter['precision']}. Written by `make bench`; all figures, "
+        "with command and commit: [docs/measured.md](docs/measured.md).",
+    ]
+
+
+def mark(page: Path, lines: Sequence[str]) -> None:
+    """Replace what stands between the two marks of `page`."""
+    start, end = "<!-- measured -->", "<!-- /measured -->"
+    text = page.read_text()
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"{page} has no block between {start} and {end}")
+    page.write_text("\n".join([before + start, *lines, end + after]))
 
 
 def head() -> list[str]:
@@ -103,7 +136,11 @@ def result(study: Mapping[str, Any]) -> list[str]:
     return [
         f"## Study {study['study']}",
         "",
-        f"Searched for `{objective}` on validation; the test split has been opened "
+        f"Data `{study['dataset']}`, model `{study['model']}` at {study['image_size']} px, "
+        f"study seed {study['seed']}, {study['trials']} trials. Searched for `{objective}` on "
+        f"validation (best confirmed {number(study['validation']['naive'])}, corrected for the choice of "
+        f"recipe and group {number(study['validation']['corrected'])}); the test split has been "
+        f"opened "
         f"{study['openings']} time(s). Does the pick serve it better than the baselines? "
         f"**{verdict['answer']}**: {verdict['why']}.",
         "",

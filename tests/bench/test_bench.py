@@ -73,6 +73,12 @@ def row(metric: str, attribute: str | None, group: str | None, value: float | No
 
 STUDY = {
     "study": "mine",
+    "seed": 3,
+    "dataset": "nih-cxr-64",
+    "model": "test_vit",
+    "image_size": 64,
+    "trials": 5,
+    "validation": {"naive": 0.66, "corrected": None},
     "objective": "worst_auc@sex",
     "pick": "search-1",
     "openings": 1,
@@ -105,6 +111,8 @@ def test_a_study_has_a_section_with_the_groups_of_its_objective(tmp_path: Path) 
     page = written(measured(), tmp_path, STUDY)
     section = page[page.index("## Study mine") :]
     assert "**cannot tell**: too few patients." in section
+    assert "study seed 3, 5 trials" in section
+    assert "(best confirmed 0.660, corrected for the choice of recipe and group –)" in section
     lines = [line for line in section.splitlines() if line.startswith("| search-1")]
     assert lines == [
         "| search-1 (pick) | all | 0.812 | 0.500 to – | 61 | 30 |",
@@ -148,3 +156,18 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     assert all(one["value"] > 0 for n, one in found["figures"].items() if n != "extra_memory")
     assert str(tmp_path) not in out.read_text()
     assert found["figures"]["later_trial_start"]["met"]
+
+
+def test_the_readme_gets_the_figures_with_a_target_between_its_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n")
+    bench = tmp_path / "bench.json"
+    bench.write_text(json.dumps(measured()))
+    command = [sys.executable, HERE / "measured.py", bench, "--out", tmp_path / "page.md"]
+    subprocess.run([*command, "--readme", readme], check=True)
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- measured -->\n|")
+    assert text.endswith("<!-- /measured -->\nafter\n")
+    assert "1.04 x bare loop" in text
+    assert "old" not in text
+    assert "--help" not in text

@@ -227,9 +227,9 @@ def test_a_damaged_checkpoint_is_refused(refused: Say, tiny: Tiny, tmp_path: Pat
 def test_another_study_under_the_same_name_is_refused_with_the_differing_fields(
     refused: Say, tiny: Tiny, tmp_path: Path
 ) -> None:
-    file = write_study(tmp_path / "in", seed=3, objectives=["worst_brier@sex"])
+    file = write_study(tmp_path / "in", seed=3, objectives=["worst_auprc@sex"])
     said = refused("search", file, "--out", tiny.place.out, where=tiny.place.out)
-    for word in ("seed", "objectives", "worst_brier@sex"):
+    for word in ("seed", "objectives", "worst_auprc@sex"):
         assert word in said, said
 
 

@@ -55,15 +55,15 @@ def test_a_row_has_the_values_of_its_stored_run(tiny: Tiny) -> None:
 def test_a_loss_that_diverges_fails_its_trial_and_the_study_goes_on(tmp_path: Path) -> None:
     mine = fresh(tmp_path)
     recipe = with_optim(clip_norm=0.0, optimizer="sgd", schedule="constant", warmup=0.0)
-    space = {"optim.lr": {"one_of": [1e-3, 1e30]}, "adaptation.mask": "auto_peft1"}
+    space = {"optim.lr": {"one_of": [1e-3, 1e28, 1e29, 1e30]}, "adaptation.mask": "auto_peft1"}
     budget = {"trials": 10}
     assert mine.search(**small(recipe=recipe, space=space, budget=budget)) is Exit.DONE
     rows = mine.view.rows[SEARCH]
     assert len(rows) == 10
-    states = {row.params["optim.lr"]: set() for row in rows}
     for row in rows:
-        states[row.params["optim.lr"]].add((row.state, row.reason))
-    assert states == {1e-3: {("complete", None)}, 1e30: {("failed", "nan")}}
+        sane = row.params["optim.lr"] == 1e-3
+        assert (row.state, row.reason) == (("complete", None) if sane else ("failed", "nan"))
+    assert {row.state for row in rows} == {"complete", "failed"}
     assert sum(row.state == "failed" for row in rows) >= 3
     detail = next(row.attrs for row in rows if row.state == "failed")
     assert any("not finite" in str(value) for value in detail.values())
@@ -146,6 +146,7 @@ def test_events_tell_claims_epochs_and_outcomes(tmp_path: Path) -> None:
     assert all(isinstance(e.outcome, Complete) for e in events if e.kind == "finish")
 
 
+@pytest.mark.slow
 def test_a_pruned_run_is_stored_as_such_and_leaves_no_folder(tmp_path: Path) -> None:
     mine = fresh(tmp_path)
     changes = small(pruner={"median": {}}, budget={"trials": 14}, recipe=with_optim(epochs=4))

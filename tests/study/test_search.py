@@ -89,13 +89,6 @@ def test_a_finished_study_resumes_to_nothing(tiny: Tiny, tmp_path: Path) -> None
     assert [len(mine.view.rows[p]) for p in (SEARCH, BASELINE, CONFIRM)] == [4, 4, 6]
 
 
-def test_two_searches_of_one_study_give_the_same_runs(tiny: Tiny, tmp_path: Path) -> None:
-    other = Tiny(Place(tmp_path / "out", "tiny"), session(tmp_path / "out"))
-    other.search(budget={"trials": 2}, confirm={"top": 0})
-    same = [(r.key, r.values) for r in tiny.view.rows[SEARCH][:2]]
-    assert [(r.key, r.values) for r in other.view.rows[SEARCH]] == same
-
-
 def test_a_stopped_search_gives_its_run_back_and_goes_on(tiny: Tiny, tmp_path: Path) -> None:
     mine = Tiny(Place(tmp_path / "out", "tiny"), session(tmp_path / "out"))
     stop = StopFlag()
