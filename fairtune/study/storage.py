@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
@@ -87,6 +88,12 @@ class Opened:
             try:
                 return do()
             except PASSING as error:
+                if _full(error):
+                    raise StorageError(
+                        f"the disk under the storage is full: {what}",
+                        where=self.shown,
+                        todo="free space and give the same command again",
+                    ) from None
                 if not _passing(error) or time.monotonic() + pause > deadline:
                     raise StorageError(
                         f"the storage did not answer: {what}",
@@ -283,13 +290,21 @@ def _connect(
 def _passing(error: BaseException) -> bool:
     """Tell whether asking again may help: the fault is the connection's, not the question's."""
     cause = error.__cause__ or error
-    return not isinstance(
+    return not _full(error) and not isinstance(
         cause,
         sqlalchemy.exc.DataError
         | sqlalchemy.exc.IntegrityError
         | sqlalchemy.exc.NotSupportedError
         | sqlalchemy.exc.ProgrammingError,
     )
+
+
+def _full(error: BaseException) -> bool:
+    """Tell whether the disk under an SQLite or journal file is full: waiting frees nothing."""
+    parts = (error, error.__cause__, getattr(error.__cause__, "orig", None))
+    said = " ".join(str(part) for part in parts if part is not None)
+    full = "database or disk is full" in said or "No space left on device" in said
+    return full or getattr(error, "errno", None) == errno.ENOSPC
 
 
 def _may_pass(error: Exception) -> bool:
