@@ -30,6 +30,7 @@ SILENT = {
     "pyarrow": "pandas reads and writes parquet with it",
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
     "pytest-xdist": "pytest -n",
+    "hatchling": "a test builds the wheel with it in a process of its own",
     "ruff": "make lint",
     "mypy": "make lint",
     "import-linter": "make lint",
@@ -114,9 +115,11 @@ def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
 
 
 def test_every_requirement_has_a_lower_bound_that_is_met_here() -> None:
+    tested = RUNTIME | requirements(EXTRAS["medical"] + EXTRAS["postgres"] + EXTRAS["test"])
     for name, requirement in (RUNTIME | OPTIONAL).items():
         assert [s.operator for s in requirement.specifier] == [">="], name
-        assert importlib.metadata.version(name) in requirement.specifier
+        if name in tested:
+            assert importlib.metadata.version(name) in requirement.specifier
 
 
 def test_every_import_of_the_package_is_declared() -> None:

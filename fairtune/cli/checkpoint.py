@@ -62,9 +62,9 @@ def evaluate(
     if found.openings is not None:
         print(f"the test split has been opened {found.openings} time(s) from this folder")
     print("at the threshold frozen on validation:")
-    print(found.frozen[columns].round(3).fillna("").to_string(index=False))
+    print(found.frozen[columns].round(3).astype(object).fillna("").to_string(index=False))
     print("at a threshold fitted on these rows (cross-fitted):")
-    print(found.refitted[columns].round(3).fillna("").to_string(index=False))
+    print(found.refitted[columns].round(3).astype(object).fillna("").to_string(index=False))
 
 
 def predict(

@@ -116,7 +116,7 @@ def test_text(alone: Alone) -> str:
         threshold=judge.validation.rule if threshold is None else threshold,
     )
     columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
-    shown = frame[columns].round(3).fillna("").to_string(index=False)
+    shown = frame[columns].round(3).astype(object).fillna("").to_string(index=False)
     share = Mask(tuple(run.recipe.adaptation.mask)) if not run.recipe.solved else Mask(())
     lines = [
         alone.said,

@@ -142,7 +142,9 @@ class Overview:
         """Return the search's best and the baselines, with whatever confirm runs they have."""
         sign = self.judge.primary.sign
         found: list[Candidate] = []
-        baselines = best_baselines(self.rows[BASELINE], sign)
+        kept = self.settings["baselines"]["of"]
+        best = best_baselines(self.rows[BASELINE], sign)
+        baselines = {name: row for name, row in best.items() if name in kept}
         taken = {row.digest for row in baselines.values()}
         top = int(self.settings["confirm"]["top"]) or 1
         for entry in ranked(self.rows[SEARCH], sign):

@@ -230,6 +230,8 @@ class ConfirmPhase:
         found: dict[str, Recipe] = {}
         digests: set[str] = set()
         for name, row in best_baselines(rows.get(BASELINE, ()), self.sign).items():
+            if name not in study.baselines.of:
+                continue  # taken out of the study since
             found[name] = self.plan.recipe_of(row)
             digests.add(row.digest)
         top: dict[str, Recipe] = {}

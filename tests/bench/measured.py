@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("bench", type=Path, help="bench.json that run.py wrote")
     parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
-    parser.add_argument(
-        "--readme", type=Path, help="page whose marked block is filled"
-    )
+    parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
     bench = json.loads(options.bench.read_text())
     if bench["quick"]:
@@ -138,8 +136,8 @@ def result(study: Mapping[str, Any]) -> list[str]:
         "",
         f"Data `{study['dataset']}`, model `{study['model']}` at {study['image_size']} px, "
         f"study seed {study['seed']}, {study['trials']} trials. Searched for `{objective}` on "
-        f"validation (best confirmed {number(study['validation']['naive'])}, corrected for the choice of "
-        f"recipe and group {number(study['validation']['corrected'])}); the test split has been "
+        f"validation (best confirmed {number(study['validation']['naive'])}, corrected for the "
+        f"choice of recipe and group {number(study['validation']['corrected'])}); the test split has been "
         f"opened "
         f"{study['openings']} time(s). Does the pick serve it better than the baselines? "
         f"**{verdict['answer']}**: {verdict['why']}.",

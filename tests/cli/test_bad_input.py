@@ -1,4 +1,4 @@
-"""A user's mistake: exit code 2, one message that says where and what, and nothing half-written."""
+"""A user's mistake: exit code 2, one message with place and finding, nothing half-written."""
 
 from __future__ import annotations
 

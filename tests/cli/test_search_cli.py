@@ -136,10 +136,11 @@ def test_two_searches_share_one_budget_exactly(tmp_path: Path) -> None:
     assert len(roots(found)) == 6
     assert {row.state for row in roots(found)} == {"complete"}
     assert len({row.key for row in roots(found)}) == 6
-    for phase, count in ((BASELINE, 2), (CONFIRM, 2)):
+    for phase, count in ((BASELINE, 6), (CONFIRM, 2)):
         mine = [row for row in rows(out, phase) if row.state == "complete"]
-        assert len({row.key for row in mine}) == len(mine) <= 2 * count
-    assert len({row.worker for row in found}) == 2
+        assert len({row.key for row in mine}) == len(mine) == count
+    every = [row for phase in (SEARCH, BASELINE, CONFIRM) for row in rows(out, phase)]
+    assert len({row.worker for row in every}) == 2
 
 
 FULL = """

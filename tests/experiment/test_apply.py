@@ -35,15 +35,22 @@ def scored(tiny: Tiny, out: Path, **changes):  # type: ignore[no-untyped-def]
     return evaluate(pick_of(tiny), session(out), gate=Gate(out), **(asked | changes))
 
 
+def test_its_own_test_rows_are_not_opened_a_second_time(tiny: Tiny, tmp_path: Path) -> None:
+    found = scored(tiny, tmp_path)
+    assert (found.dropped, found.openings) == (0, 0)
+    assert np.array_equal(found.predictions.score, pick_of(tiny).test().score)
+    assert not (tmp_path / LEDGER).exists()
+
+
 def test_on_its_own_data_nothing_of_test_is_left_out(tiny: Tiny, tmp_path: Path) -> None:
     run = pick_of(tiny)
-    found = scored(tiny, tmp_path)
+    found = scored(tiny, tmp_path, attributes=["age", "sex"])
     assert found.dropped == 0
     assert found.openings == 1
     stored = run.test()
     assert np.array_equal(found.predictions.row, stored.row)
     assert np.allclose(found.predictions.score, stored.score, atol=1e-6)
-    assert scored(tiny, tmp_path).openings == 2
+    assert scored(tiny, tmp_path, attributes=["age", "sex"]).openings == 2
     assert set(found.frozen["attribute"].dropna()) == {"sex", "age"}
     assert {"auc", "worst_auc"} <= set(found.refitted["metric"])
 
@@ -104,15 +111,13 @@ def test_a_slip_of_the_pen_costs_no_opening(tiny: Tiny, tmp_path: Path) -> None:
     assert not (tmp_path / LEDGER).exists()
 
 
-def test_a_checkpoint_that_does_not_say_what_it_saw_is_refused(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_does_not_say_what_it_saw_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(pick_of(tiny).folder, copy)
     (copy / SEEN).unlink()
     with pytest.raises(DataError, match="which rows it was trained on"):
         evaluate(
-            StoredRun(copy), session(tmp_path), dataset="nih-cxr-64", split="test",
+            StoredRun(copy), session(tmp_path), dataset="nih-cxr-64", split="all",
             metrics=["auc"], gate=Gate(tmp_path), command="c",
         )  # fmt: skip
     assert not (tmp_path / LEDGER).exists()
@@ -128,9 +133,7 @@ def images(tiny: Tiny, tmp_path: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def test_images_without_labels_get_the_scores_of_the_pack(
-    tiny: Tiny, images: list[Path]
-) -> None:
+def test_images_without_labels_get_the_scores_of_the_pack(tiny: Tiny, images: list[Path]) -> None:
     run = pick_of(tiny)
     frame = predict(run, session(), images)
     assert list(frame.columns) == ["image", "score", "positive"]
@@ -156,9 +159,7 @@ def test_a_broken_image_is_named_with_all_others(tiny: Tiny, images: list[Path])
     assert str(images[2]) in str(several.value)
 
 
-def test_an_export_loads_strictly_into_timm_and_scores_alike(
-    tiny: Tiny, tmp_path: Path
-) -> None:
+def test_an_export_loads_strictly_into_timm_and_scores_alike(tiny: Tiny, tmp_path: Path) -> None:
     import timm
     import torch
     from safetensors import safe_open

@@ -229,7 +229,8 @@ def test_the_table_marks_the_pick_and_has_every_recipe(tiny: Tiny) -> None:
     ]  # fmt: skip
     assert [line.split()[0] for line in table[2:]] == ["*", "linear_readout", "norm:all"]
     assert table[2].split()[2] == "2"
-    mean = np.mean([row.values[0] for row in tiny.view.rows[FINAL] if row.attrs["label"] == "search-1"])  # type: ignore[index]
+    mine = [row for row in tiny.view.rows[FINAL] if row.attrs["label"] == "search-1"]
+    mean = np.mean([row.values[0] for row in mine])  # type: ignore[index]
     assert float(table[2].split()[3]) == pytest.approx(mean, abs=6e-4)
 
 

@@ -97,7 +97,8 @@ def test_a_search_starts_with_anchors_within_a_quarter_of_its_budget(
         # In a space of norm, attn, mlp a whole block cannot be said apart from all three.
         ("auto_peft1", ["norm:all", "attn:all", "mlp:all", "block:all", "none", "block:last-3",
                         "block:last-6", "block:first-6"]),
-        ("tune_full_block", ["block:all", "none", "block:last-3", "block:last-6", "block:first-6"]),
+        ("tune_full_block",
+         ["block:all", "none", "block:last-3", "block:last-6", "block:first-6"]),
         ("tune_attention_mlp", ["none"]),
         ("tune_attention_params_random", []),
         ({"one_of": ["norm:all", "none"]}, ["norm:all", "none"]),
