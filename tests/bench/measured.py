@@ -138,7 +138,8 @@ def result(study: Mapping[str, Any]) -> list[str]:
         f"study seed {study['seed']}, {study['trials']} trials. Searched for `{objective}` on "
         f"validation (best confirmed {number(study['validation']['naive'])}, corrected for the "
         f"choice of recipe and group {number(study['validation']['corrected'])}); "
-        f"the test split has been opened {study['openings']} time(s). Does the pick serve it better than the baselines? "
+        f"the test split has been opened {study['openings']} time(s). Does the pick serve it "
+        "better than the baselines? "
         f"**{verdict['answer']}**: {verdict['why']}.",
         "",
         "AUC on test of the run to deploy, with 95 % intervals by patient:",
