@@ -107,6 +107,8 @@ def _study(
     view = Overview.load(place_of(name, out, storage))
     if mask is not None:
         wanted["recipe"] = with_mask(mask, layout, view)
+        if not mask.endswith(".json"):
+            print(f"mask {mask}; everything else from the best trial of study {name}")
     return finetune_study(
         view, open_session(data_root), Wanted(**wanted), command=command, watch=watch
     )

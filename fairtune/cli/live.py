@@ -131,7 +131,7 @@ class Progress:
                 if k == "auc" or k.startswith("auc_gap@")
             )
             why = outcome.attrs.get("degenerate")
-            note = f"  degenerate: {why}" if why else ""
+            note = f"  {why}" if why else ""
             value = f"{self.objective} {outcome.values[0]:.3f}{mark}"
             return f"{name}  {value}  {figures}  {tail}{note}"
         if isinstance(outcome, Pruned):

@@ -27,7 +27,8 @@ class Corrected:
     Args:
         naive: The objective of the best recipe on the rows it was chosen by.
         optimism: Mean over replicates of in-bag minus out-of-bag value of the in-bag winner.
-        corrected: naive - optimism, at least 0 for a disparity.
+        corrected: naive - optimism where the choice flattered, else naive; at least 0 for a
+            disparity.
         pick: Name of the best recipe.
         replicates: Replicates that had enough out-of-bag rows.
     """
@@ -55,7 +56,9 @@ def bias_corrected(
     difference is the optimism. For `es` the signs of the group deviations are the choice made
     in-bag; `es_pop` and `es_sample` are recomputed, which overstates their optimism a little.
     A gap has two opposite biases, and both are corrected: the smallest of many gaps reads too
-    small, the largest difference between groups too large.
+    small, the largest difference between groups too large. The minimum over small groups reads
+    too low, which can outweigh the choice of recipe; the value is never corrected towards the
+    better side, since such a figure would flatter.
 
     Args:
         recipes: Predictions of each recipe, one per seed, all on the same rows.
@@ -93,7 +96,7 @@ def bias_corrected(
         )
     optimism = float(drawn.mean())
     value = float(naive[best])
-    corrected = value - optimism
+    corrected = value - (optimism if objective.sign * optimism > 0 else 0.0)
     if objective.is_disparity:
         corrected = max(0.0, corrected)
     return Corrected(value, optimism, corrected, names[best], len(drawn))

@@ -25,7 +25,7 @@ def summary(place: Place) -> str:
     for c in candidates:
         confirm = "-" if c.confirmed is None else f"{c.confirmed:.3f}"
         seeds = " ".join(f"{v:.3f}" for v in c.values)
-        note = f"  degenerate: {c.degenerate}" if c.degenerate else ""
+        note = f"  {c.degenerate}" if c.degenerate else ""
         lines.append(f"  {c.label:<{wide}}  {c.searched:.3f}   {confirm}   ({seeds}){note}")
     if all(c.unusable for c in candidates):
         return "\n".join([*lines, "  every recipe is degenerate: there is nothing to pick"])

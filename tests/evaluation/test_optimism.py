@@ -143,6 +143,17 @@ def test_without_visible_differences_recipes_keep_an_order() -> None:
     assert np.ptp([s.shrunk for s in found.values()]) < 1e-4
 
 
+def test_a_value_is_never_corrected_towards_the_better_side() -> None:
+    # One recipe leaves nothing to choose but the worst of many equal groups, which reads too low.
+    p = table(400, 5)
+    objective = Objective.parse("worst_auc@age")
+    found = bias_corrected(
+        equal_models(p, 1, 1.0, 1), objective, minimum=MINIMUM, threshold=0.5, replicates=60
+    )
+    assert found.optimism < 0
+    assert found.corrected == found.naive
+
+
 def test_a_corrected_gap_is_never_negative() -> None:
     p = table(300, 2)
     found = bias_corrected(
@@ -152,7 +163,8 @@ def test_a_corrected_gap_is_never_negative() -> None:
         threshold=0.5,
         replicates=40,
     )
-    assert found.corrected == max(0.0, found.naive - found.optimism)
+    too_small = -found.optimism if found.optimism < 0 else 0.0
+    assert found.corrected == max(0.0, found.naive + too_small)
 
 
 def test_shrinkage_follows_its_formula() -> None:
