@@ -15,6 +15,7 @@ from fairlearn.metrics import (
     true_negative_rate,
     true_positive_rate,
 )
+from fairmedfm.metrics import binary_cross_entropy
 from hypothesis import given, settings
 from prediction_tables import LAX, groups_of, table, tables
 from sklearn import metrics as sk
@@ -99,6 +100,17 @@ def test_equity_scaling_equals_its_formulas(p: Predictions) -> None:
     assert value(p, "es_pop_auc@age") == pytest.approx(pop, abs=1e-9)
     sample = overall / (1 + np.sqrt(((own - own.mean()) ** 2).sum() / (len(own) - 1)))
     assert value(p, "es_sample_auc@age") == pytest.approx(sample, abs=1e-9)
+
+
+def test_worst_nll_equals_the_largest_cross_entropy_of_fairmedfm() -> None:
+    rng = np.random.default_rng(3)
+    n = 300
+    group = rng.integers(0, 3, n)
+    label = rng.integers(0, 2, n)
+    score = rng.uniform(0.02, 0.98, n)
+    p = Predictions(label, score, {"age": Attribute("age", ("a", "b", "c"), group)})
+    theirs = [binary_cross_entropy(score[group == g], label[group == g]) for g in range(3)]
+    assert value(p, "worst_nll@age") == pytest.approx(max(theirs), abs=1e-6)
 
 
 def test_worst_nll_is_the_largest_mean_loss_whatever_the_group_sizes() -> None:
