@@ -35,8 +35,8 @@ from fairtune.training.recipe import Recipe
 from fairtune.usage import Output, Task
 
 FEW_TOKENS = 256
-"""Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit bounds
-the memory that it takes for `(batch, heads, tokens, tokens)`."""
+"""Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit
+bounds the memory that it takes for `(batch, heads, tokens, tokens)`."""
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
