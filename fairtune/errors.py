@@ -4,17 +4,20 @@ FairtuneError
 ├── ConfigError     a study, recipe, dataset or model file
 ├── DataError       a metadata table, an image, a split
 ├── ModelError      an architecture, its weights, a mask that does not fit it
-├── RunError        one training run (non-finite loss, out of memory, stopped)
+├── RunError        one training run (non-finite loss, out of memory)
 ├── StudyError      a study, its storage, its test gate
+├── Interrupted     Ctrl-C, SIGTERM, a scheduler's signal
 └── StorageError    a disk or database that cannot be read or written
 
-The command line prints the message and leaves with exit code 2; nothing else catches them.
+The command line prints the message and leaves with exit code 2 (130 where it was interrupted);
+nothing else catches them.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class FairtuneError(Exception):
@@ -27,6 +30,8 @@ class FairtuneError(Exception):
         allowed: What would have been accepted; a sequence is joined with commas.
         todo: What the user can do now.
     """
+
+    exit_code = 2
 
     def __init__(
         self,
@@ -74,7 +79,21 @@ class ModelError(FairtuneError):
 
 
 class RunError(FairtuneError):
-    """One training run could not be finished; the study goes on."""
+    """One training run could not be finished; the study goes on.
+
+    Args:
+        reason: What a row of a study records: "nan" (a loss that is not finite) or "oom".
+    """
+
+    def __init__(self, what: str, *, reason: str, **more: Any) -> None:
+        super().__init__(what, **more)
+        self.reason = reason
+
+
+class Interrupted(FairtuneError):
+    """The user, or the machine's scheduler, asked to stop; the work done so far is kept."""
+
+    exit_code = 130
 
 
 class StudyError(FairtuneError):

@@ -146,9 +146,11 @@ def file_sha256(path: Path) -> str:
 def size_of(folder: Path) -> int:
     """Return the bytes of all files below `folder`; one that vanishes meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    # Unlike `rglob`, `walk` goes on where a folder below vanishes while it is read.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
     return total
 
 
@@ -204,7 +206,10 @@ def _last_use(folder: Path) -> float:
 
 
 def _last_change(folder: Path) -> float:
-    return max(map(_changed, (folder, *folder.rglob("*"))))
+    latest = _changed(folder)
+    for parent, folders, files in os.walk(folder):
+        latest = max(latest, *(_changed(Path(parent) / name) for name in (*folders, *files)), 0)
+    return latest
 
 
 def _changed(path: Path) -> float:

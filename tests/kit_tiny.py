@@ -37,7 +37,7 @@ def study_fields(**changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "recipe": recipe,
         "space": {
-            "optim.lr": {"float": [1e-4, 1e-2], "log": True},
+            "optim.lr": {"float": [1e-5, 1e-1], "log": True},
             "adaptation.mask": "auto_peft1",
         },
         "objectives": ["worst_auc@sex"],

@@ -12,6 +12,7 @@ from fairtune.errors import (
     ConfigError,
     DataError,
     FairtuneError,
+    Interrupted,
     ModelError,
     Problems,
     RunError,
@@ -21,7 +22,7 @@ from fairtune.errors import (
     raise_all,
 )
 
-KINDS = [ConfigError, DataError, ModelError, RunError, StudyError, StorageError]
+KINDS = [ConfigError, DataError, ModelError, RunError, StudyError, Interrupted, StorageError]
 
 
 def test_a_message_says_where_what_found_allowed_and_do() -> None:
@@ -65,7 +66,8 @@ def test_allowed_is_listed(allowed: object, shown: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_caught_as_one_and_survives_a_process(kind: type[FairtuneError]) -> None:
-    error = kind("broken", where="here", found=[1, "x"], allowed=["y"], todo="mend it")
+    known = {"reason": "nan"} if kind is RunError else {}
+    error = kind("broken", **known, where="here", found=[1, "x"], allowed=["y"], todo="mend it")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)

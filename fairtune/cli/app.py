@@ -65,7 +65,7 @@ def main() -> None:
         build()()
     except FairtuneError as error:
         print(f"fairtune: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("fairtune: stopped", file=sys.stderr)
         sys.exit(130)

@@ -27,7 +27,7 @@ def search(
     """Search recipes for validation fairness: baselines, search, confirm. Resumes by name."""
     from fairtune.cli.live import Progress, stopping
     from fairtune.cli.options import make_folder, open_session, place_of
-    from fairtune.errors import RunError
+    from fairtune.errors import StudyError
     from fairtune.study.schema import load_study
 
     given = list(words or ())
@@ -60,7 +60,7 @@ def search(
         print(f"study {file.name}: {ledger.url}")
         left = run_study(ledger, plan, session, place, stop, notify=progress)
     if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
-        raise RunError(
+        raise StudyError(
             "the worker left", found=stop.reason(), todo="mend that and give the command again"
         )
     if left is Exit.STOPPED:

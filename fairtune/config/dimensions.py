@@ -35,14 +35,14 @@ class Float:
         return _range_json("float", self.low, self.high, self.log, self.step)
 
     def points(self, count: int) -> list[float]:
-        """Return `count` values spread evenly over the range, ends included."""
-        if count == 1:
-            middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-            return [middle]
+        """Return the middles of `count` equal parts of the range, on its scale.
+
+        A few values then stand for the whole range; its ends are its least promising values.
+        """
+        shares = [(i + 0.5) / count for i in range(count)]
         if not self.log:
-            return [self.low + (self.high - self.low) * i / (count - 1) for i in range(count)]
-        ratio = self.high / self.low
-        return [self.low * ratio ** (i / (count - 1)) for i in range(count)]
+            return [self.low + (self.high - self.low) * share for share in shares]
+        return [self.low * (self.high / self.low) ** share for share in shares]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fairtune import store
-from fairtune.errors import StudyError
+from fairtune.errors import Interrupted, StudyError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.checkpoint import restore
 from fairtune.experiment.gate import Gate
@@ -83,7 +83,8 @@ def finetune(
         watch: `(label, number, of) -> Watcher` of one run, for progress.
 
     Raises:
-        StudyError: A run was stopped, or the entries are on different data; the test stays
+        Interrupted: A run was stopped.
+        StudyError: The entries are on different data; the test stays
             closed.
     """
     splits = {str(entry.recipe.data.split) for entry in entries}
@@ -132,7 +133,7 @@ def _one(
         provenance={"study": study, "phase": "final", "label": entry.label},
     )
     if isinstance(made, Stopped):
-        raise StudyError(
+        raise Interrupted(
             "the final runs were stopped; the test split stays closed",
             found=made.reason,
             todo="give the same command again: finished runs are kept",

@@ -106,9 +106,7 @@ class Executor:
         except StorageError:
             raise  # the disk, not the recipe, is at fault: no row should pay for it
         except FairtuneError as error:
-            reason = "error"
-            if isinstance(error, RunError):
-                reason = "oom" if "memory" in error.what else "nan"
+            reason = error.reason if isinstance(error, RunError) else "error"
             return Failed(reason, str(error))
         except Exception:
             return Failed("error", traceback.format_exc()[-DETAIL:], retry=True)

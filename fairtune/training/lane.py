@@ -79,6 +79,7 @@ class Lane:
         if not math.isfinite(mean):
             raise RunError(
                 "the training loss is not finite",
+                reason="nan",
                 found=mean,
                 todo="lower the learning rate, or keep clip_norm above 0",
             )

@@ -84,7 +84,7 @@ def _train(job: Job, session: Session, observer: Observer) -> RunResult:
             break
         scores, val_loss = lane.score(val_rows)
         if len(val_rows) and not math.isfinite(val_loss):
-            raise RunError("the validation loss is not finite", found=val_loss)
+            raise RunError("the validation loss is not finite", reason="nan", found=val_loss)
         seconds = time.perf_counter() - began
         report = Epoch(
             number,
@@ -128,6 +128,7 @@ def _costs(job: Job, session: Session, reports: list[Epoch], started: float) -> 
 def _out_of_memory(error: BaseException) -> RunError:
     return RunError(
         "out of memory",
+        reason="oom",
         found=str(error).splitlines()[0] if str(error) else type(error).__name__,
         todo="lower recipe.optim.batch_size or recipe.model.image_size",
     )

@@ -101,8 +101,8 @@ class Told:
 @pytest.mark.parametrize(
     ("fault", "reason", "retry"),
     [
-        (RunError("the training loss is not finite"), "nan", False),
-        (RunError("out of memory"), "oom", False),
+        (RunError("the training loss is not finite", reason="nan"), "nan", False),
+        (RunError("no room left", reason="oom"), "oom", False),
         (FairtuneError("something that a user can mend"), "error", False),
         (ZeroDivisionError("a bug"), "error", True),
     ],

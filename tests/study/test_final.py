@@ -11,7 +11,7 @@ from kit_tiny import COMMAND, Tiny
 
 from fairtune.adaptation import Rule
 from fairtune.compat.masks import write_mask
-from fairtune.errors import ConfigError, FairtuneError, ModelError, StudyError
+from fairtune.errors import ConfigError, FairtuneError, Interrupted, ModelError, StudyError
 from fairtune.experiment.gate import LEDGER
 from fairtune.experiment.run import Unwatched
 from fairtune.study.final import OPENING, Wanted, choose, finetune_study, test_table
@@ -99,7 +99,7 @@ def test_a_stopped_run_leaves_the_test_closed(tiny: Tiny, tmp_path: Path) -> Non
             polls.append(1)
             return "SIGINT" if len(polls) > 3 else None
 
-    with pytest.raises(StudyError, match="test split stays closed") as caught:
+    with pytest.raises(Interrupted, match="test split stays closed") as caught:
         finetune_study(
             mine.view, mine.session, Wanted(seeds=4), command="c", watch=lambda *_: Stops()
         )

@@ -55,7 +55,9 @@ def test_baselines_go_point_by_point_so_that_a_part_is_even() -> None:
     made = plan(baselines={"of": ["linear_readout", "norm:all", "fullft"], "lr_points": 2})
     found = [(p.attrs["label"], p.attrs["point"]) for p in BaselinePhase(made).proposals()]
     assert [label for label, _ in found] == ["linear_readout", "norm:all", "fullft"] * 2
-    assert [point for _, point in found] == pytest.approx([1e-4, 1e-4, 1e-4, 1.0, 1e-2, 1e-2])
+    assert [point for _, point in found] == pytest.approx(
+        [1e-3, 10**-3.5, 10**-3.5, 1e-1, 10**-2.5, 10**-2.5]
+    )
     assert {p.kind for p in BaselinePhase(made).proposals()} == {BASELINE}
 
 
@@ -243,7 +245,7 @@ def test_confirm_goes_seed_by_seed_over_the_best_and_every_baseline(
     best = sorted(rows[SEARCH], key=lambda r: -r.values[0])  # type: ignore[index]
     assert [rows[CONFIRM][i].digest for i in (0, 1)] == [r.digest for r in best[:2]]
     by_label = {r.attrs["label"]: r for r in rows[CONFIRM]}
-    assert by_label["norm:all"].recipe["optim"]["lr"] == pytest.approx(1e-2)
+    assert by_label["norm:all"].recipe["optim"]["lr"] == pytest.approx(10**-2.5)
     assert made.study.confirm.seeds == 2
 
 

@@ -74,11 +74,11 @@ def test_keys_differ_between_streams_and_replicates() -> None:
 @pytest.mark.parametrize(
     ("lr", "points"),
     [
-        ({"float": [1e-4, 1e-2], "log": True}, [1e-4, 1e-3, 1e-2]),
-        ({"float": [0.1, 0.3]}, [0.1, 0.2, 0.3]),
+        ({"float": [1e-4, 1e-2], "log": True}, [1e-4 * 10 ** (1 / 3), 1e-3, 1e-2 / 10 ** (1 / 3)]),
+        ({"float": [0.1, 0.7]}, [0.2, 0.4, 0.6]),
         ({"one_of": [1e-2, 1e-4]}, [1e-4, 1e-2]),
         ({"one_of": [5.0, 1.0, 4.0, 2.0, 3.0]}, [1.0, 3.0, 5.0]),
-        ({"one_of": [1e-3, {"float": [0.1, 0.3]}]}, [0.1, 0.2, 0.3]),
+        ({"one_of": [1e-3, {"float": [0.1, 0.7]}]}, [0.2, 0.4, 0.6]),
     ],
 )
 def test_a_baseline_is_tried_over_the_range_that_is_searched(lr: object, points: list) -> None:
@@ -90,7 +90,9 @@ def test_a_baseline_is_tried_over_the_range_that_is_searched(lr: object, points:
     assert found == pytest.approx(points)
     for point in found:
         assert whole.baseline("norm:all", point).optim.lr == pytest.approx(point)
-    assert whole.baseline_points("linear_readout") == pytest.approx([1e-4, 1e-2, 1.0])
+    assert whole.baseline_points("linear_readout") == pytest.approx(
+        [10 ** (-10 / 3), 1e-2, 10 ** (-2 / 3)]
+    )
     readout = whole.baseline("linear_readout", 1.0)
     assert readout.solved
     assert readout.optim.l2 == 1.0
