@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.errors import RunError
 from fairtune.models.net import Net
-from fairtune.training.recipe import OptimPart, Recipe, Seeds
+from fairtune.training.net import build_net, set_modes
+from fairtune.training.optim import build_optimizer, lr_factor
+from fairtune.training.recipe import Recipe, Seeds
 from fairtune.usage import Output
 
 if TYPE_CHECKING:
@@ -112,88 +112,6 @@ class Lane:
     def weights(self) -> dict[str, Tensor]:
         """Return copies of everything that trained, on the CPU."""
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
-
-
-def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[str, nn.Parameter]]:
-    """Return a net whose masked tensors and head are its own, and these tensors by name.
-
-    Backbone tensors keep the names of the architecture; the head's are `head.weight` and
-    `head.bias`.
-    """
-    names = [t for unit in recipe.adaptation.mask for t in ground.units.parameters[unit]]
-    trained_names = set(names)
-    shared = ground.backbone
-    memo: dict[int, object] = {
-        id(p): p for name, p in shared.net.named_parameters() if name not in trained_names
-    }
-    generator = torch.Generator().manual_seed(seeds.init)
-    net = recipe.usage.build(
-        copy.deepcopy(shared, memo), ground.task, ground.outputs, generator
-    ).to(ground.device)
-    trained = dict(recipe.adaptation.method.tensors(net.backbone.net, names))
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
-    trained |= {f"head.{name}": p for name, p in net.head.named_parameters()}
-    return net, trained
-
-
-def set_modes(module: nn.Module, inherited: bool = True) -> None:
-    """Put modules in training mode only where something inside trains.
-
-    Batch normalisation stays in evaluation mode: its running statistics are in no unit, so no
-    mask may change them; they are those of pretraining.
-    """
-    parameters = list(module.parameters())
-    active = any(p.requires_grad for p in parameters) if parameters else inherited
-    module.training = active and not isinstance(module, _BatchNorm)
-    for child in module.children():
-        set_modes(child, active)
-
-
-def build_optimizer(
-    trained: dict[str, nn.Parameter], optim: OptimPart, exempt: Collection[str] = ()
-) -> torch.optim.Optimizer:
-    """Return the optimiser with one group per learning rate and decay.
-
-    Args:
-        trained: What trains, by name.
-        optim: Learning rates and decay.
-        exempt: Tensors that are never decayed, besides vectors.
-    """
-
-    def group(head: bool, decays: bool) -> dict[str, object]:
-        return {
-            "params": [
-                p
-                for name, p in trained.items()
-                if name.startswith("head.") == head
-                and (p.ndim > 1 and name not in exempt) == decays
-            ],
-            "lr": optim.head_lr if head else optim.lr,
-            "weight_decay": optim.weight_decay if decays else 0.0,
-        }
-
-    groups = [
-        g for g in (group(h, d) for h in (False, True) for d in (True, False)) if g["params"]
-    ]
-    if optim.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=optim.head_lr, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=optim.head_lr, fused=True)
-
-
-def lr_factor(optim: OptimPart, steps_per_epoch: int) -> Callable[[int], float]:
-    """Return step -> factor in [0, 1]: linear warm-up, then cosine to zero or constant."""
-    total = steps_per_epoch * optim.epochs
-    warm = int(optim.warmup * total)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        if optim.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
-
-    return factor
 
 
 def score_rows(

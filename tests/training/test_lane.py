@@ -9,7 +9,9 @@ import pytest
 import torch
 from kit import session, tiny_recipe
 
-from fairtune.training.lane import Lane, build_net, build_optimizer, lr_factor, score_rows
+from fairtune.training.lane import Lane, score_rows
+from fairtune.training.net import build_net
+from fairtune.training.optim import build_optimizer, lr_factor
 from fairtune.training.recipe import OptimPart, Seeds
 from fairtune.training.session import Session
 
