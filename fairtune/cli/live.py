@@ -6,7 +6,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fairtune.evaluation.objectives import Objective
+    from fairtune.study.claim import Claim
     from fairtune.study.execute import Event
+    from fairtune.study.rows import Row
     from fairtune.study.worker import StopFlag
     from fairtune.training.observer import Epoch
 
@@ -68,6 +70,7 @@ class Progress:
     ) -> None:
         self.objective, self.trials, self.echo = objective, trials, echo
         self.best: Best | None = None
+        self._retries: set[int] = set()
         self._seconds: list[float] = []
         self._began = time.monotonic()
         self._status: Any = None
@@ -89,13 +92,24 @@ class Progress:
             finally:
                 self._status = None
 
+    def goes_on(self, rows: Iterable[Row]) -> None:
+        """Take in the rows of the search that are stored already."""
+        for row in sorted(rows, key=lambda r: r.number):
+            if row.number != row.root:
+                self._retries.add(row.number)
+            if row.state == "complete" and row.values:
+                self._improved(row.values[0], row.attrs, self._trial(row.root))
+
     def __call__(self, event: Event) -> None:
         """Take in one event."""
+        claim = event.claim
+        if claim.phase == "search" and claim.number != claim.root:
+            self._retries.add(claim.number)
         if event.kind == "epoch" and event.report is not None:
             self._say(self._epoch(event, event.report))
         elif event.kind == "claim":
             self._began = time.monotonic()
-            self._say(f"{_name(event, self.trials)}: starting")
+            self._say(f"{self._name(event.claim)}: starting")
         elif event.kind == "finish":
             self.echo(self._finished(event))
 
@@ -105,26 +119,27 @@ class Progress:
         value = event.values.get(str(self.objective))
         shown = "" if value is None else f"{self.objective} {value:.3f}  "
         return (
-            f"{_name(event, self.trials)}: epoch {report.number}/{report.of}  "
+            f"{self._name(event.claim)}: epoch {report.number}/{report.of}  "
             f"{rate:.0f} images/s  {shown}{_span(left)} left{self._search_left(event)}"
         )
 
     def _search_left(self, event: Event) -> str:
         if event.claim.phase != "search" or not self._seconds:
             return ""
-        trials = max(0, self.trials - event.claim.number - 1)
+        trials = max(0, self.trials - event.claim.root - 1)
         return f", search {_span(trials * statistics.mean(self._seconds))}"
 
     def _finished(self, event: Event) -> str:
         from fairtune.study.rows import Complete, Pruned
 
-        outcome, name = event.outcome, _name(event, self.trials)
+        outcome, name = event.outcome, self._name(event.claim)
         seconds = time.monotonic() - self._began
         if event.claim.phase == "search":
             self._seconds.append(seconds)
         tail = f"{event.claim.proposal.attrs.get('mask', '')}  {_span(seconds)}"
         if isinstance(outcome, Complete):
-            mark = self._improved(outcome.values[0], outcome.attrs, event)
+            searched = event.claim.phase == "search"
+            mark = searched and self._improved(outcome.values[0], outcome.attrs, name)
             figures = "  ".join(
                 f"{k} {v:.3f}"
                 for k, v in outcome.attrs.items()
@@ -132,7 +147,7 @@ class Progress:
             )
             why = outcome.attrs.get("degenerate")
             note = f"  {why}" if why else ""
-            value = f"{self.objective} {outcome.values[0]:.3f}{mark}"
+            value = f"{self.objective} {outcome.values[0]:.3f}{' *' if mark else ''}"
             return f"{name}  {value}  {figures}  {tail}{note}"
         if isinstance(outcome, Pruned):
             return f"{name}  pruned ({outcome.reason})  {tail}"
@@ -140,18 +155,33 @@ class Progress:
         detail = outcome.detail.strip().splitlines()
         return f"{name}  failed: {outcome.reason}  {detail[-1] if detail else ''}"
 
-    def _improved(self, value: float, attrs: Mapping[str, Any], event: Event) -> str:
-        if event.claim.phase != "search" or attrs.get("degenerate"):
-            return ""
+    def _improved(self, value: float, attrs: Mapping[str, Any], name: str) -> bool:
+        if attrs.get("degenerate"):
+            return False
         sign = self.objective.sign
         if self.best is not None and sign * value <= sign * self.best.value:
-            return ""
+            return False
         start = f"auc@{self.objective.attribute}/"
         groups = "  ".join(
             f"{k.removeprefix(start)} {v:.3f}" for k, v in attrs.items() if k.startswith(start)
         )
-        self.best = Best(value, _name(event, self.trials), groups)
-        return " *"
+        self.best = Best(value, name, groups)
+        return True
+
+    def _name(self, claim: Claim) -> str:
+        if claim.phase == "search":
+            number = self._trial(claim.root)
+        else:
+            number = f"{claim.phase} {claim.number + 1}"
+        label, point = (claim.proposal.attrs.get(name) for name in ("label", "point"))
+        named = f" {label}" if label else ""
+        at = f" @ {point:.2g}" if isinstance(point, float) else ""
+        return f"{number}{named}{at}"
+
+    def _trial(self, root: int) -> str:
+        # A retry has a row of its own, and is still the same trial of the budget.
+        before = sum(number < root for number in self._retries)
+        return f"search {root + 1 - before}/{self.trials}"
 
     def _say(self, line: str) -> None:
         if self._status is None:
@@ -160,18 +190,6 @@ class Progress:
             best = self.best
             line += f"\n  best {best.value:.3f} ({best.name})  AUC {best.groups}"
         self._status.update(line.replace("[", "\\["))
-
-
-def _name(event: Event, trials: int) -> str:
-    claim = event.claim
-    label = claim.proposal.attrs.get("label")
-    number = f"{claim.number + 1}"
-    if claim.phase == "search":
-        number += f"/{trials}"
-    named = f" {label}" if label else ""
-    point = claim.proposal.attrs.get("point")
-    at = f" @ {point:.2g}" if isinstance(point, float) else ""
-    return f"{claim.phase} {number}{named}{at}"
 
 
 def _span(seconds: float) -> str:

@@ -58,6 +58,7 @@ def search(
     make_folder(place.folder, "--out")
     with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
         print(f"study {file.name}: {ledger.url}")
+        progress.goes_on(ledger.rows("search"))
         left = run_study(ledger, plan, session, place, stop, notify=progress)
     if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
         raise StudyError(

@@ -143,7 +143,7 @@ def prepared(options: argparse.Namespace, scratch: Path) -> Bench:
         "model": {"name": name, "image_size": size, "weights": held if real else "none"},
         "adaptation": {"mask": MASK},
         "optim": {"lr": 1e-4, "epochs": 1, "batch_size": 32},
-        "fit": {"precision": "fp32"},
+        "fit": {"precision": "auto"},
     }
     session = Session(own)
     recipe = session.resolve(parse(Recipe, fields))

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 from kit_page import Page
-from kit_study import Made, finetune, search
+from kit_study import HOSTILE, Made, finetune, search
 
 from fairtune.report.render import render
 from fairtune.report.tables import Tables, load
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
 
-GROUPS = ("<script>alert(1)</script>", 'M "&"')
-
 
 @pytest.fixture(scope="session")
 def tested(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A study that was searched, confirmed, retrained and tested."""
-    made = Made(name="tested", groups=GROUPS)
+    made = Made(name="tested", groups=HOSTILE)
     place = search(tmp_path_factory.mktemp("tested"), made)
     finetune(place, made, openings=2)
     return place

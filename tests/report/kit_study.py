@@ -35,6 +35,9 @@ from fairtune.study.search import open_study, phases
 from fairtune.study.worker import Limits, StopFlag, work
 from fairtune.training.recipe import Recipe, Seeds
 
+HOSTILE = ("<script>alert(1)</script>", 'M "&"')
+"""Names of groups that a page must not take for markup."""
+
 STUDY = """
 name: {name}
 recipe:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import GROUPS
 from kit_page import Page
+from kit_study import HOSTILE
 
 from fairtune.report.figure import DARK
 from fairtune.report.render import FIGURES, render, write
@@ -63,7 +63,7 @@ def test_nothing_comes_from_the_network(page: Page, html: str) -> None:
 
 
 def test_names_are_escaped_everywhere(view: Overview, tables: Tables, html: str) -> None:
-    assert GROUPS[0] not in html
+    assert HOSTILE[0] not in html
     name = "</title><script>alert(2)</script>"
     moved = replace(view, place=Place(view.place.out, name))
     summary = replace(tables.summary, study=name)
@@ -71,8 +71,8 @@ def test_names_are_escaped_everywhere(view: Overview, tables: Tables, html: str)
     assert len([tag for tag, _ in page.tags if tag == "script"]) == len(FIGURES) + 2
     assert page.heads[0] == name
     by_sex = page.table("AUC by sex, test")
-    assert GROUPS[0] in by_sex
-    assert GROUPS[1] in by_sex
+    assert HOSTILE[0] in by_sex
+    assert HOSTILE[1] in by_sex
 
 
 def test_plots_are_json_and_name_groups_safely(page: Page) -> None:
