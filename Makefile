@@ -36,10 +36,11 @@ help: ## list the targets
 install: $(call installed,base) ## make the environment and install fairtune into it
 
 STUDY = quickstart$(if $(QUICK),-quick)
-SMALL = $(if $(QUICK),--name $(STUDY) --set budget.trials=3 --set recipe.optim.epochs=1)
+SMALL = $(if $(QUICK),--name $(STUDY) --set budget.trials=3 --set recipe.optim.epochs=1 \
+  --set baselines.lr_points=1 --set confirm.top=1)
 quickstart: install ## search, retrain and test the pick, write the report, on the shipped study
 	$(BIN)/fairtune search studies/quickstart.yaml $(SMALL)
-	$(BIN)/fairtune finetune --study $(STUDY) --seeds 2
+	$(BIN)/fairtune finetune --study $(STUDY) --seeds $(if $(QUICK),1,2)
 	$(BIN)/fairtune report $(STUDY)
 
 test: $(call installed,test) ## every quick test, on two processes

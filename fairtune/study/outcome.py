@@ -28,7 +28,7 @@ from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.evaluation.table import group_table
 from fairtune.experiment.runs import StoredRun
 from fairtune.study.overview import Overview
-from fairtune.study.rows import SEARCH
+from fairtune.study.rows import SEARCH, roots
 from fairtune.study.select import corrected
 
 FINAL_SET = "final_set"
@@ -223,7 +223,7 @@ class Outcome:
             "dataset": self.view.base.data.dataset,
             "model": self.view.base.model.name,
             "image_size": self.view.base.model.image_size,
-            "trials": len(self.view.rows[SEARCH]),
+            "trials": len(roots(self.view.rows[SEARCH])),
             "objective": str(judge.primary),
             "validation": self._validation(),
             "pick": self.pick,
