@@ -64,7 +64,7 @@ def grid(dimension: Dimension) -> list[Any]:
 
 @pytest.mark.parametrize("name", list(SPACES))
 @given(data=st.data())
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_every_point_is_a_mask_that_the_space_can_say(name: str, data: st.DataObject) -> None:
     space = data.draw(st.sampled_from(list(spaces(name))))
     units = data.draw(st.sampled_from(MODELS))
@@ -74,7 +74,7 @@ def test_every_point_is_a_mask_that_the_space_can_say(name: str, data: st.DataOb
 
 @pytest.mark.parametrize("name", list(SPACES))
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_blocks_without_a_type_are_no_trouble(name: str, data: st.DataObject) -> None:
     types = [{"types": ["expand", "conv"]}, {"types": ["block", "expand"], "always": ["stem"]}]
     space, units = data.draw(st.sampled_from(list(spaces(name, types)))), uneven()
@@ -96,7 +96,7 @@ def check(space: MaskSpace, point: Mapping[str, Any], units: Units) -> None:
 
 @pytest.mark.parametrize("name", list(SPACES))
 @given(chosen=st.sets(st.sampled_from(vit(3).names)))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_a_mask_is_said_exactly_or_not_at_all(name: str, chosen: set[str]) -> None:
     units = vit(3)
     mask = Mask.of(chosen, units)

@@ -50,9 +50,9 @@ def run(folder: Path, made: Plan, sampler: Sampler) -> list[Any]:
 
 @pytest.mark.parametrize("name", list(SPACES))
 def test_a_study_with_this_space_draws_masks(name: str, tmp_path: Path) -> None:
-    made = of(WRITTEN.get(name, name), trials=8)
-    rows = run(tmp_path, made, Tpe(startup=4) if name == "hybrid" else Random())
-    assert len(rows) == 8
+    made = of(WRITTEN.get(name, name), trials=5)
+    rows = run(tmp_path, made, Tpe(startup=3) if name == "hybrid" else Random())
+    assert len(rows) == 5
     known = made.dimensions()
     prefix = f"adaptation.mask.{name}."
     assert {n for n in known if n.startswith(prefix)} == known.keys() - {"optim.lr"}
@@ -62,7 +62,7 @@ def test_a_study_with_this_space_draws_masks(name: str, tmp_path: Path) -> None:
         assert all(known[n].contains(v) for n, v in row.params.items())
         drawn = made.space.draw(lambda n, _, row=row: row.params[n], UNITS)
         assert drawn["adaptation.mask"] == list(row.recipe["adaptation"]["mask"])
-    assert len({row.digest for row in rows}) > 4
+    assert len({row.digest for row in rows}) > 2
 
 
 @pytest.mark.parametrize("name", ["bits", "cutoff", "interval", "gate", "hybrid"])
