@@ -166,6 +166,19 @@ def test_flips_by_hand() -> None:
     assert said(asked, "attn:3-8,mlp:all") is None
 
 
+def test_where_types_overlap_a_mask_is_said_with_the_fewest_flips() -> None:
+    # Of norm in one block, `norm` alone or `norm1` and `norm2` together can be flipped on.
+    asked = {"hybrid": {"types": ["norm1", "norm", "norm2"], "flips": 2}}
+    point = said(asked, "norm:1", 3)
+    assert point is not None
+    assert [point[f"flip.{i}.type"] for i in range(2)] == ["norm", "none"]
+    assert space(asked).decode(point, vit(3)) == mask("norm:1", 3)
+    ends = said({"cutoff": {"types": ["norm1", "norm", "norm2"]}}, "norm1:last-2,norm2:last-1", 3)
+    assert ends is not None
+    assert said({"cutoff": {"types": ["norm1", "norm"]}}, "norm1:last-2,norm2:last-1", 3)
+    assert said({"cutoff": {"types": ["norm1", "norm"]}}, "norm1:last-1,norm2:last-2", 3) is None
+
+
 def test_a_switch_that_two_flips_name_is_flipped_once() -> None:
     asked = space({"hybrid": {"types": ["attn"], "flips": 2}})
     point = {"attn.cut": 1.0, "attn.side": "last"}

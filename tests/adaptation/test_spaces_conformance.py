@@ -29,6 +29,7 @@ TYPES: list[dict[str, Any]] = [
     {"types": ["attn", "norm"], "always": ["pos", "norm1"]},
     {"types": ["block", "attn", "norm1"]},
     {"types": ["norm1+attn", "attn+norm2", "norm"]},
+    {"types": ["norm", "norm1", "norm2"]},
 ]
 MODELS = [vit(1), vit(2), vit(5), vit(12)]
 SAID_BY_ALL = [name for name in SPACES if name != "topk"]
