@@ -79,16 +79,29 @@ def units(
         str | None,
         typer.Option("--type", help="Show this unit type block by block, e.g. attn or norm+mlp."),
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Show what a study would search with this mask space: a name, or its YAML, e.g. "
+            "'cutoff: {types: [norm, attn]}'."
+        ),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels; the model's default if not given.")
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Show the pieces of a model that a mask can switch, with their share of its parameters."""
+    from fairtune.errors import ConfigError
     from fairtune.models import load
     from fairtune.models.backbone import describe
 
+    if space is not None and type_ is not None:
+        raise ConfigError("--space and --type cannot be shown together", todo="give one of them")
     found = describe(load(name), image_size)
+    if space is not None:
+        _space(name, found, space, format_)
+        return
     rows = _types(found) if type_ is None else _depths(found, type_)
     if format_ is Format.JSON:
         print_json({"model": name, "hash": found.hash, "total": found.total, "rows": rows})
@@ -117,6 +130,20 @@ def pull(
     print(f"{name}: {held.source}")
     print(f"tensors {held.sha}")
     print(f"file    {held.path}")
+
+
+def _space(name: str, units: Units, text: str, format_: Format) -> None:
+    from fairtune.adaptation.outline import outline
+
+    shown = outline(text, units)
+    if format_ is Format.JSON:
+        print_json({"model": name, "hash": units.hash, "total": units.total, **shown.to_json()})
+        return
+    print(shown)
+    table = table_of("parameter", "range")
+    for parameter, range_ in shown.ranges.items():
+        table.add_row(parameter, range_)
+    print_table(table)
 
 
 def _types(units: Units) -> list[dict[str, Any]]:

@@ -130,7 +130,7 @@ def _vector(path: Path) -> NDArray[Any]:
 
 def _unsayable(space: Bits, mask: Mask, layout: str, units: Units) -> ModelError:
     chosen = set(mask.units)
-    missing = sorted(space.fixed(units) - chosen)
+    missing = sorted(space.switches(units).fixed - chosen)
     said = set(space.decode(space.within(mask, units), units).units)
     if missing:
         why, names = "the layout always trains units that the mask leaves frozen", missing

@@ -29,6 +29,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     return {
         "recipe": plan.base.to_json(),
         "space": {name: d.to_json() for name, d in plan.dimensions().items()},
+        "mask_spaces": plan.space.mask_spaces(),
         "objectives": judged["objectives"],
         "validation": judged["validation"],
         "seed": plan.study.seed,

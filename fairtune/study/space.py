@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from fairtune.adaptation.rules import Rule
 from fairtune.adaptation.spaces import MaskSpace
-from fairtune.config import Choice, Dimension, Float, Int
+from fairtune.config import Choice, Config, Dimension, Float, Int
 from fairtune.config.dimensions import Scalar
+from fairtune.config.registry import written
 from fairtune.models.units import Units
 
 Draw = Callable[[str, Dimension], Scalar]
@@ -231,6 +232,15 @@ class Space:
     def get(self, path: str) -> Node | None:
         """Return the node at `path`, or None when it is not searched."""
         return dict(self.nodes).get(path)
+
+    def mask_spaces(self) -> list[dict[str, Any]]:
+        """Return every mask space as `{NAME: {FIELD: value}}`: its ranges do not tell it all."""
+        found: list[dict[str, Any]] = []
+        for _, node in self.nodes:
+            for inner in dict(node.options).values() if isinstance(node, OneOf) else (node,):
+                if isinstance(inner, MaskNode) and isinstance(inner.space, Config):
+                    found.append(written(inner.space))
+        return found
 
     def _names(self, units: Units) -> Iterator[tuple[str, Dimension, bool]]:
         for path, node in self.nodes:

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairtune.adaptation.rules import NAMED_RULES, Rule
-from fairtune.adaptation.spaces import ALIASES, SPACES, MaskSpace
-from fairtune.config import Choice, Config, Dimension, Float, Int, Registry
+from fairtune.adaptation.spaces import ALIASES, SPACES, read_space
+from fairtune.config import Choice, Dimension, Float, Int, Registry
 from fairtune.config.dimensions import Scalar, from_json
 from fairtune.config.model import Source
-from fairtune.config.registry import declared_dimensions, name_of
+from fairtune.config.registry import declared_dimensions
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean
 from fairtune.study.fields import MASK, Field, field_at
 from fairtune.study.space import Constant, FixedMask, Leaf, MaskNode, Member, Node, OneOf, Space
@@ -44,7 +44,7 @@ def _distribution(dist: Any, field: Field) -> Node:
             raise ConfigError("the field declares no range", found=dist, allowed=DIST_FORMS)
         return Leaf(field.declared)
     if field.path == MASK and isinstance(dist, str | dict) and not _is_dist(dist):
-        return _mask_space(dist)
+        return MaskNode(*read_space(dist))
     if not isinstance(dist, dict):
         raise ConfigError("not a distribution", found=dist, allowed=DIST_FORMS)
     if "one_of" in dist:
@@ -160,26 +160,10 @@ def _member(written: Any, registry: Registry[Any]) -> Member:
     return Member(name, tuple(nodes))
 
 
-def _mask_space(written: Any) -> MaskNode:
-    if isinstance(written, str):
-        known = (*SPACES.names(), *SPACES.later)
-        if written not in (*ALIASES, *known):
-            raise ConfigError(
-                "unknown mask space",
-                found=written,
-                allowed=[*SPACES.names(), *ALIASES],
-                todo=did_you_mean(written, [*SPACES.names(), *ALIASES]),
-            )
-        written = ALIASES.get(written, written)
-    space: Config = SPACES.parse(written)
-    assert isinstance(space, MaskSpace)
-    return MaskNode(name_of(space), space)
-
-
 def _mask_choice(choice: Any) -> tuple[Scalar, Node]:
-    if isinstance(choice, str) and choice not in ALIASES:
+    if isinstance(choice, str) and choice not in (*ALIASES, *SPACES):
         rule = str(Rule.parse(choice)) if choice not in NAMED_RULES else choice
         return rule, FixedMask(rule)
-    node = _mask_space(choice)
+    node = MaskNode(*read_space(choice))
     label = choice if isinstance(choice, str) else node.name
     return label, node

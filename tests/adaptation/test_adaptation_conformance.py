@@ -1,4 +1,4 @@
-"""Every method and every mask space, those of plug-ins too, keeps the promises of its kind."""
+"""Every method, those of plug-ins too, keeps the promises of its kind."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kit import session, tiny_recipe
 
-from fairtune.adaptation import SPACES, Mask, MaskSpace
 from fairtune.adaptation.methods import METHODS, Method
-from fairtune.config import Choice, Dimension, Float, Int
 from fairtune.config.registry import written
-from fairtune.models import load
-from fairtune.models.backbone import describe
 from fairtune.training.lane import Lane
 from fairtune.training.observer import Quiet
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job, train
-
-TINY = describe(load("test_vit"))
-# Fields without a default; a new member that needs none is picked up without an edit here.
-FIELDS = {"bits": {"types": ["norm", "attn", "mlp"]}}
 
 
 @pytest.fixture(scope="module")
@@ -82,43 +72,6 @@ def test_the_same_seed_gives_the_same_weights(method: str, held: Session) -> Non
 def test_a_method_survives_writing_and_reading(method: str) -> None:
     member = METHODS.parse(method)
     assert METHODS.parse(written(member)) == member
-
-
-def space(name: str) -> MaskSpace:
-    member = SPACES.parse({name: FIELDS.get(name, {})})
-    assert isinstance(member, MaskSpace)
-    return member
-
-
-def value(dimension: Dimension) -> st.SearchStrategy[Any]:
-    if isinstance(dimension, Choice):
-        return st.sampled_from(dimension.options)
-    if isinstance(dimension, Int):
-        return st.integers(dimension.low, dimension.high)
-    assert isinstance(dimension, Float)
-    return st.floats(dimension.low, dimension.high)
-
-
-@pytest.mark.parametrize("name", list(SPACES))
-@given(data=st.data())
-@settings(max_examples=30)
-def test_every_point_of_a_space_is_a_mask_that_it_can_say(name: str, data: st.DataObject) -> None:
-    asked = space(name)
-    dimensions = asked.dimensions(TINY)
-    point = {key: data.draw(value(dimension), key) for key, dimension in dimensions.items()}
-    mask = asked.decode(point, TINY)
-    assert mask == Mask.of(mask.units, TINY)
-    again = asked.encode(mask, TINY)
-    assert again is not None
-    assert again.keys() == dimensions.keys()
-    assert all(dimensions[key].contains(found) for key, found in again.items())
-    assert asked.decode(again, TINY) == mask
-
-
-@pytest.mark.parametrize("name", list(SPACES))
-def test_a_space_survives_writing_and_reading(name: str) -> None:
-    member = SPACES.parse({name: FIELDS.get(name, {})})
-    assert SPACES.parse(written(member)) == member
 
 
 @pytest.mark.parametrize("name", METHODS.later)

@@ -94,7 +94,6 @@ def test_one_switch_may_join_types() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "types"),
         ({"types": []}, "types"),
         ({"types": ["attn", "norm", "attn"]}, "more than once"),
         ({"types": ["attn"], "alway": ["pos"]}, "alway"),
@@ -111,9 +110,3 @@ def test_a_wrong_declaration_is_refused(fields: dict[str, Any], message: str) ->
 def test_types_of_another_model_are_refused(space: MaskSpace) -> None:
     with pytest.raises(ModelError, match="no unit type"):
         space.dimensions(TINY)
-
-
-@pytest.mark.parametrize("name", ["cutoff", "interval", "gate", "topk", "hybrid"])
-def test_spaces_of_later_versions_are_refused_by_name(name: str) -> None:
-    with pytest.raises(FairtuneError, match=f"'{name}' is not available in this version"):
-        SPACES.parse(name)

@@ -57,6 +57,43 @@ def test_units_of_one_type_go_block_by_block() -> None:
         call("models", "units", "test_vit", "--type", "nrm")
 
 
+def test_units_shows_what_a_mask_space_means() -> None:
+    words = ("models", "units", "test_vit", "--space")
+    out = call(*words, "cutoff: {types: [norm, attn+mlp]}").stdout
+    assert "parameters  4 of the study" in out
+    assert "masks       144\n" in out
+    assert [line.split() for line in out.splitlines() if line.startswith("attn")] == [
+        ["attn+mlp.cut", "0", "to", "1"],
+        ["attn+mlp.side", "first", "|", "last"],
+    ]
+    content = json.loads(call(*words, "auto_peft1", "--format", "json").stdout)
+    assert content["space"] == {"bits": {"types": ["norm", "attn", "mlp"], "always": []}}
+    assert (len(content["parameters"]), content["masks"], content["exact"]) == (18, 2**18, True)
+    assert content["parameters"][0] == {"name": "norm.0", "one_of": [False, True]}
+    types = json.loads(call(*words[:3], "--format", "json").stdout)["rows"]
+    whole = sum(row["share"] for row in types if row["type"] in ("norm", "attn", "mlp"))
+    assert content["shares"] == [0.0, pytest.approx(whole)]
+    overlapping = call(*words, "bits: {types: [block, attn, norm1, norm2, mlp], always: [pos]}")
+    assert "masks       at most 1,073,741,824" in overlapping.stdout
+    assert "0.36% to at most" in overlapping.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--space", "cutof"], "did you mean 'cutoff'"),
+        (["--space", "topk"], "either count or share"),
+        (["--space", "topk: {count: 19}"], "more switches than there are"),
+        (["--space", "cutoff: {types: [conv]}"], "no unit type"),
+        (["--space", "cutoff: {types: [attn}"], "not valid YAML"),
+        (["--space", "cutoff", "--type", "attn"], "cannot be shown together"),
+    ],
+)
+def test_a_space_that_cannot_be_shown_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(FairtuneError, match=message):
+        call("models", "units", "test_vit", *words)
+
+
 def test_pull_from_a_file_is_found_afterwards(tmp_path: Path) -> None:
     spec = load("tf_efficientnet_lite0")
     file = tmp_path / "w.safetensors"

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from fairtune.adaptation.extent import Extent
 from fairtune.adaptation.mask import Mask
 from fairtune.config import Config, Dimension, Registry
+from fairtune.config.registry import name_of
+from fairtune.errors import ConfigError, did_you_mean
 from fairtune.models.units import Units
 
-SPACES: Registry[Config] = Registry(
-    "mask space",
-    "fairtune.adaptation.spaces",
-    later=("cutoff", "interval", "gate", "topk", "hybrid"),
-)
+SPACES: Registry[Config] = Registry("mask space", "fairtune.adaptation.spaces")
 
 
 @runtime_checkable
@@ -28,6 +27,30 @@ class MaskSpace(Protocol):
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Return the point of `mask`, or None when this space cannot say it."""
+
+    def extent(self, units: Units) -> Extent:
+        """Return how many masks the space has, and how small and large they are."""
+
+
+def read_space(written: Any) -> tuple[str, MaskSpace]:
+    """Return the name and the space written as NAME, as one of `ALIASES`, or as `{NAME: {...}}`.
+
+    Raises:
+        ConfigError: An unknown name, or wrong fields.
+    """
+    if isinstance(written, str):
+        known = [*SPACES.names(), *ALIASES]
+        if written not in known:
+            raise ConfigError(
+                "unknown mask space",
+                found=written,
+                allowed=known,
+                todo=did_you_mean(written, known),
+            )
+        written = ALIASES.get(written, written)
+    space: Config = SPACES.parse(written)
+    assert isinstance(space, MaskSpace)
+    return name_of(space), space
 
 
 ALIASES: dict[str, dict[str, Any]] = {

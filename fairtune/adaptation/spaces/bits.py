@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pydantic
-
+from fairtune.adaptation.extent import Extent, from_none_to_all
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.spaces import SPACES
+from fairtune.adaptation.switches import DEFAULT_TYPES, Switches, Types
 from fairtune.config import Choice, Config, Dimension
-from fairtune.config.model import carried
-from fairtune.errors import ConfigError
 from fairtune.models.units import Units
 
 
@@ -25,16 +23,8 @@ class Bits(Config):
             with the position embedding.
     """
 
-    types: tuple[str, ...] = pydantic.Field(min_length=1)
+    types: Types = DEFAULT_TYPES
     always: tuple[str, ...] = ()
-
-    @pydantic.field_validator("types")
-    @classmethod
-    def _distinct(cls, types: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({kind for kind in types if types.count(kind) > 1})
-        if twice:
-            raise carried(ConfigError("a unit type stands here more than once", found=twice))
-        return types
 
     def dimensions(self, units: Units) -> dict[str, Dimension]:
         """Return `depth x types` booleans.
@@ -42,46 +32,30 @@ class Bits(Config):
         Raises:
             ModelError: The model has no such type.
         """
-        self.fixed(units)
-        for kind in self.types:
-            units.by_depth(kind)
-        return {f"{kind}.{depth}": Choice((False, True)) for depth, kind in self.switches(units)}
+        members = self.switches(units).members
+        return {f"{kind}.{depth}": Choice((False, True)) for depth, kind in members}
 
     def decode(self, params: Mapping[str, Any], units: Units) -> Mask:
         """Return the union of the units of every switch that is on."""
-        names = set(self.fixed(units))
-        for depth, kind in self.switches(units):
-            if params[f"{kind}.{depth}"]:
-                names.update(_members(kind, depth, units))
-        return Mask.of(names, units)
+        switches = self.switches(units)
+        return switches.mask(s for s in switches.members if params[f"{s[1]}.{s[0]}"])
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Switch on whatever lies wholly inside the mask; None when that is not the mask."""
         params = self.within(mask, units)
         return params if self.decode(params, units) == mask else None
 
+    def extent(self, units: Units) -> Extent:
+        """Return 2 to the number of switches that change the mask."""
+        switches = self.switches(units)
+        return from_none_to_all(2 ** len(switches.gains), switches)
+
     def within(self, mask: Mask, units: Units) -> dict[str, bool]:
         """Return the point whose switches are on exactly where all their units are in `mask`."""
-        inside = set(mask.units)
-        return {
-            f"{kind}.{depth}": _members(kind, depth, units) <= inside
-            for depth, kind in self.switches(units)
-        }
+        switches = self.switches(units)
+        inside = set(switches.inside(mask))
+        return {f"{s[1]}.{s[0]}": s in inside for s in switches.members}
 
-    def switches(self, units: Units) -> list[tuple[int, str]]:
-        """Return `(depth, type)` of every switch, block by block."""
-        return [(depth, kind) for depth in range(units.depth) for kind in self.types]
-
-    def fixed(self, units: Units) -> set[str]:
-        """Return the units that train in every mask of the space."""
-        names: set[str] = set()
-        for item in self.always:
-            if item in units.names:
-                names.add(item)
-            else:
-                names.update(n for depth in range(units.depth) for n in units.of(item, depth))
-        return names
-
-
-def _members(kind: str, depth: int, units: Units) -> set[str]:
-    return {name for part in kind.split("+") for name in units.of(part, depth)}
+    def switches(self, units: Units) -> Switches:
+        """Return the switches of the space in a model with `units`."""
+        return Switches.of(self.types, self.always, units)
