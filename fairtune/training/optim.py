@@ -53,20 +53,22 @@ def build_optimizer(
 def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
     """Return how many steps each tensor is away from the head.
 
-    The last of D blocks is at 1, the first at D, what stands before the blocks (stem, positions)
-    at D + 1; what stands behind them (the final norm), and the head itself, at 0. A tensor that
-    is none of the model's own and lies in no block is taken for one before the blocks.
+    As in timm, the head is at 0, the last of D blocks with what stands behind it (the final norm)
+    at 1, the first at D, and what stands before the blocks (stem, positions) at D + 1. A tensor
+    that is none of the model's own and lies in no block is taken for one before the blocks.
     """
     tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
     own = {tensor: _block(tensor, units.blocks) for tensor in tensors}
     last = max(i for i, tensor in enumerate(tensors) if own[tensor] is not None)
     behind = {tensor for tensor in tensors[last + 1 :] if own[tensor] is None}
-    found: dict[str, int] = {}
-    for name in names:
+
+    def distance(name: str) -> int:
         block = _block(name, units.blocks)
-        near = name in behind or name.startswith("head.")
-        found[name] = units.depth - block if block is not None else 0 if near else units.depth + 1
-    return found
+        if block is not None:
+            return units.depth - block
+        return 0 if name.startswith("head.") else 1 if name in behind else units.depth + 1
+
+    return {name: distance(name) for name in names}
 
 
 def _block(tensor: str, blocks: str) -> int | None:
