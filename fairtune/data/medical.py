@@ -32,7 +32,7 @@ class Chain:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Return the images after every step."""
-        columns = parameters.split(self._widths(), dim=1)
+        columns = torch.split(parameters, self._widths(), dim=1)
         for step, part in zip(self.steps, columns, strict=True):
             images = step.apply(images, part)
         return images

@@ -81,7 +81,8 @@ class Ranks:
         flat = torch.cat([g.reshape(-1) for g in gradients])
         with _talking():
             distributed.all_reduce(flat)
-        for g, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for g, part in zip(gradients, parts, strict=True):
             g.copy_(part.view_as(g))
 
     def total(self, value: Tensor) -> Tensor:

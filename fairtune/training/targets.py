@@ -36,7 +36,8 @@ def balanced(label: NDArray[np.integer], task: Task, outputs: int) -> Floats:
         ones = label.reshape(len(label), outputs).sum(axis=0)
         counts = np.stack([len(label) - ones, ones])
     share = (counts > 0).sum(axis=0) * counts
-    weight = np.divide(len(label), share, out=np.zeros(counts.shape), where=counts > 0)
+    weight: Floats = np.zeros(counts.shape)
+    np.divide(len(label), share, out=weight, where=counts > 0)
     return weight[:, 0] if task == "multiclass" else weight
 
 
