@@ -161,7 +161,8 @@ class FitPart(Config):
         augment: `none`; `light`: random crops of 70 to 100 % of the area, and flips where the
             dataset spec allows them; `medical`: the ranges that the dataset spec declares.
         copies: Fixed augmented copies of every image, served in turn by epoch, so that an input
-            follows from image and copy alone, whatever the seed; 0 draws anew every time.
+            follows from image and copy alone, whatever the seed; 0 draws anew every time. Without
+            augmentation there is nothing to copy, and it is no part of the identity.
     """
 
     ADDED: ClassVar[tuple[str, ...]] = ("copies",)
