@@ -85,7 +85,9 @@ def finetune(
     command = this_command()
     with stopping(stop), joined(settings()) as ranks:
         if ranks.rank:
-            follow(open_session(data_root), stop.reason)
+            session = open_session(data_root)
+            session.progress = None
+            follow(session, stop.reason)
             return
         with leading():
             if study is not None:

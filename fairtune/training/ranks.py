@@ -176,7 +176,7 @@ def joined(settings: Settings) -> Iterator[Ranks]:
         yield Ranks()
         return
     backend = "gloo"
-    if settings.device is None and torch.cuda.is_available():
+    if settings.device in (None, "cuda") and torch.cuda.is_available():
         torch.cuda.set_device(settings.local_rank)
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=_PATIENCE)
