@@ -82,7 +82,8 @@ class RunError(FairtuneError):
     """One training run could not be finished; the study goes on.
 
     Args:
-        reason: What a row of a study records: "nan" (a loss that is not finite) or "oom".
+        reason: What a row of a study records: "nan" (a loss that is not finite), "oom" or
+            "rank" (another process of the run has ended).
     """
 
     def __init__(self, what: str, *, reason: str, **more: Any) -> None:

@@ -12,7 +12,7 @@ import typer
 
 import fairtune
 from fairtune import cli
-from fairtune.errors import FairtuneError
+from fairtune.errors import ConfigError, FairtuneError
 
 _HIDDEN = {"app", "live", "options"}
 
@@ -41,7 +41,12 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+SHARED = ("finetune",)
+"""Commands whose runs the processes of torchrun can share."""
+
+
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -53,6 +58,18 @@ def _root(
     ] = False,
 ) -> None:
     """Search how to adapt a pretrained medical-imaging model, scored by validation fairness."""
+    from fairtune.config.settings import launched
+
+    command, (processes, _) = context.invoked_subcommand, launched()
+    if processes > 1 and command not in SHARED:
+        raise ConfigError(
+            "torchrun can share the runs of one command only",
+            where=f"fairtune {command}",
+            found=f"{processes} processes",
+            allowed=SHARED,
+            todo="start it without torchrun; several `fairtune search` of one study share its "
+            "trials",
+        )
 
 
 def main() -> None:

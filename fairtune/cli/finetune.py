@@ -48,9 +48,13 @@ def finetune(
     out: Out = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Retrain the pick and its baselines with fresh seeds, open the test once, print the table."""
+    """Retrain the pick and its baselines with fresh seeds, open the test once, print the table.
+
+    Started by torchrun, all its processes share every batch of each run.
+    """
     from fairtune.cli.live import stopping
-    from fairtune.cli.options import this_command
+    from fairtune.cli.options import open_session, this_command
+    from fairtune.config import settings
     from fairtune.errors import ConfigError
     from fairtune.study.worker import StopFlag
 
@@ -74,19 +78,28 @@ def finetune(
                 where=option,
                 todo="leave it out, or say by one of --study, --trial, --mask what is retrained",
             )
+    from fairtune.training.ranks import joined
+    from fairtune.training.train import follow, leading
+
     stop = StopFlag()
     command = this_command()
-    with stopping(stop):
-        if study is not None:
-            wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
-            outcome = _study(
-                study, mask, layout, wanted, _watch(stop), command, (out, storage, data_root)
-            )
-            print(_table(outcome))
-        else:
-            assert mask is not None
-            options = {"rows": on, "seeds": seeds}
-            _alone(mask, recipe, layout, options, _watch(stop), command, (out, data_root))
+    with stopping(stop), joined(settings()) as ranks:
+        if ranks.rank:
+            session = open_session(data_root)
+            session.progress = None
+            follow(session, stop.reason)
+            return
+        with leading():
+            if study is not None:
+                wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
+                outcome = _study(
+                    study, mask, layout, wanted, _watch(stop), command, (out, storage, data_root)
+                )
+                print(_table(outcome))
+            else:
+                assert mask is not None
+                options = {"rows": on, "seeds": seeds}
+                _alone(mask, recipe, layout, options, _watch(stop), command, (out, data_root))
 
 
 def _study(

@@ -22,6 +22,8 @@ class Settings:
         storage: Optuna storage URL (`FAIRTUNE_STORAGE`, then `OPTUNA_STORAGE`).
         offline: Never ask a model hub (`FAIRTUNE_OFFLINE`, or `HF_HUB_OFFLINE`).
         device: Torch device (`FAIRTUNE_DEVICE`); None picks an accelerator when there is one.
+        processes: Processes that torchrun started for this command (`WORLD_SIZE`); 1 without it.
+        local_rank: Number of this one among those of its machine (`LOCAL_RANK`).
     """
 
     data: tuple[Path, ...]
@@ -31,6 +33,8 @@ class Settings:
     storage: str | None
     offline: bool
     device: str | None
+    processes: int = 1
+    local_rank: int = 0
 
 
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -42,6 +46,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
     env = os.environ if environ is None else environ
     home = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folders = [Path(p).expanduser() for p in env.get("FAIRTUNE_DATA", "").split(os.pathsep) if p]
+    processes, local_rank = launched(env)
     return Settings(
         data=tuple(folders),
         cache=Path(env.get("FAIRTUNE_CACHE") or home / "fairtune").expanduser(),
@@ -50,7 +55,18 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         storage=env.get("FAIRTUNE_STORAGE") or env.get("OPTUNA_STORAGE") or None,
         offline=_flag(env, "FAIRTUNE_OFFLINE") or _flag(env, "HF_HUB_OFFLINE"),
         device=env.get("FAIRTUNE_DEVICE") or None,
+        processes=processes,
+        local_rank=local_rank,
     )
+
+
+def launched(environ: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """Return how many processes torchrun started, and this one's number on its machine."""
+    env = os.environ if environ is None else environ
+    # Others set WORLD_SIZE too; the id of the launch is torchrun's own.
+    if "TORCHELASTIC_RUN_ID" not in env:
+        return 1, 0
+    return int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"])
 
 
 def _positive(env: Mapping[str, str], name: str, default: float) -> float:

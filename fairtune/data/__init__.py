@@ -1,4 +1,4 @@
-"""From a dataset spec to a table, a split and a pack. Torch is in `batch` and `augment` only."""
+"""From a dataset spec to a table, a split and a pack. Only batches and augmentation use torch."""
 
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.locate import data_roots

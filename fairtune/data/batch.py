@@ -21,6 +21,8 @@ from fairtune.data.values import IntArray
 
 _AHEAD = 2
 _RESIDENT_SHARE = 0.4
+_COPY_SEED = 0xC0B1E5
+"""One for all runs: fixed copies belong to the data, so what is computed of them can be kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,7 @@ class Batch:
         weight: `(b,)` sample weights.
         text: Texts of the rows, where the data set has any.
         target_mask: `(b, h, w)` of a segmentation target, where the data set has one.
+        copy: Which of the fixed copies of its rows the images are; None without fixed copies.
     """
 
     row: Tensor
@@ -44,6 +47,7 @@ class Batch:
     weight: Tensor
     text: list[str] | None = None
     target_mask: Tensor | None = None
+    copy: int | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -71,7 +75,8 @@ class Loader:
     Images stay on the device as uint8 when they fit; else a thread that runs ahead gathers them
     into pinned memory. Beyond that, one copy of order and augmentation parameters per epoch is
     all that moves, and nothing in the loop waits for the device. Order and augmentation follow
-    from the generator alone, whatever device and batch size.
+    from the generator alone, whatever device and batch size; fixed copies follow from row and
+    copy alone, and pass p (from 0) serves copy p mod `copies`.
 
     Args:
         pack: The pack.
@@ -81,8 +86,9 @@ class Loader:
         std: Standard deviation by channel.
         device: Where batches are made.
         dtype: Dtype of images.
-        generator: Source of order and augmentation; needed for either.
+        generator: Source of order and of augmentation without fixed copies; needed for either.
         augment: Applied to every batch.
+        copies: Fixed augmented copies of every row, served in turn by pass; 0 draws anew.
         view: Applied to images in [0, 1] after augmentation and before normalisation.
         weights: `(m,)` sample weights; ones when absent.
         resident: Whether images stay on the device; None decides by free memory.
@@ -104,6 +110,7 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
         augment: Augment | None = None,
+        copies: int = 0,
         view: Callable[[Tensor], Tensor] | None = None,
         weights: npt.NDArray[np.floating] | None = None,
         resident: bool | None = None,
@@ -112,6 +119,7 @@ class Loader:
         self.pack, self.rows = pack, np.asarray(rows, dtype=np.int64)
         self.batch_size, self.device, self.dtype = batch_size, torch.device(device), dtype
         self.generator, self.augment, self.view = generator, augment, view
+        self.copies, self.passes = copies, 0
         self._pass = test_pass
         self._scale, self._shift = _affine(mean, std, 1.0, dtype, self.device)
         self._row = torch.from_numpy(self.rows).to(self.device)
@@ -144,9 +152,7 @@ class Loader:
         """
         if order is None:
             order = self._shuffled() if shuffle else torch.arange(len(self.rows))
-        parameters = None
-        if self.augment is not None:
-            parameters = self.augment.draw(len(order), self._source()).to(self.device)
+        copy, parameters = self._drawn(order)
         there = order.to(self.device)
         ends = range(0, len(order), self.batch_size)
         parts = [slice(i, i + self.batch_size) for i in ends]
@@ -163,7 +169,21 @@ class Loader:
                 group=self._group[there[part]],
                 weight=self._weight[there[part]],
                 text=self._words(words, part),
+                copy=copy,
             )
+
+    def _drawn(self, order: Tensor) -> tuple[int | None, Tensor | None]:
+        """Return the fixed copy that this pass serves, if any, and the parameters of its rows."""
+        self.passes += 1
+        if self.augment is None:
+            return None, None
+        if not self.copies:
+            return None, self.augment.draw(len(order), self._source()).to(self.device)
+        copy = (self.passes - 1) % self.copies
+        # Drawn for the whole pack: a row's copy is the same in every choice of rows.
+        source = torch.Generator().manual_seed(_COPY_SEED + copy)
+        everyone = self.augment.draw(len(self.pack), source)
+        return copy, everyone[self.rows[order.cpu().numpy()]].to(self.device)
 
     def _source(self) -> torch.Generator:
         if self.generator is None:

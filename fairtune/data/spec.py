@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from fairtune.config import Config, Source, parse, yaml12
+from fairtune.config import Config, Source, digest, parse, yaml12
 from fairtune.config import shipped as shipped_files
 from fairtune.config.model import carried
+from fairtune.data.augment_rule import AugmentRule
 from fairtune.data.groups import AttributeRule
 from fairtune.data.labels import Target
 from fairtune.data.readers.base import READERS, Reader
@@ -105,6 +106,7 @@ class DatasetSpec(Config):
         resize: `squash` to a square, `crop` the middle after scaling the short side, or `pad`
             with black after scaling the long side.
         flip: Mirror images that show the same thing, used by augmentation.
+        augment: Ranges of the augmentation `medical`.
         id: Column that names an image, unique.
         patient: Column of what is split and resampled by (patient, lesion).
         patient_ids: Name of the space of those ids; data sets that share it share patients.
@@ -125,6 +127,7 @@ class DatasetSpec(Config):
     reader: Annotated[Reader, READERS.field()] = PilReader()
     resize: Literal["squash", "crop", "pad"] = "squash"
     flip: Literal["none", "horizontal", "both"] = "none"
+    augment: AugmentRule | None = None
     id: str
     patient: str
     patient_ids: str | None = None
@@ -156,6 +159,27 @@ class DatasetSpec(Config):
     def name(self) -> str:
         """The stem of the file the spec was read from."""
         return self._name
+
+    @property
+    def augmentation(self) -> str:
+        """Digest of all that the augmentation `medical` depends on."""
+        return digest([self.flip, None if self.augment is None else self.augment.to_json()])
+
+    def ranges(self) -> AugmentRule:
+        """Return the ranges of the augmentation `medical`.
+
+        Raises:
+            ConfigError: None are declared.
+        """
+        if self.augment is None:
+            raise ConfigError(
+                "the data set declares no ranges for the augmentation 'medical'",
+                where=f"dataset {self.name}",
+                found="no 'augment'",
+                todo="add e.g. `augment: {rotate: 10, brightness: 0.1}` to its YAML, or take "
+                "'light'",
+            )
+        return self.augment
 
     @property
     def home(self) -> Path | None:

@@ -152,12 +152,15 @@ def provenance_now() -> dict[str, Any]:
     """Return versions and host for recipe.json."""
     import torch
 
+    from fairtune.training.ranks import current
+
     return {
         "fairtune": fairtune.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "host": platform.node(),
         "threads": torch.get_num_threads(),
+        "processes": current().world,
     }
 
 

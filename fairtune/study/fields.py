@@ -14,7 +14,13 @@ from fairtune.training.recipe import LATER, Recipe
 
 MASK = "adaptation.mask"
 
-PINNED = ("data.fingerprint", "data.split", "model.weights_sha", "model.units")
+PINNED = (
+    "data.fingerprint",
+    "data.split",
+    "data.augmentation",
+    "model.weights_sha",
+    "model.units",
+)
 """Fields that are computed, not written."""
 
 NOT_SEARCHED = ("data", "model", "fit.precision", "fit.rows")

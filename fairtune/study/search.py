@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fairtune.adaptation.rules import Rule
+from fairtune.config import Choice
 from fairtune.errors import FairtuneError, StudyError, raise_all
 from fairtune.study.execute import Event, Executor
 from fairtune.study.ledger import Ledger, Options
@@ -27,7 +28,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     """
     judged = plan.study.judge.to_json()
     return {
-        "recipe": plan.base.to_json(),
+        "recipe": _base(plan),
         "space": {name: d.to_json() for name, d in plan.dimensions().items()},
         "mask_spaces": plan.space.mask_spaces(),
         "objectives": judged["objectives"],
@@ -35,6 +36,21 @@ def identity(plan: Plan) -> dict[str, Any]:
         "seed": plan.study.seed,
         "protocol": PROTOCOL,
     }
+
+
+def _base(plan: Plan) -> dict[str, Any]:
+    """Return the base recipe without a pin that no recipe of the study depends on."""
+    base = plan.base.to_json()
+    if plan.base.fit.augment != "medical" and not _searches(plan, "medical"):
+        base["data"].pop("augmentation", None)
+    return base
+
+
+def _searches(plan: Plan, augment: str) -> bool:
+    match plan.dimensions().get("fit.augment"):
+        case Choice(options):
+            return augment in options
+    return False
 
 
 def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | None) -> Plan:
@@ -70,7 +86,10 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
         error.where = study.source.where("space", "adaptation.mask")
         problems.append(error)
     raise_all(str(study.source.where()), problems)
-    return Plan(study, session.resolve(recipe), units)
+    plan = Plan(study, session.resolve(recipe), units)
+    if _searches(plan, "medical"):
+        session.table(recipe).spec.ranges()
+    return plan
 
 
 def check_objectives(plan: Plan, session: Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fairtune.data.batch import Batch, Loader
+from fairtune.data.medical import augmentation
 from fairtune.errors import RunError
 from fairtune.models.net import Net
+from fairtune.training.average import Average
+from fairtune.training.mixing import Mixing
 from fairtune.training.net import build_net, set_modes
-from fairtune.training.optim import build_optimizer, lr_factor
+from fairtune.training.optim import build_optimizer, distances_of, lr_factor
+from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.targets import Targets
 from fairtune.usage import Output
 
 if TYPE_CHECKING:
@@ -48,15 +53,24 @@ class Lane:
             rows,
             recipe.optim.batch_size,
             seed=seeds.data,
-            augment=recipe.fit.augment == "light",
+            augment=augmentation(recipe.fit.augment, ground.pack.table.spec),
+            copies=recipe.fit.copies,
         )
         self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
         exempt = ground.backbone.never_decayed
-        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt)
+        distances = distances_of(self.trained, ground.units)
+        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )
         self._forward = ground.forward(recipe)
+        optim, self.ranks, self.taken = recipe.optim, current(), 0
+        self.targets = Targets.of(
+            recipe.usage, optim, ground.labels(rows), ground.task, ground.outputs, ground.device
+        )
+        mixes = optim.mixup > 0 or optim.cutmix > 0
+        self.mixing = Mixing(optim.mixup, optim.cutmix, seeds.data) if mixes else None
+        self.average = Average(self.trained, optim.ema) if optim.ema else None
 
     def epoch(self, poll: Callable[[], str | None]) -> tuple[float, str | None]:
         """Train one pass; return the mean loss and the reason `poll` gave to stop, if any.
@@ -70,12 +84,12 @@ class Lane:
         total = torch.zeros((), device=self.ground.device)
         seen = 0
         for batch in self.loader.epoch():
-            stop = poll()
+            stop = self.ranks.agree(poll())
             if stop is not None:
                 return math.nan, stop
             total += self.step(batch)
             seen += len(batch.row)
-        mean = float(total) / max(seen, 1)
+        mean = float(self.ranks.total(total)) / max(seen, 1)
         if not math.isfinite(mean):
             raise RunError(
                 "the training loss is not finite",
@@ -86,18 +100,30 @@ class Lane:
         return mean, None
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one optimiser step; return the summed loss of the batch, detached."""
-        with self.ground.autocast(self.recipe):
-            out = self._forward(self.net, batch)
-        weight = batch.weight
-        loss = (out.loss * weight).sum() / weight.sum()
+        """Take one optimiser step; return the summed loss of this rank's samples, detached."""
+        if self.mixing is not None:
+            batch = self.mixing.apply(batch, self.taken, self.ground.task, self.ground.outputs)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        summed = self._gradient(self.ranks.share(batch), batch.weight.sum())
+        self.ranks.add_up(self.trained.values())
         if self.recipe.optim.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        return out.loss.detach().sum()
+        self.taken += 1
+        if self.average is not None:
+            self.average.update()
+        return summed
+
+    def _gradient(self, batch: Batch, weight: Tensor) -> Tensor:
+        """Add the gradient of the samples' share of a mean of total `weight`; return their sum."""
+        if not len(batch):
+            return torch.zeros((), device=self.ground.device)
+        with self.ground.autocast(self.recipe):
+            out = self._forward(self.net, batch)
+        loss = self.targets.loss(out, batch)
+        ((loss * batch.weight).sum() / weight).backward()  # type: ignore[no-untyped-call]
+        return loss.detach().sum()
 
     def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
         """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.
@@ -106,12 +132,19 @@ class Lane:
         """
         if not len(rows):
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
-        loader = self.ground.loader(rows, SCORE_BATCH)
-        return score_rows(self.net, loader, self._forward, self.ground.autocast(self.recipe))
+        mine = self.ranks.rows(rows)
+        found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
+        if len(mine):
+            loader = self.ground.loader(mine, SCORE_BATCH)
+            autocast = self.ground.autocast(self.recipe)
+            with nullcontext() if self.average is None else self.average.applied():
+                found = score_rows(self.net, loader, self._forward, autocast)
+        return self.ranks.gather(*found)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return copies of everything that trained, on the CPU."""
-        return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
+        """Return copies of everything that trained, or of its average, on the CPU."""
+        held = self.trained if self.average is None else self.average.held
+        return {name: p.detach().to("cpu", copy=True) for name, p in held.items()}
 
 
 def score_rows(

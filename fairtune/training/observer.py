@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,3 +66,22 @@ class Quiet:
     def poll(self) -> str | None:
         """Never stop."""
         return None
+
+
+@dataclass(frozen=True)
+class Follower:
+    """The observer of a process that follows another, which alone decides.
+
+    Attributes:
+        ask: Returns a reason to stop now, or None.
+    """
+
+    ask: Callable[[], str | None]
+
+    def epoch(self, report: Epoch) -> Decision:
+        """Leave the decision to rank 0."""
+        return Decision()
+
+    def poll(self) -> str | None:
+        """Return what `ask` says."""
+        return self.ask()

@@ -3,43 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import nn
 
+from fairtune.models.units import Units
 from fairtune.training.recipe import OptimPart
 
 
 def build_optimizer(
-    trained: dict[str, nn.Parameter], optim: OptimPart, exempt: Collection[str] = ()
+    trained: dict[str, nn.Parameter],
+    optim: OptimPart,
+    exempt: Collection[str] = (),
+    distances: Mapping[str, int] | None = None,
 ) -> torch.optim.Optimizer:
     """Return the optimiser with one group per learning rate and decay.
+
+    The rate of a tensor at distance k from the head is `lr * layer_decay ** k` (layer-wise decay
+    as in BEiT, Bao et al., ICLR 2022); the head keeps `head_lr`.
 
     Args:
         trained: What trains, by name.
         optim: Learning rates and decay.
         exempt: Tensors that are never decayed, besides vectors.
+        distances: What `distances_of` returned; needed for a `layer_decay` below 1.
     """
 
-    def group(head: bool, decays: bool) -> dict[str, object]:
-        return {
-            "params": [
-                p
-                for name, p in trained.items()
-                if name.startswith("head.") == head
-                and (p.ndim > 1 and name not in exempt) == decays
-            ],
-            "lr": optim.head_lr if head else optim.lr,
-            "weight_decay": optim.weight_decay if decays else 0.0,
-        }
+    def kind(name: str) -> tuple[bool, bool, int]:
+        head = name.startswith("head.")
+        decays = trained[name].ndim > 1 and name not in exempt
+        even = head or optim.layer_decay == 1 or distances is None
+        return head, not decays, 0 if even or distances is None else distances[name]
 
     groups = [
-        g for g in (group(h, d) for h in (False, True) for d in (True, False)) if g["params"]
+        {
+            "params": [trained[name] for name in trained if kind(name) == one],
+            "lr": optim.head_lr if head else (optim.lr or 0.0) * optim.layer_decay**distance,
+            "weight_decay": 0.0 if plain else optim.weight_decay,
+        }
+        for one in sorted({kind(name) for name in trained})
+        for head, plain, distance in [one]
     ]
     if optim.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=optim.head_lr, momentum=0.9, fused=True)
     return torch.optim.AdamW(groups, lr=optim.head_lr, fused=True)
+
+
+def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
+    """Return how many steps each tensor is away from the head.
+
+    As in timm, the head is at 0, the last of D blocks with what stands behind it (the final norm)
+    at 1, the first at D, and what stands before the blocks (stem, positions) at D + 1. A tensor
+    that is none of the model's own and lies in no block is taken for one before the blocks.
+    """
+    tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
+    own = {tensor: _block(tensor, units.blocks) for tensor in tensors}
+    last = max(i for i, tensor in enumerate(tensors) if own[tensor] is not None)
+    behind = {tensor for tensor in tensors[last + 1 :] if own[tensor] is None}
+
+    def distance(name: str) -> int:
+        block = _block(name, units.blocks)
+        if block is not None:
+            return units.depth - block
+        return 0 if name.startswith("head.") else 1 if name in behind else units.depth + 1
+
+    return {name: distance(name) for name in names}
+
+
+def _block(tensor: str, blocks: str) -> int | None:
+    start = blocks + "."
+    number = tensor.removeprefix(start).partition(".")[0]
+    return int(number) if tensor.startswith(start) and number.isdecimal() else None
 
 
 def lr_factor(optim: OptimPart, steps_per_epoch: int) -> Callable[[int], float]:

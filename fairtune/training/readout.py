@@ -17,6 +17,7 @@ from scipy import optimize, special
 
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.targets import balanced
 from fairtune.usage import Task
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def solve(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Epoch, dict[str
         ground.task,
         ground.outputs,
         recipe.optim.l2,
+        balance=recipe.optim.class_weights == "balanced",
+        smoothing=recipe.optim.label_smoothing,
     )
     logits = ground.features(recipe, val_rows) @ weight.T + bias
     target = targets(ground.labels(val_rows), ground.task, ground.outputs)
@@ -64,7 +67,14 @@ def solve(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Epoch, dict[str
 
 
 def fit(
-    features: Floats, label: NDArray[np.int64], task: Task, outputs: int, l2: float
+    features: Floats,
+    label: NDArray[np.int64],
+    task: Task,
+    outputs: int,
+    l2: float,
+    *,
+    balance: bool = False,
+    smoothing: float = 0.0,
 ) -> tuple[Floats, Floats, float]:
     """Return weight `(outputs, dim)`, bias `(outputs,)` and the mean loss at the optimum.
 
@@ -74,16 +84,22 @@ def fit(
         task: Kind of label.
         outputs: 1 for binary, else classes or targets.
         l2: Penalty on the weights of the standardised features, above 0.
+        balance: Weigh classes by `targets.balanced`.
+        smoothing: Share of every label that is spread over the classes.
     """
     mean, sd = features.mean(axis=0), features.std(axis=0)
     sd = np.where(sd > 1e-12, sd, 1.0)
     x = (features - mean) / sd
     y = targets(label, task, outputs)
+    if smoothing:
+        y = y * (1 - smoothing) + smoothing / (outputs if task == "multiclass" else 2)
+    class_weight = balanced(label, task, outputs) if balance else None
     shape = (outputs, x.shape[1] + 1)
 
     def objective(flat: Floats) -> tuple[float, Floats]:
         theta = flat.reshape(shape)
-        loss, d_logits = mean_loss(x @ theta[:, :-1].T + theta[:, -1], y, task)
+        logits = x @ theta[:, :-1].T + theta[:, -1]
+        loss, d_logits = mean_loss(logits, y, task, class_weight)
         gradient = np.empty(shape)
         gradient[:, :-1] = d_logits.T @ x + l2 * theta[:, :-1]
         gradient[:, -1] = d_logits.sum(axis=0)
@@ -99,7 +115,8 @@ def fit(
     theta = found.x.reshape(shape)
     weight = theta[:, :-1] / sd
     bias = theta[:, -1] - weight @ mean
-    return weight, bias, float(mean_loss(features @ weight.T + bias, y, task)[0])
+    loss, _ = mean_loss(features @ weight.T + bias, y, task, class_weight)
+    return weight, bias, float(loss)
 
 
 def targets(label: NDArray[np.int64], task: Task, outputs: int) -> Floats:
@@ -109,12 +126,26 @@ def targets(label: NDArray[np.int64], task: Task, outputs: int) -> Floats:
     return label.reshape(len(label), outputs).astype(np.float64)
 
 
-def mean_loss(logits: Floats, target: Floats, task: Task) -> tuple[float, Floats]:
-    """Return the mean loss and its gradient with respect to `logits` `(n, outputs)`."""
+def mean_loss(
+    logits: Floats, target: Floats, task: Task, class_weight: Floats | None = None
+) -> tuple[float, Floats]:
+    """Return the mean loss and its gradient with respect to `logits` `(n, outputs)`.
+
+    The loss of a sample is that of `Classify.loss`, with the same class weights.
+    """
     n = len(logits)
     if task == "multiclass":
         log_p = logits - special.logsumexp(logits, axis=1, keepdims=True)
+        if class_weight is not None:
+            target = class_weight * target
+            mass = target.sum(axis=1, keepdims=True)
+            return float(-(target * log_p).sum() / n), (mass * np.exp(log_p) - target) / n
         return float(-(target * log_p).sum() / n), (np.exp(log_p) - target) / n
-    loss = np.logaddexp(0.0, logits) - target * logits
     count = n * logits.shape[1]
+    if class_weight is not None:
+        one, zero = class_weight[1] * target, class_weight[0] * (1 - target)
+        loss = one * np.logaddexp(0.0, -logits) + zero * np.logaddexp(0.0, logits)
+        gradient = zero * special.expit(logits) - one * special.expit(-logits)
+        return float(loss.sum() / count), gradient / count
+    loss = np.logaddexp(0.0, logits) - target * logits
     return float(loss.sum() / count), (special.expit(logits) - target) / count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -19,6 +19,17 @@ LATER = ("edit", "mitigations")
 """Recipe fields of later capabilities: refused by name until they work."""
 
 
+def _brief(part: Config, names: tuple[str, ...], values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` without those of `names` that are at their default.
+
+    Fields that are younger than the first stored recipes are written only where they act, so
+    that an older recipe keeps its file, its identity and the keys of its runs.
+    """
+    fields = type(part).model_fields
+    idle = {name for name in names if getattr(part, name) == fields[name].default}
+    return {name: value for name, value in values.items() if name not in idle}
+
+
 class DataPart(Config):
     """Which images, which label, which attributes.
 
@@ -29,7 +40,11 @@ class DataPart(Config):
         where: Rows to use, by column or attribute value, e.g. `{source: ham10000}`.
         fingerprint: Digest of table and images, pinned when the recipe is resolved.
         split: Digest of the assignment of rows to splits, pinned likewise.
+        augmentation: Digest of the ranges that the dataset spec declares for the augmentation
+            `medical`, pinned likewise; acts only where that is used.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("augmentation",)
 
     dataset: str
     target: str
@@ -37,6 +52,11 @@ class DataPart(Config):
     where: dict[str, Any] = pydantic.Field(default_factory=dict)
     fingerprint: str | None = None
     split: str | None = None
+    augmentation: str | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _brief(self, self.ADDED, fields(self))
 
 
 class ModelPart(Config):
@@ -86,7 +106,26 @@ class OptimPart(Config):
         warmup: Share of all steps that rises linearly from zero.
         clip_norm: Largest gradient norm of a step; 0 switches clipping off.
         l2: Penalty of the linear readout (an empty mask), which is solved, not trained.
+        class_weights: `balanced` weighs the loss of a sample by n / (classes * n of its class),
+            counted in the rows this run is fitted on; for several labels, by target.
+        label_smoothing: Share of every label that is spread evenly over the classes.
+        mixup: Parameter a of the share ~ Beta(a, a) of two samples that are mixed, drawn by
+            batch; 0 switches it off. With `cutmix` too, each batch has one of them by chance.
+        cutmix: The same for a rectangle of one image put into the other.
+        ema: Decay by step of the average of weights that is scored and stored in place of the
+            last ones; it rises to this value from 0. 0 switches averaging off.
+        layer_decay: Factor of the learning rate for every block further from the head, whose
+            own rate it leaves as it is; 1 for one rate.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = (
+        "class_weights",
+        "label_smoothing",
+        "mixup",
+        "cutmix",
+        "ema",
+        "layer_decay",
+    )
 
     lr: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, Float(1e-5, 1e-3, log=True)] = (
         None
@@ -100,6 +139,16 @@ class OptimPart(Config):
     warmup: Annotated[float, pydantic.Field(ge=0, lt=1), Float(0.0, 0.2)] = 0.1
     clip_norm: Annotated[float, pydantic.Field(ge=0), Float(0.5, 5.0, log=True)] = 1.0
     l2: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1.0, log=True)] = 1e-2
+    class_weights: Annotated[Literal["none", "balanced"], Choice(("none", "balanced"))] = "none"
+    label_smoothing: Annotated[float, pydantic.Field(ge=0, lt=1), Float(0.0, 0.2)] = 0.0
+    mixup: Annotated[float, pydantic.Field(ge=0), Float(0.0, 1.0)] = 0.0
+    cutmix: Annotated[float, pydantic.Field(ge=0), Float(0.0, 1.0)] = 0.0
+    ema: Annotated[float, pydantic.Field(ge=0, lt=1), Choice((0.0, 0.9, 0.99, 0.999))] = 0.0
+    layer_decay: Annotated[float, pydantic.Field(gt=0, le=1), Float(0.5, 1.0)] = 1.0
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _brief(self, self.ADDED, fields(self))
 
 
 class FitPart(Config):
@@ -109,13 +158,25 @@ class FitPart(Config):
         precision: `fp32`, `bf16` (autocast with fp32 master weights), or `auto`, which measures
             both once and is pinned when the recipe is resolved.
         rows: Rows that are fitted: `train`, or `train+val` when nothing is chosen any more.
-        augment: `none`, or `light`: random crops of 70 to 100 % of the area, and flips where the
-            dataset spec allows them.
+        augment: `none`; `light`: random crops of 70 to 100 % of the area, and flips where the
+            dataset spec allows them; `medical`: the ranges that the dataset spec declares.
+        copies: Fixed augmented copies of every image, served in turn by epoch, so that an input
+            follows from image and copy alone, whatever the seed; 0 draws anew every time. Without
+            augmentation there is nothing to copy, and it is no part of the identity.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("copies",)
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     rows: Literal["train", "train+val"] = "train"
-    augment: Annotated[Literal["none", "light"], Choice(("none", "light"))] = "none"
+    augment: Annotated[
+        Literal["none", "light", "medical"], Choice(("none", "light", "medical"))
+    ] = "none"
+    copies: Annotated[int, pydantic.Field(ge=0), Choice((0, 4))] = 0
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _brief(self, self.ADDED, fields(self))
 
 
 class Seeds(Config):
@@ -162,7 +223,8 @@ class Recipe(Config):
         """Return the fields that act, as JSON.
 
         Pinned hashes stand for names of files; a solved readout has no learning rate, epochs,
-        batches or augmentation, and a trained one has no `l2`.
+        batches or augmentation, but the class weights and smoothed labels that its loss has too,
+        and a trained one has no `l2`.
 
         Raises:
             ConfigError: A mask is trained without a learning rate.
@@ -170,9 +232,14 @@ class Recipe(Config):
         out = self.to_json()
         if self.model.weights_sha is not None:
             del out["model"]["weights"]
+        if self.fit.augment != "medical" or self.solved:
+            out["data"].pop("augmentation", None)
+        if self.fit.augment == "none" or self.solved:
+            out["fit"].pop("copies", None)
         if self.solved:
             out["adaptation"] = {"mask": []}
-            out["optim"] = {"l2": self.optim.l2}
+            acts = ("l2", "class_weights", "label_smoothing")
+            out["optim"] = {name: out["optim"][name] for name in acts if name in out["optim"]}
             del out["fit"]["augment"]
             return out
         if self.optim.lr is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fairtune.adaptation import Mask, Rule
 from fairtune.config import Settings, digest
-from fairtune.data.augment import Light
+from fairtune.data.augment import Augment
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack, open_pack
@@ -104,7 +104,8 @@ class Ground:
         batch_size: int,
         *,
         seed: int = 0,
-        augment: bool = False,
+        augment: Augment | None = None,
+        copies: int = 0,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that normalises as the model expects."""
@@ -116,7 +117,8 @@ class Ground:
             std=self.spec.std,
             device=self.device,
             generator=torch.Generator().manual_seed(seed),
-            augment=Light(self.pack.table.spec.flip) if augment else None,
+            augment=augment,
+            copies=copies,
             test_pass=test_pass,
         )
 
@@ -201,10 +203,16 @@ class Session:
         """Return `recipe` with every hash pinned, the mask as unit names, precision measured.
 
         Raises:
+            ConfigError: The augmentation `medical` of a data set that declares no ranges.
             DataError: The data are not those the recipe was pinned to.
             ModelError: Weights or units are not those the recipe was pinned to.
         """
         ground = self.ground(recipe)
+        spec, asked = ground.pack.table.spec, recipe.data
+        if recipe.fit.augment == "medical":
+            spec.ranges()
+        else:
+            asked = asked.model_copy(update={"augmentation": None})
         model = recipe.model.model_copy(
             update={
                 "image_size": self.image_size(recipe),
@@ -216,9 +224,10 @@ class Session:
             update={
                 "fingerprint": ground.pack.table.fingerprint,
                 "split": ground.pack.table.split_hash,
+                "augmentation": None if spec.augment is None else spec.augmentation,
             }
         )
-        for part, pinned in ((recipe.data, data), (recipe.model, model)):
+        for part, pinned in ((asked, data), (recipe.model, model)):
             _refuse_other(part.to_json(), pinned.to_json())
         precision: str = recipe.fit.precision
         if precision == "auto":
@@ -339,7 +348,9 @@ def without_pins(recipe: Recipe) -> Recipe:
     """Return `recipe` free of the hashes that pin it to one machine's files."""
     return recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"fingerprint": None, "split": None}),
+            "data": recipe.data.model_copy(
+                update={"fingerprint": None, "split": None, "augmentation": None}
+            ),
             "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
         }
     )

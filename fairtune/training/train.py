@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 
 from fairtune.errors import FairtuneError, RunError
 from fairtune.training.lane import Lane
-from fairtune.training.observer import Epoch, Observer
+from fairtune.training.observer import Epoch, Follower, Observer
+from fairtune.training.ranks import Dismissed, current
 from fairtune.training.readout import solve
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
@@ -47,12 +50,58 @@ class RunResult:
 def train(job: Job, session: Session, observer: Observer) -> RunResult:
     """Run `job` and tell `observer` of every epoch.
 
-    Same job, machine and thread count: same result, bit for bit on a CPU.
+    Same job, machine and thread count: same result, bit for bit on a CPU. With several processes
+    (`ranks.joined`) this is rank 0; the others `follow`, and the result differs by rounding.
 
     Raises:
-        RunError: The loss was not finite, or memory ran out.
+        RunError: The loss was not finite, memory ran out, or another process ended.
         FairtuneError: A prerequisite (data, weights, mask) is not usable.
     """
+    current().lead(job)
+    return _guarded(job, session, observer)
+
+
+def follow(session: Session, poll: Callable[[], str | None]) -> None:
+    """Take part in every run of rank 0 while it is `leading`.
+
+    Args:
+        session: What this process keeps between runs.
+        poll: Reason to stop now, or None; it stops the run on every rank.
+
+    Raises:
+        RunError: Memory ran out here, or another process ended.
+        FairtuneError: A prerequisite cannot be had here.
+    """
+    nothing: Job | None = None
+    with contextlib.suppress(Dismissed):
+        while (job := current().lead(nothing)) is not None:
+            try:
+                _guarded(job, session, Follower(poll))
+            except RunError as error:
+                # A loss that is not finite is so on all ranks, and rank 0 decides what follows.
+                if error.reason != "nan":
+                    raise
+
+
+@contextlib.contextmanager
+def leading() -> Iterator[None]:
+    """Dismiss the processes that `follow` this one when its work is done, or refused.
+
+    Not when a run broke off here: they are in the midst of it, and end when this process has.
+    """
+    try:
+        yield
+    except RunError as error:
+        if error.reason == "nan":
+            current().lead(Dismissed())
+        raise
+    except FairtuneError:
+        current().lead(Dismissed())
+        raise
+    current().lead(Dismissed())
+
+
+def _guarded(job: Job, session: Session, observer: Observer) -> RunResult:
     try:
         return _train(job, session, observer)
     except FairtuneError:
@@ -96,7 +145,7 @@ def _train(job: Job, session: Session, observer: Observer) -> RunResult:
             images,
         )
         reports.append(report)
-        decision = observer.epoch(report)
+        decision = lane.ranks.lead(observer.epoch(report))
         last = number == job.recipe.optim.epochs or decision.stop is not None
         if decision.keep:
             kept = number

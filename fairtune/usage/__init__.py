@@ -50,3 +50,8 @@ class Usage(Protocol):
 
     def forward(self, net: Net, batch: Batch, task: Task) -> Output:
         """Return loss, score and embedding of every sample of `batch`."""
+
+    def loss(
+        self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the `(batch,)` loss of logits against labels or `(batch, outputs)` shares."""

@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/measured.md from measured files.")
     parser.add_argument("bench", type=Path, help="bench.json that run.py wrote")
     parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
+    parser.add_argument("--augment", type=Path, help="augment.json that augment.py wrote")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
@@ -40,7 +41,15 @@ def main() -> None:
     if bench["quick"]:
         raise SystemExit(f"{options.bench} was made with --quick, which measures nothing real")
     studies = [json.loads(path.read_text()) for path in options.studies]
-    lines = [*head(), *speed(bench), *(line for study in studies for line in result(study))]
+    lines = [*head(), *speed(bench)]
+    if options.augment is not None:
+        measured = json.loads(options.augment.read_text())
+        if measured["quick"]:
+            raise SystemExit(
+                f"{options.augment} was made with --quick, which measures nothing real"
+            )
+        lines += augmentation(measured)
+    lines += [line for study in studies for line in result(study)]
     options.out.write_text("\n".join(lines).rstrip() + "\n")
     if options.readme is not None:
         mark(options.readme, short(bench))
@@ -111,6 +120,51 @@ def speed(bench: Mapping[str, Any]) -> list[str]:
         f"{matter['batch_size']}, {matter['precision']}",
         "",
         *table(["what", "measured", "unit", "target"], rows),
+        "",
+    ]
+
+
+KINDS = {
+    "none": "none",
+    "copies": "`medical`, 4 fixed copies",
+    "free": "`medical`, drawn anew",
+}
+
+
+def augmentation(measured: Mapping[str, Any]) -> list[str]:
+    """Return the section of `augment.json`."""
+    matter = measured["matter"]
+    ranges = ", ".join(f"{name} {value:g}" for name, value in matter["ranges"].items() if value)
+    gains = {(one["mask"], one["augment"]): one for one in measured["differences"]}
+    rows = []
+    for one in measured["rows"]:
+        gain = gains.get((one["mask"], one["augment"]))
+        said = "–" if gain is None else "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**gain)
+        auc, worst = number(one["auc"]), number(one["worst_auc"])
+        speed_ = number(one["images_per_second"])
+        rows.append([f"`{one['mask']}`", KINDS[one["augment"]], auc, said, worst, speed_])
+    columns = [
+        "mask",
+        "augmentation",
+        "AUC",
+        "against none (95 %)",
+        "worst AUC by age",
+        "images/s",
+    ]
+    return [
+        "## Augmentation",
+        "",
+        f"Validation figures of the last epoch, means of {measured['seeds']} seeds; the interval "
+        "draws patients and seeds again. Images/s count validation too.",
+        "",
+        f"- command: `{measured['command']}`",
+        f"- commit: `{measured['commit'] or 'unknown'}`",
+        f"- run: {matter['model']} ({matter['weights']} weights) at {matter['image_size']} px on "
+        f"{matter['data']}, {matter['train_rows']} training and {matter['val_rows']} validation "
+        f"images, {matter['epochs']} epochs of batches of {matter['batch_size']}, "
+        f"{matter['precision']}; `medical` is here: flip {matter['flip']}, {ranges}",
+        "",
+        *table(columns, rows),
         "",
     ]
 

@@ -144,6 +144,59 @@ def test_the_bare_loop_computes_what_a_trial_computes(tmp_path: Path) -> None:
     assert all(torch.equal(p, before[name]) for name, p in matter.net.named_parameters())
 
 
+def augmented(**changes: Any) -> dict[str, Any]:
+    one = {"auc": 0.8123, "worst_auc": 0.7, "images_per_second": 51.4}
+    difference = {"mask": "norm:all", "value": 0.01, "low": -0.02, "high": 0.04}
+    plain = measured()
+    return {
+        **{name: plain[name] for name in ("command", "commit", "machine", "versions")},
+        "quick": False,
+        "seeds": 2,
+        "rows": [
+            {"mask": "norm:all", "augment": kind, **one} for kind in ("none", "copies", "free")
+        ],
+        "differences": [{"augment": kind, **difference} for kind in ("copies", "free")],
+        "matter": {**plain["matter"], "flip": "both", "ranges": {"rotate": 180.0, "blur": 0.0}},
+    } | changes
+
+
+def page_with(augment: dict[str, Any], folder: Path) -> str:
+    paths = [folder / name for name in ("bench.json", "augment.json", "page.md")]
+    for path, content in zip(paths, (measured(), augment)):
+        path.write_text(json.dumps(content))
+    command = [sys.executable, HERE / "measured.py", paths[0], "--augment", paths[1]]
+    done = subprocess.run([*command, "--out", paths[2]], capture_output=True, text=True)
+    return paths[2].read_text() if done.returncode == 0 else done.stderr
+
+
+def test_the_page_shows_what_augmentation_costs(tmp_path: Path) -> None:
+    page = page_with(augmented(), tmp_path)
+    assert "| `norm:all` | none | 0.812 | – | 0.700 | 51.4 |" in page
+    said = "| `norm:all` | `medical`, 4 fixed copies | 0.812 | +0.010 (-0.020 to +0.040) |"
+    assert said in page
+    assert "`medical` is here: flip both, rotate 180" in page
+    assert "blur" not in page
+    quick = page_with(augmented(quick=True), tmp_path)
+    assert "--quick, which measures nothing real" in quick
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_every_kind_of_augmentation(tmp_path: Path) -> None:
+    out = tmp_path / "augment.json"
+    command = [sys.executable, HERE / "augment.py", "--quick", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert len(found["rows"]) == 6
+    assert {one["augment"] for one in found["differences"]} == {"copies", "free"}
+    for one in found["differences"]:
+        assert one["low"] <= one["value"] <= one["high"]
+    # The same seed on both sides: only augmentation can have made the difference.
+    assert any(one["value"] != 0 for one in found["differences"])
+    assert str(tmp_path) not in out.read_text()
+    assert found["command"] == "python tests/bench/augment.py --quick --out augment.json"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is told by Linux")
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:

@@ -122,3 +122,9 @@ def test_no_other_module_reads_a_variable_of_ours() -> None:
         for found in reading.finditer(path.read_text())
     ]
     assert readers == []
+
+
+def test_processes_are_those_of_torchrun() -> None:
+    assert settings({"WORLD_SIZE": "4", "LOCAL_RANK": "1"}).processes == 1
+    found = settings({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
+    assert (found.processes, found.local_rank) == (4, 1)

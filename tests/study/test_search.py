@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from kit import session
 from kit_tiny import Tiny, study_fields, study_file
 
+from fairtune.config.shipped import find
 from fairtune.errors import FairtuneError, StudyError
 from fairtune.study.dry import estimate
 from fairtune.study.ledger import Ledger
@@ -187,3 +189,29 @@ def test_a_summary_of_a_study_without_a_result_says_so(tmp_path: Path) -> None:
     with open_study(mine.place, mine.plan(), create=True):
         pass
     assert "no recipe is finished yet" in summary(mine.place)
+
+
+SPACE = {"optim.lr": {"float": [1e-5, 1e-1], "log": True}, "adaptation.mask": "auto_peft1"}
+FREE: dict[str, Any] = {"one_of": ["none", "medical"]}
+
+
+def test_ranges_of_augmentation_belong_to_a_study_that_can_use_them(tiny: Tiny) -> None:
+    plan = tiny.plan()
+    assert plan.base.data.augmentation is not None
+    assert "augmentation" not in identity(plan)["recipe"]["data"]
+    fixed = study_fields()["recipe"]
+    fixed["fit"]["augment"] = "medical"
+    for changes in ({"recipe": fixed}, {"space": SPACE | {"fit.augment": FREE}}):
+        found = identity(tiny.plan(changes))["recipe"]["data"]["augmentation"]
+        assert found == plan.base.data.augmentation
+
+
+def test_a_space_with_ranges_that_are_not_declared_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plain.yaml"
+    shipped = find("datasets", "nih-cxr-64").read_text()
+    path.write_text(re.sub(r"^augment: .*$", "", shipped, flags=re.MULTILINE))
+    fields = study_fields()["recipe"]
+    fields["data"]["dataset"] = str(path)
+    file = study_file(recipe=fields, space=SPACE | {"fit.augment": FREE})
+    with pytest.raises(FairtuneError, match="declares no ranges"):
+        make_plan(file, session(), None)

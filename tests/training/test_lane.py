@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from kit import session, tiny_recipe
+from timm.optim import param_groups_layer_decay
+from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from fairtune.models import load
+from fairtune.models.backbone import describe
 from fairtune.training.lane import Lane, score_rows
 from fairtune.training.net import build_net
-from fairtune.training.optim import build_optimizer, lr_factor
+from fairtune.training.optim import build_optimizer, distances_of, lr_factor
 from fairtune.training.recipe import OptimPart, Seeds
 from fairtune.training.session import Session
 
@@ -224,3 +229,119 @@ def test_the_learning_rates_of_a_run_follow_the_schedule(held: Session) -> None:
     for step, found in enumerate(seen):
         expected = [1e-4 * factor(step), 1e-2 * factor(step), 1e-2 * factor(step)]
         assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("model", ["test_vit", "vit_small_dinov2", "deit_small_patch16_224"])
+def test_layer_wise_rates_are_timms(model: str) -> None:
+    spec = load(model)
+    units = describe(spec)
+    with torch.device("meta"):
+        net = timm.create_model(spec.architecture, num_classes=2)
+    theirs: dict[int, float] = {
+        id(p): group["lr_scale"]
+        for group in param_groups_layer_decay(net, layer_decay=0.5)
+        for p in group["params"]
+    }
+    found = distances_of([name for name, _ in net.named_parameters()], units)
+    for name, parameter in net.named_parameters():
+        assert 0.5 ** found[name] == theirs[id(parameter)], name
+    assert found["head.weight"] == 0
+    assert max(found.values()) == units.depth + 1
+
+
+def test_layer_wise_rates_of_a_convolutional_net() -> None:
+    units = describe(load("tf_efficientnet_lite0"))
+    tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
+    found = distances_of([*tensors, "prompt"], units)
+    in_order = [found[tensor] for tensor in tensors]
+    assert in_order == sorted(in_order, reverse=True)
+    assert (in_order[0], in_order[-1]) == (units.depth + 1, 1)
+    # What a method adds outside the blocks is fed into them.
+    assert found["prompt"] == units.depth + 1
+
+
+def test_rates_fall_with_the_distance_from_the_head() -> None:
+    trained = named("a.weight", "b.weight", "b.bias", "head.weight")
+    optim = OptimPart(lr=1e-3, head_lr=1e-2, layer_decay=0.5)
+    distances = {"a.weight": 3, "b.weight": 1, "b.bias": 1, "head.weight": 0}
+    made = build_optimizer(trained, optim, (), distances)
+    names = {id(p): name for name, p in trained.items()}
+    found = {names[id(p)]: g["lr"] for g in made.param_groups for p in g["params"]}
+    expected = {"a.weight": 1.25e-4, "b.weight": 5e-4, "b.bias": 5e-4, "head.weight": 1e-2}
+    assert found == pytest.approx(expected)
+    assert len(made.param_groups) == 4
+
+
+def test_warm_up_and_cosine_are_timms() -> None:
+    optim = OptimPart(epochs=10, warmup=0.2)
+    factor, warm, total = lr_factor(optim, 10), 20, 100
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    theirs = CosineLRScheduler(
+        torch.optim.SGD([parameter], lr=1.0),
+        t_initial=total - warm,
+        warmup_t=warm,
+        warmup_lr_init=1 / (warm + 1),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+    for step in range(total):
+        theirs.step_update(step)
+        assert factor(step) == pytest.approx(theirs.optimizer.param_groups[0]["lr"]), step
+
+
+def test_averaged_weights_are_scored_and_left(held: Session) -> None:
+    one, plain = lane(held, optim__ema=0.9), lane(held)
+    for each in (one, plain):
+        each.epoch(unwatched)
+    # The average takes no part in the steps.
+    assert all(torch.equal(p, plain.trained[name]) for name, p in one.trained.items())
+    rows = one.ground.val_rows(one.recipe)
+    scores, _ = one.score(rows)
+    assert np.array_equal(rebuilt(one), scores)
+    assert not np.allclose(scores, plain.score(rows)[0], atol=1e-4)
+    assert all(torch.equal(p, plain.trained[name]) for name, p in one.trained.items())
+    assert one.average is not None
+    assert one.average.steps == one.steps
+
+
+def test_mixed_batches_are_trained_towards_mixed_labels(held: Session) -> None:
+    one = lane(held, optim__mixup=0.4, optim__clip_norm=0.0)
+    batch = next(iter(one.loader.epoch()))
+    assert one.mixing is not None
+    mixed = one.mixing.apply(batch, 0, "binary", 1)
+    out = one._forward(one.net, mixed)
+    target = mixed.label[:, 0]
+    expected = torch.logaddexp(torch.zeros(()), out.score[:, 0]) - target * out.score[:, 0]
+    assert torch.allclose(out.loss, expected, atol=1e-5)
+    assert 0 < len(target.unique()) <= 4
+    assert float(one.step(batch)) == pytest.approx(expected.sum().item(), rel=1e-4)
+    # The next step draws anew.
+    assert one.taken == 1
+
+
+def test_class_weights_come_from_the_rows_that_are_fitted(held: Session) -> None:
+    found = []
+    for rows in ("train", "train+val"):
+        one = lane(held, optim__class_weights="balanced", fit__rows=rows)
+        label = one.ground.labels(one.ground.fit_rows(one.recipe))
+        assert one.targets.weight is not None
+        expected = len(label) / (2 * np.bincount(label))
+        assert one.targets.weight[:, 0].numpy() == pytest.approx(expected)
+        found.append(expected)
+    assert found[0] != pytest.approx(found[1])
+
+
+def test_the_gradient_is_that_of_the_weighted_mean(held: Session) -> None:
+    changes = {"optim__class_weights": "balanced", "optim__label_smoothing": 0.1}
+    one = lane(held, **changes, optim__clip_norm=0.0)
+    batch = next(iter(one.loader.epoch()))
+    out = one._forward(one.net, batch)
+    weight, share = one.targets.weight, batch.label * 0.9 + 0.05
+    assert weight is not None
+    logit = out.score[:, 0]
+    loss = -(weight[1] * share * torch.nn.functional.logsigmoid(logit)) - (
+        weight[0] * (1 - share) * torch.nn.functional.logsigmoid(-logit)
+    )
+    (expected,) = torch.autograd.grad(loss.mean(), one.trained["head.weight"])
+    one.step(batch)
+    assert torch.allclose(one.trained["head.weight"].grad, expected, atol=1e-6)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from kit import session, tiny_recipe
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression
@@ -13,6 +14,7 @@ from fairtune.training.readout import fit, mean_loss, targets
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job, train
+from fairtune.usage.classify import sample_loss
 
 N, DIM = 300, 7
 
@@ -139,3 +141,80 @@ def test_a_solved_run_on_train_and_validation_has_no_scores(held: Session) -> No
     assert report.scores.shape == (0, 1)
     assert np.isnan(report.val_loss)
     assert report.images == len(held.ground(recipe).fit_rows(recipe))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_balanced_readout_is_sklearns(classes: int) -> None:
+    x, y = drawn(classes)
+    y = np.where(np.arange(N) % 3 == 0, y, 0)
+    task: Any = "binary" if classes == 2 else "multiclass"
+    weight, bias, _ = fit(x, y, task, 1 if classes == 2 else classes, 1e-2, balance=True)
+    other = LogisticRegression(
+        C=1 / (0.01 * N), tol=1e-10, max_iter=10_000, class_weight="balanced"
+    )
+    other.fit(standardised(x), y)
+    found, expected = x @ weight.T + bias, other.decision_function(standardised(x))
+    if classes == 2:
+        found = found[:, 0]
+    else:
+        found, expected = (v - v.mean(axis=1, keepdims=True) for v in (found, expected))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_balanced_multilabel_readout_balances_every_target() -> None:
+    x, first = drawn(2)
+    both = np.stack([first, np.arange(N) % 5 == 0], axis=1).astype(np.int64)
+    weight, bias, _ = fit(x, both, "multilabel", 2, 1e-2, balance=True)
+    for j in range(2):
+        alone, alone_bias, _ = fit(x, both[:, j], "binary", 1, 2e-2, balance=True)
+        assert x @ weight[j] + bias[j] == pytest.approx(x @ alone[0] + alone_bias[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_smoothed_readout_is_that_of_every_class_in_its_share(classes: int) -> None:
+    x, y = drawn(classes)
+    task: Any = "binary" if classes == 2 else "multiclass"
+    weight, bias, _ = fit(x, y, task, 1 if classes == 2 else classes, 1e-2, smoothing=0.3)
+    # Every sample once with each class, weighted by its share of the softened label.
+    many = np.tile(standardised(x), (classes, 1))
+    label = np.repeat(np.arange(classes), N)
+    share = np.where(label == np.tile(y, classes), 0.7, 0.0) + 0.3 / classes
+    other = LogisticRegression(C=1 / (0.01 * N), tol=1e-10, max_iter=10_000)
+    other.fit(many, label, sample_weight=share)
+    found, expected = x @ weight.T + bias, other.decision_function(standardised(x))
+    if classes == 2:
+        found = found[:, 0]
+    else:
+        found, expected = (v - v.mean(axis=1, keepdims=True) for v in (found, expected))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs"), [("binary", 1), ("multiclass", 3), ("multilabel", 2)]
+)
+def test_the_gradient_of_the_weighted_loss_is_right(task: Any, outputs: int) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 4) if task == "multiclass" else rng.integers(0, 2, (4, outputs))
+    target = targets(y, task, outputs) * 0.8 + 0.1
+    weight = rng.random(3) if task == "multiclass" else rng.random((2, outputs))
+    at = rng.standard_normal(4 * outputs)
+
+    def loss(flat: np.ndarray) -> float:
+        return mean_loss(flat.reshape(4, outputs), target, task, weight)[0]
+
+    value, gradient = mean_loss(at.reshape(4, outputs), target, task, weight)
+    assert gradient.ravel() == pytest.approx(optimize.approx_fprime(at, loss), abs=1e-6)
+    score, share = (torch.from_numpy(v.reshape(4, outputs)) for v in (at, target))
+    trained = sample_loss(score, share, task, torch.from_numpy(weight))
+    assert value == pytest.approx(float(trained.mean()))
+
+
+def test_a_solved_run_honours_weights_and_smoothing(held: Session) -> None:
+    def scores(**changes: Any) -> np.ndarray:
+        recipe = held.resolve(tiny_recipe(adaptation__mask="none", **changes))
+        return train(Job(recipe, Seeds()), held, Quiet()).epochs[0].scores
+
+    plain = scores()
+    assert not np.allclose(plain, scores(optim__class_weights="balanced"), atol=1e-3)
+    assert not np.allclose(plain, scores(optim__label_smoothing=0.2), atol=1e-3)
+    assert np.array_equal(plain, scores(optim__mixup=0.4, optim__ema=0.9))

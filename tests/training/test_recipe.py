@@ -11,7 +11,15 @@ from fairtune.config import Source, parse
 from fairtune.config.registry import declared_dimensions
 from fairtune.config.yaml12 import loads
 from fairtune.errors import ConfigError, FairtuneError
-from fairtune.training.recipe import LATER, FitPart, OptimPart, Recipe, Seeds
+from fairtune.training.recipe import (
+    LATER,
+    PROTOCOL,
+    DataPart,
+    FitPart,
+    OptimPart,
+    Recipe,
+    Seeds,
+)
 
 MASK = {"mask": ["blocks.0.norm1.weight"]}
 EMPTY: dict[str, Any] = {"mask": []}
@@ -25,7 +33,25 @@ UNUSED_WHEN_SOLVED = {
     "schedule": "constant",
     "warmup": 0.0,
     "clip_norm": 0.0,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "ema": 0.99,
+    "layer_decay": 0.8,
 }
+USED_WHEN_SOLVED = {"l2": 0.1, "class_weights": "balanced", "label_smoothing": 0.1}
+ADDED: dict[str, dict[str, Any]] = {
+    "data": {"augmentation": "ab"},
+    "optim": {
+        "class_weights": "balanced",
+        "label_smoothing": 0.1,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "ema": 0.99,
+        "layer_decay": 0.8,
+    },
+    "fit": {"copies": 4},
+}
+"""Fields that recipes stored before them do not have, each at a value at which it acts."""
 
 
 @pytest.mark.parametrize("mask", ["none", "linear_readout", []])
@@ -45,14 +71,63 @@ def test_a_solved_readout_does_not_depend_on_how_masks_are_trained(field: str) -
 
 
 def test_the_examples_cover_every_field_of_optim() -> None:
-    assert {*UNUSED_WHEN_SOLVED, "l2"} == set(OptimPart.model_fields)
+    assert {*UNUSED_WHEN_SOLVED, *USED_WHEN_SOLVED} == set(OptimPart.model_fields)
+
+
+@pytest.mark.parametrize("field", USED_WHEN_SOLVED)
+def test_a_solved_readout_depends_on_what_its_problem_is_made_of(field: str) -> None:
+    plain = tiny_recipe(adaptation=EMPTY)
+    other = tiny_recipe(adaptation=EMPTY, **{f"optim__{field}": USED_WHEN_SOLVED[field]})
+    assert plain.identity() != other.identity()
+    assert other.canonical()["optim"] == {"l2": 0.01} | {field: USED_WHEN_SOLVED[field]}
+
+
+def test_a_recipe_from_before_the_added_fields_is_still_the_same() -> None:
+    part = {"dataset": "a", "target": "b", "attributes": ["c"]}
+    fields = {"data": part, "model": {"name": "m"}, "adaptation": {"mask": "norm:all"}}
+    trained = parse(Recipe, {**fields, "optim": {"lr": 1e-3}})
+    # Computed by the version in which recipes were first stored.
+    assert trained.identity() == "7c83a301773e28d30fb43a6068de2e7b"
+    assert trained.key(Seeds()) == "f3facbdb1f5375082494deb5fc857c60"
+    solved = parse(Recipe, {**fields, "adaptation": {"mask": "none"}})
+    assert solved.identity() == "1113ab1510a0f32985c39eb356759659"
+    assert PROTOCOL == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "cls"), [("data", DataPart), ("optim", OptimPart), ("fit", FitPart)]
+)
+def test_added_fields_are_written_only_where_they_act(part: str, cls: Any) -> None:
+    assert set(ADDED[part]) == set(cls.ADDED)
+    assert not set(ADDED[part]) & set(tiny_recipe().to_json()[part])
+    for name, value in ADDED[part].items():
+        changed = tiny_recipe(**{f"{part}__{name}": value})
+        written = changed.to_json()
+        assert written[part][name] == value
+        assert parse(Recipe, written) == changed
+        assert set(written[part]) & set(ADDED[part]) == {name}
+
+
+@pytest.mark.parametrize(
+    ("augment", "acts"),
+    [("none", set()), ("light", {"copies"}), ("medical", {"copies", "augmentation"})],
+)
+def test_augmentation_has_an_identity_only_where_it_is_used(augment: str, acts: set[str]) -> None:
+    plain = tiny_recipe(adaptation=MASK, fit__augment=augment)
+    for part, name in (("fit", "copies"), ("data", "augmentation")):
+        other = tiny_recipe(
+            **{"adaptation": MASK, "fit__augment": augment, f"{part}__{name}": ADDED[part][name]}
+        )
+        assert (plain.identity() != other.identity()) == (name in acts)
+        solved = other.model_copy(update={"adaptation": tiny_recipe(adaptation=EMPTY).adaptation})
+        assert solved.identity() == tiny_recipe(adaptation=EMPTY).identity()
 
 
 def test_a_solved_readout_has_no_augmentation_and_no_method() -> None:
     canonical = tiny_recipe(adaptation=EMPTY, fit__augment="light").canonical()
     assert canonical["adaptation"] == {"mask": []}
     assert canonical["optim"] == {"l2": 0.01}
-    assert set(canonical["fit"]) == set(FitPart.model_fields) - {"augment"}
+    assert set(canonical["fit"]) == set(FitPart.model_fields) - {"augment", "copies"}
 
 
 def test_only_the_solved_readout_has_l2() -> None:
@@ -90,6 +165,7 @@ def test_a_mask_without_a_learning_rate_has_no_identity() -> None:
         ("fit__precision", "bf16"),
         ("fit__rows", "train+val"),
         ("fit__augment", "light"),
+        *[(f"optim__{name}", value) for name, value in ADDED["optim"].items()],
         ("adaptation", {"mask": ["stem"]}),
     ],
 )
@@ -165,6 +241,13 @@ def test_fields_of_later_versions_are_refused_by_name_and_line(key: str) -> None
         ("adaptation: {method: lora}\n", 3, "'lora' is not available in this version"),
         ("optim: {lr: .nan}\n", 3, "nan"),
         ("optim: {lr: '1e-3'}\n", 3, "1e-3"),
+        ("optim: {ema: 1.0}\n", 3, "ema"),
+        ("optim: {layer_decay: 0.0}\n", 3, "layer_decay"),
+        ("optim: {label_smoothing: 1.0}\n", 3, "label_smoothing"),
+        ("optim: {mixup: -0.1}\n", 3, "mixup"),
+        ("optim: {class_weights: heavy}\n", 3, "balanced"),
+        ("fit: {augment: strong}\n", 3, "medical"),
+        ("fit: {copies: -1}\n", 3, "copies"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(text: str, line: int, message: str) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ from kit import session, tiny_recipe
 
 from fairtune.adaptation import Rule
 from fairtune.config import parse
+from fairtune.config.shipped import find
 from fairtune.data.pack import Pack
-from fairtune.errors import FairtuneError, ModelError, StudyError
+from fairtune.errors import ConfigError, FairtuneError, ModelError, StudyError
 from fairtune.training import session as room
 from fairtune.training.observer import Quiet
 from fairtune.training.recipe import Recipe, Seeds
@@ -157,3 +160,36 @@ def test_progress_of_packing_is_told(tmp_path: Any) -> None:
     held.ground(tiny_recipe())
     assert told[-1][1] == told[-1][2]
     assert {what for what, _, _ in told} == {"packing images"}
+
+
+def without_ranges(folder: Path) -> str:
+    """Write the spec of the tiny data without its ranges of augmentation; return its path."""
+    shipped = find("datasets", "nih-cxr-64").read_text()
+    path = folder / "plain.yaml"
+    path.write_text(re.sub(r"^augment: .*$", "", shipped, flags=re.MULTILINE))
+    return str(path)
+
+
+def test_the_ranges_of_augmentation_are_pinned(held: Session) -> None:
+    spec = held.table(tiny_recipe()).spec
+    for kind in ("none", "medical"):
+        recipe = held.resolve(tiny_recipe(fit__augment=kind))
+        assert recipe.data.augmentation == spec.augmentation
+        assert parse(Recipe, recipe.to_json()) == recipe
+
+
+def test_other_ranges_are_refused_only_where_they_are_used(held: Session) -> None:
+    other = {"data__augmentation": "ab"}
+    assert held.resolve(tiny_recipe(**other)).data.augmentation != "ab"
+    with pytest.raises(ModelError, match="pinned to another augmentation"):
+        held.resolve(tiny_recipe(**other, fit__augment="medical"))
+
+
+def test_ranges_that_are_not_declared_are_refused(tmp_path: Path) -> None:
+    held, dataset = session(), without_ranges(tmp_path)
+    plain = held.resolve(tiny_recipe(data__dataset=dataset))
+    assert plain.data.augmentation is None
+    # The images are the same, so that nothing else could tell the two specs apart.
+    assert plain.data.fingerprint == held.table(tiny_recipe()).fingerprint
+    with pytest.raises(ConfigError, match="declares no ranges"):
+        held.resolve(tiny_recipe(data__dataset=dataset, fit__augment="medical"))

@@ -60,6 +60,9 @@ def equal(one: RunResult, other: RunResult) -> bool:
         {"adaptation__mask": "attn:last-2", "fit__augment": "light"},
         {"adaptation__mask": "norm:all", "optim__optimizer": "sgd"},
         {"adaptation__mask": "mlp:0", "fit__precision": "bf16"},
+        {"optim__mixup": 0.4, "optim__cutmix": 1.0, "optim__ema": 0.9},
+        {"fit__augment": "medical", "fit__copies": 2, "optim__layer_decay": 0.7},
+        {"fit__augment": "medical", "optim__class_weights": "balanced"},
     ],
 )
 def test_a_run_is_repeated_bit_for_bit(changes: dict[str, Any], held: Session) -> None:
@@ -211,3 +214,34 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_weights(held: Session) -> None:
     assert not np.array_equal(plain.epochs[-1].scores, half.epochs[-1].scores)
     assert plain.epochs[-1].scores == pytest.approx(half.epochs[-1].scores, abs=0.05)
     assert {value.dtype for value in half.weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim__class_weights": "balanced"},
+        {"optim__label_smoothing": 0.2},
+        {"optim__mixup": 1.0},
+        {"optim__cutmix": 1.0},
+        {"optim__ema": 0.9},
+        {"optim__layer_decay": 0.5},
+        {"fit__augment": "medical"},
+        {"fit__augment": "light", "fit__copies": 4},
+    ],
+)
+def test_every_option_changes_what_is_learnt(changes: dict[str, Any], held: Session) -> None:
+    plain, other = made(held), made(held, **changes)
+    assert not np.allclose(plain.epochs[-1].scores, other.epochs[-1].scores, atol=1e-5)
+    assert np.isfinite(other.epochs[-1].scores).all()
+
+
+def test_fixed_copies_do_not_depend_on_the_seed(held: Session) -> None:
+    def images(seed: int, **changes: Any) -> dict[int, torch.Tensor]:
+        recipe = held.resolve(tiny_recipe(fit__augment="medical", **changes))
+        lane = Lane(recipe, Seeds(data=seed), held.ground(recipe))
+        return {int(r): x for b in lane.loader.epoch() for r, x in zip(b.row, b.image)}
+
+    one, other = (images(seed, fit__copies=2) for seed in (1, 2))
+    assert all(torch.allclose(image, other[row], atol=1e-6) for row, image in one.items())
+    one, other = images(1), images(2)
+    assert not all(torch.allclose(image, other[row], atol=1e-2) for row, image in one.items())

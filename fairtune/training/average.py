@@ -1,0 +1,50 @@
+"""The exponential moving average of what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_POWER = 2 / 3
+
+
+class Average:
+    """A moving average of trained tensors, in their own precision.
+
+    average += (1 - d) * (weight - average) after every step t = 1, 2, ..., with
+    d = min(decay, 1 - t^(-2/3)), so that the first steps are forgotten soon. Frozen tensors are
+    their own average and are not copied.
+
+    Args:
+        trained: What trains, by name.
+        decay: The decay d in the end, in (0, 1).
+    """
+
+    def __init__(self, trained: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.trained, self.decay = trained, decay
+        self.steps = 0
+        self.held: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
+
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        self.steps += 1
+        decay = min(self.decay, 1 - self.steps**-_POWER)
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                self.held[name].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the trained tensors have the averaged values meanwhile."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self.trained.items():
+            parameter.data, self.held[name] = self.held[name], parameter.data

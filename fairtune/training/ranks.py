@@ -1,0 +1,199 @@
+"""Several processes that share every batch of one run, as torchrun starts them.
+
+Rank 0 runs the command; the others `follow` it from run to run. Each takes its share of every
+batch, and the sum of their gradients is that of the whole batch, so that all weights stay equal.
+With one process nothing is sent and nothing differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, distributed, nn
+
+from fairtune.config import Settings
+from fairtune.data.batch import Batch
+from fairtune.errors import RunError
+
+T = TypeVar("T")
+
+LOST = "rank"
+"""Reason of the error that another process is gone."""
+
+_PATIENCE = timedelta(days=1)
+"""The others wait while rank 0 packs images or scores the test split."""
+
+
+class Dismissed(Exception):
+    """Rank 0 has ended its work: so does this process."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that make a run.
+
+    Attributes:
+        rank: Its number, from 0.
+        world: How many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.world == 1
+
+    def share(self, batch: Batch) -> Batch:
+        """Return this rank's samples of `batch`; none when it has fewer than there are ranks."""
+        if self.alone:
+            return batch
+        part = slice(self.rank, None, self.world)
+        parts = {
+            field.name: getattr(batch, field.name)[part]
+            for field in dataclasses.fields(batch)
+            if isinstance(getattr(batch, field.name), Tensor | list)
+        }
+        return dataclasses.replace(batch, **parts)
+
+    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the ranks; one that is missing counts as 0.
+
+        Raises:
+            RunError: Another process is gone.
+        """
+        if self.alone:
+            return
+        held = list(parameters)
+        for p in held:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        gradients = [p.grad for p in held if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        with _talking():
+            distributed.all_reduce(flat)
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for g, part in zip(gradients, parts, strict=True):
+            g.copy_(part.view_as(g))
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum of `value` over the ranks.
+
+        Raises:
+            RunError: Another process is gone.
+        """
+        if not self.alone:
+            value = value.clone()
+            with _talking():
+                distributed.all_reduce(value)
+        return value
+
+    def agree(self, reason: str | None) -> str | None:
+        """Return a reason to stop if any rank has one: the first one's.
+
+        Raises:
+            RunError: Another process is gone.
+        """
+        if self.alone:
+            return reason
+        # One flag on the CPU a step: asking for the words, or the device, would cost more.
+        some = torch.tensor([reason is not None], dtype=torch.int32)
+        with _talking():
+            distributed.all_reduce(some, op=distributed.ReduceOp.MAX)
+        if not some.item():
+            return None
+        return next(found for found in self._all(reason) if found is not None)
+
+    def lead(self, value: T) -> T:
+        """Return the value of rank 0.
+
+        Raises:
+            Dismissed: Rank 0 has nothing more to do.
+            RunError: Another process is gone.
+        """
+        if self.alone:
+            return value
+        held: list[Any] = [value]
+        with _talking():
+            distributed.broadcast_object_list(held, src=0)
+        if self.rank and isinstance(held[0], Dismissed):
+            raise held[0]
+        first: T = held[0]
+        return first
+
+    def rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return this rank's share of `rows`."""
+        return rows[self.rank :: self.world]
+
+    def gather(self, part: NDArray[np.float32], mean: float) -> tuple[NDArray[np.float32], float]:
+        """Return what all ranks have for their `rows`, in the order of all rows.
+
+        Args:
+            part: `(its rows, outputs)`.
+            mean: Mean of something over its rows; its mean over all rows is returned.
+
+        Raises:
+            RunError: Another process is gone.
+        """
+        if self.alone:
+            return part, mean
+        found: list[tuple[NDArray[np.float32], float]] = self._all((part, mean))
+        whole = np.empty((sum(len(p) for p, _ in found), part.shape[1]), dtype=part.dtype)
+        for rank, (theirs, _) in enumerate(found):
+            whole[rank :: self.world] = theirs
+        return whole, sum(len(p) * m for p, m in found if len(p)) / len(whole)
+
+    def _all(self, value: T) -> list[T]:
+        held: list[Any] = [None] * self.world
+        with _talking():
+            distributed.all_gather_object(held, value)
+        return held
+
+
+def current() -> Ranks:
+    """Return this process among those that `joined` has brought together."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return Ranks()
+    return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+@contextmanager
+def joined(settings: Settings) -> Iterator[Ranks]:
+    """Join the processes that torchrun started for this command; without it there is one.
+
+    Sums on an accelerator go through NCCL, on a CPU, and all words, through gloo.
+    """
+    if settings.processes == 1:
+        yield Ranks()
+        return
+    backend = "gloo"
+    if settings.device in (None, "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(settings.local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield current()
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            "another process of this run has ended",
+            reason=LOST,
+            found=str(error).splitlines()[0],
+            todo="its own message says why",
+        ) from None
