@@ -16,12 +16,12 @@ HERE = Path(__file__).resolve().parent
 VERSIONS = ("fairtune", "torch", "timm", "numpy", "pandas", "optuna", "scikit-learn")
 
 
-def surroundings() -> dict[str, Any]:
+def surroundings(script: str = "run.py") -> dict[str, Any]:
     """Return command, machine, commit and versions."""
     # A path of this machine is nobody's business.
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
     return {
-        "command": " ".join(["python tests/bench/run.py", *words]),
+        "command": " ".join([f"python tests/bench/{script}", *words]),
         "machine": {
             "cpu": cpu(),
             "cores": os.cpu_count(),
