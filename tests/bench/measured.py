@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from masks_page import section
+
 WORDS = {
     "trial": "one trial",
     "bare_loop": "bare torch loop: same steps, AUC by group after every epoch",
@@ -34,13 +36,16 @@ def main() -> None:
     parser.add_argument("bench", type=Path, help="bench.json that run.py wrote")
     parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
+    parser.add_argument("--masks", type=Path, help="JSON that masks.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
     bench = json.loads(options.bench.read_text())
     if bench["quick"]:
         raise SystemExit(f"{options.bench} was made with --quick, which measures nothing real")
     studies = [json.loads(path.read_text()) for path in options.studies]
-    lines = [*head(), *speed(bench), *(line for study in studies for line in result(study))]
+    masks = [] if options.masks is None else section(json.loads(options.masks.read_text()))
+    results = [line for study in studies for line in result(study)]
+    lines = [*head(), *speed(bench), *masks, *results]
     options.out.write_text("\n".join(lines).rstrip() + "\n")
     if options.readme is not None:
         mark(options.readme, short(bench))

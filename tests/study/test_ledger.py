@@ -28,7 +28,7 @@ from fairtune.study.rows import (
     roots,
     valid,
 )
-from fairtune.study.samplers.random import Random
+from fairtune.study.samplers import SAMPLERS
 from fairtune.study.samplers.tpe import Tpe
 from fairtune.study.storage import engine_of, open_storage
 
@@ -114,20 +114,26 @@ def test_a_row_appears_running_and_whole_in_one_transaction(tmp_path: Path) -> N
         assert {counts[:2] for counts in seen} == {(0, 0), (1, 48)}
 
 
-@pytest.mark.parametrize("sampler", [Random(), Tpe(startup=1)])
+# Trials before the measured one, with which each sampler draws from what it learned.
+WARM = {"auto": 20, "blr_ts": 20, "cmaes": 20, "nsga2": 20, "tpe": 10, "gp": 10}
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_a_trial_costs_few_commits_whatever_its_length(
-    tmp_path: Path, empty: Path, sampler: Any
+    tmp_path: Path, empty: Path, sampler: str
 ) -> None:
     spent = {}
+    warm = WARM.get(sampler, 1)
     for length in (48, 200):
         folder = tmp_path / str(length)
         folder.mkdir()
         shutil.copy(empty, folder)
-        with open_ledger(sqlite(folder), sampler=sampler) as ledger:
+        with open_ledger(sqlite(folder), sampler=SAMPLERS.parse(sampler)) as ledger:
             engine = engine_of(ledger._family.opened.storage)
             commits: list[Any] = []
-            phase = Search(8, bits(length))
-            ledger.finish(only(ledger, phase), Complete([0.5]))
+            phase = Search(warm + 1, bits(length))
+            for count in range(warm):
+                ledger.finish(only(ledger, phase), Complete([count % 3]))
             sqlalchemy.event.listen(engine, "commit", commits.append)
             ledger.reap()
             claim = only(ledger, phase)
