@@ -124,21 +124,19 @@ class Features:
         the options with which it was seen, and to those that were never seen anywhere. None
         allows every value.
         """
-        seen: dict[str, set[Scalar]] = {}
+        choices = [n for n in self.others if isinstance(self.space[n], Choice)]
         sets: dict[frozenset[str], list[Params]] = {}
         for point in points:
-            kept = {name: value for name, value in point.items() if name in self.space}
-            sets.setdefault(frozenset(kept), []).append(kept)
-            for name, value in kept.items():
-                seen.setdefault(name, set()).add(value)
-        own = set(self.switches.names)
+            sets.setdefault(frozenset(self.space.keys() & point.keys()), []).append(point)
+        seen = {name: {p[name] for p in points if name in p} for name in choices}
         for names, members in sets.items():
-            allowed: dict[str, set[Scalar] | None] = {}
-            for name in sorted(names):
-                dimension = self.space[name]
-                if len(sets) == 1 or name in own or not isinstance(dimension, Choice):
-                    allowed[name] = None
-                else:
+            allowed: dict[str, set[Scalar] | None] = dict.fromkeys(sorted(names))
+            for name in choices if len(sets) > 1 else ():
+                if name in names:
                     here = {point[name] for point in members}
-                    allowed[name] = here | (set(dimension.options) - seen[name])
+                    allowed[name] = here | (set(self._options(name)) - seen[name])
             yield allowed
+
+    def _options(self, name: str) -> tuple[Scalar, ...]:
+        dimension = self.space[name]
+        return dimension.options if isinstance(dimension, Choice) else ()

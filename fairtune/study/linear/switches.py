@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,8 +38,8 @@ class Switches:
             match = _DEPTH.match(name)
             if match and is_boolean(dimension):
                 found.append((name, match["kind"], int(match["depth"])))
-        kinds = [kind for _, kind, _ in found]
-        found = [entry for entry in found if kinds.count(entry[1]) > 1]
+        many = Counter(kind for _, kind, _ in found)
+        found = [entry for entry in found if many[entry[1]] > 1]
         names, kinds_, depths = zip(*found) if found else ((), (), ())
         return cls(tuple(names), tuple(kinds_), tuple(depths))
 
@@ -54,7 +55,8 @@ class Switches:
             return np.zeros((0, 0))
         block = np.array(self.depths, dtype=float)
         depth = 2 * block / max(block.max(), 1.0) - 1
-        same = np.array(self.kinds)[:, None] == np.array(self.kinds)[None, :]
+        kind = np.unique(self.kinds, return_inverse=True)[1]
+        same = kind[:, None] == kind
         trend = 0.6 * (0.4 + 0.9 * np.outer(depth, depth))
         near = 0.4 * np.exp(-((block[:, None] - block[None, :]) ** 2) / 8)
         found = np.where(same, trend + near, 0.0)
@@ -69,4 +71,6 @@ class Switches:
 
 def is_boolean(dimension: Dimension) -> bool:
     """Tell whether the dimension is a choice between False and True."""
-    return isinstance(dimension, Choice) and set(map(repr, dimension.options)) == {"False", "True"}
+    if not isinstance(dimension, Choice) or len(dimension.options) != 2:
+        return False
+    return all(isinstance(option, bool) for option in dimension.options)

@@ -50,7 +50,7 @@ class BlrTs(Config):
 
     conditional: ClassVar[bool] = True
 
-    startup: int = Field(default=20, ge=2)
+    startup: int = Field(default=10, ge=2)
 
     def build(self, seed: int) -> BaseSampler:
         """Return the Optuna sampler of one draw."""
