@@ -39,7 +39,7 @@ from fairtune.config import Dimension, Float, digest
 from fairtune.models.spec import UnitNames
 from fairtune.models.units import Units, partition
 from fairtune.study.distributions import to_optuna
-from fairtune.study.overlay import Draw
+from fairtune.study.overlay import Draw, Drawn
 from fairtune.study.samplers import SAMPLERS
 
 BLOCKS = 12
@@ -212,14 +212,15 @@ def study(problem: Problem, sampler: Any, space: Any, trials: int, seed: int) ->
     values, true, masks, spent = [], [], set(), 0.0
     for count in range(trials):
         began = time.perf_counter()
-        params = drawn(done, dimensions, sampler, [seed, count])
+        point = drawn(done, dimensions, sampler, [seed, count])
         spent += time.perf_counter() - began
+        params = point.params
         inner = {name.split(".", 3)[3]: v for name, v in params.items() if name != LR}
         mask = space.decode(inner, problem.units)
         masks.add(mask.hash)
         true.append(problem.score(mask.units, params))
         values.append(true[-1] * problem.best + NOISE * rng.standard_normal())
-        done.append(finished(count, params, dimensions, values[-1]))
+        done.append(finished(count, point, values[-1]))
     return {
         "score": true[int(np.argmax(values))],
         "seconds": spent / trials,
@@ -229,22 +230,23 @@ def study(problem: Problem, sampler: Any, space: Any, trials: int, seed: int) ->
 
 def drawn(
     done: Sequence[FrozenTrial], dimensions: Mapping[str, Dimension], sampler: Any, mark: Any
-) -> dict[str, Any]:
+) -> Drawn:
     """Draw one point as the ledger does."""
     draw = Draw(done, UP, lambda index: sampler.build(int(digest([mark, index])[:8], 16)))
     point = draw()
-    return {name: point.suggest(name, dimension) for name, dimension in dimensions.items()}
+    for name, dimension in dimensions.items():
+        point.suggest(name, dimension)
+    return point
 
 
-def finished(
-    number: int, params: Mapping[str, Any], dimensions: Mapping[str, Dimension], value: float
-) -> FrozenTrial:
-    """Return a complete trial."""
+def finished(number: int, point: Drawn, value: float) -> FrozenTrial:
+    """Return a complete trial, with what the sampler keeps beside it."""
     made = create_trial(
         state=TrialState.COMPLETE,
         value=value,
-        params=dict(params),
-        distributions={name: to_optuna(d) for name, d in dimensions.items()},
+        params=dict(point.params),
+        distributions={name: to_optuna(d) for name, d in point.dimensions.items()},
+        system_attrs=point.system_attrs,
     )
     made.number = made._trial_id = number
     return made

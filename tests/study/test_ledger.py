@@ -114,21 +114,30 @@ def test_a_row_appears_running_and_whole_in_one_transaction(tmp_path: Path) -> N
         assert {counts[:2] for counts in seen} == {(0, 0), (1, 48)}
 
 
-# Trials before the measured one, with which each sampler draws from what it learned.
-WARM = {"auto": 20, "blr_ts": 20, "cmaes": 20, "nsga2": 20, "tpe": 10, "gp": 10}
+# Each draws from what it learned within a few trials; auto and what it chooses after ten.
+SOON: dict[str, Any] = {
+    "blr_ts": {"startup": 2},
+    "cmaes": {"population": 4},
+    "gp": {"startup": 1},
+    "nsga2": {"population": 2},
+    "tpe": {"startup": 1},
+}
 
 
-@pytest.mark.parametrize("sampler", list(SAMPLERS))
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(n, marks=pytest.mark.slow) if n == "gp" else n for n in SAMPLERS]
+)
 def test_a_trial_costs_few_commits_whatever_its_length(
     tmp_path: Path, empty: Path, sampler: str
 ) -> None:
     spent = {}
-    warm = WARM.get(sampler, 1)
+    warm = 10 if sampler == "auto" else 4
+    made = SAMPLERS.parse({sampler: SOON.get(sampler, {})})
     for length in (48, 200):
         folder = tmp_path / str(length)
         folder.mkdir()
         shutil.copy(empty, folder)
-        with open_ledger(sqlite(folder), sampler=SAMPLERS.parse(sampler)) as ledger:
+        with open_ledger(sqlite(folder), sampler=made) as ledger:
             engine = engine_of(ledger._family.opened.storage)
             commits: list[Any] = []
             phase = Search(warm + 1, bits(length))

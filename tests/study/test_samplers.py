@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kit_ledger import SPACE, UP, bits, history, point, trial
 from optuna.samplers import GPSampler, NSGAIISampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from fairtune.config import Choice, Dimension, Float, Int
 from fairtune.errors import ConfigError
@@ -60,22 +60,36 @@ def test_generations_follow_from_the_order_of_trials() -> None:
     assert sum(sum(map(bool, p.values())) for p in drawn) / 96 > 0.55
 
 
-def test_cmaes_moves_masks_and_keeps_every_value_in_reach() -> None:
-    space = bits(12)
-    done = history(150, space)
-    drawn = [point(Draw(done, UP, lambda k, s=s: CmaEs().build(s)), space) for s in range(60)]
-    for name in space:
-        on = sum(bool(p[name]) for p in drawn) / 60
-        assert on > 0.5
-    assert sum(sum(map(bool, p.values())) for p in drawn) / 720 > 0.75
-    assert sum(not all(p.values()) for p in drawn) > 5
+def test_cmaes_moves_masks_and_numbers_and_keeps_every_value_in_reach() -> None:
+    space: dict[str, Dimension] = {"x": Float(0, 1), **bits(8)}
+    late: list[FrozenTrial] = []
+    for run in range(2):
+        done: list[FrozenTrial] = []
+        for i in range(75):
+            seed = 7919 * i + 104729 * run
+            draw = Draw(done, UP, lambda k, s=seed: CmaEs(population=6).build(s))
+            params = point(draw, space)
+            assert draw.last is not None
+            on = sum(bool(params[name]) for name in bits(8))
+            value = on / 8 - abs(float(params["x"]) - 0.8)  # type: ignore[arg-type]
+            done.append(trial(i, params, space, [value]))
+            done[-1].system_attrs.update(draw.last.system_attrs)
+        late += done[-30:]
+    assert sum(sum(bool(t.params[n]) for n in bits(8)) for t in late) / 480 > 0.7
+    assert sum(abs(t.params["x"] - 0.8) for t in late) / 60 < 0.15
+    assert any(not t.params[name] for t in late for name in bits(8))
 
 
-def test_cmaes_writes_nothing_beside_a_trial() -> None:
-    draw = Draw(history(40, bits(8)), UP, lambda k: CmaEs().build(0))
-    point(draw, bits(8))
-    assert draw.last is not None
-    assert draw.last.system_attrs == {}
+def test_what_is_kept_beside_a_trial_is_one_short_list_or_nothing() -> None:
+    for name in SAMPLERS:
+        draw = Draw(history(40, bits(8)), UP, lambda k, n=name: SAMPLERS.parse(n).build(0))
+        point(draw, bits(8))
+        assert draw.last is not None
+        kept = draw.last.system_attrs
+        if name == "cmaes":
+            assert [len(value) for value in kept.values()] == [8]
+        elif name != "tpe":
+            assert kept == {}
 
 
 def test_blr_ts_begins_with_uniform_masks_and_prior_draws_in_turns() -> None:

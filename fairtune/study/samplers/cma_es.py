@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from cmaes import CMAwM
 
 Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
 _POOL = 64
 _ORIGIN = 0
+
+BEHIND = "cmaes:behind"
+"""Attribute of a trial: the continuous point that was rounded to it, parameters by name."""
 
 
 @SAMPLERS.register("cmaes")
@@ -40,10 +44,11 @@ class CmaEs(Config):
     random. Optuna also keeps the pickled optimiser in the storage, a megabyte per generation for
     long masks, and code that whoever writes the storage could have run here. Instead the
     generations are replayed from the trials for each draw: so many finished trials in order of
-    number are one generation, whoever proposed them. CMA-ES wants to be told the continuous point
-    behind a discrete one; it is drawn again from the distribution of its generation, given the
-    discrete one. Values are standings, so pruned trials count. Refuses spaces with conditional
-    parameters.
+    number are one generation, whoever proposed them. CMA-ES wants to be told the continuous
+    point behind a discrete one. It stands beside the trial; where it is missing (runs that others
+    proposed, or that are tried again), one is drawn from the distribution of the generation that
+    is rounded to the trial. Values are standings, so pruned trials count. Refuses spaces with
+    conditional parameters.
 
     Attributes:
         startup: Finished trials before which points are random; they are the first to be learned
@@ -87,16 +92,15 @@ class Replayed(BaseSampler):
         space = {name: from_optuna(d) for name, d in search_space.items()}
         axes = _Axes(space)
         optimizer = axes.optimizer(self._population)
-        points = [axes.positions(t.params) for t in known]
         standing = standings(known, direction)
         many = optimizer.population_size
         for start in range(0, len(known) - many + 1, many):
             now = slice(start, start + many)
-            optimizer.reseed_rng(_ORIGIN)
-            raw = axes.behind(optimizer, points[now])
+            raw = axes.behind(optimizer, known[now])
             optimizer.tell([(x, -float(y)) for x, y in zip(raw, standing[now])])
         optimizer.reseed_rng(self._seed)
-        found, _ = optimizer.ask()
+        found, raw = optimizer.ask()
+        study._storage.set_trial_system_attr(trial._trial_id, BEHIND, raw.tolist())
         return {
             name: value_at(dimension, float(place))
             for (name, dimension), place in zip(space.items(), found)
@@ -135,27 +139,27 @@ class _Axes:
             population_size=population,
         )
 
-    def positions(self, params: Mapping[str, Any]) -> Vector:
-        return np.array([position(d, params[name]) for name, d in self._space.items()])
+    def behind(self, optimizer: CMAwM, trials: Sequence[FrozenTrial]) -> list[Vector]:
+        """Return the continuous point of each trial of a generation.
 
-    def behind(self, optimizer: CMAwM, points: Sequence[Vector]) -> list[Vector]:
-        """Return, for each point, a continuous one that the optimiser may have rounded to it.
-
-        Axis by axis: one of its own draws that was rounded alike, or the nearest of them.
+        Where it is not known, it is put together axis by axis from draws of the optimiser that
+        were rounded to the trial's value, or from the nearest one.
         """
-        pool = [optimizer.ask() for _ in range(_POOL)]
-        rounded, raw = np.array([p for p, _ in pool]), np.array([x for _, x in pool])
-        discrete = self._steps > 0
-        axis = np.arange(len(self._steps))
-        found = []
-        for i, point in enumerate(points):
-            # Another order for each point, so that equal values get different draws.
-            order = (np.arange(_POOL) + i * _POOL // max(len(points), 1)) % _POOL
-            alike = np.abs(rounded[order] - point) < self._steps / 2
-            first = np.where(
-                alike.any(axis=0),
-                alike.argmax(axis=0),
-                np.abs(raw[order] - point).argmin(axis=0),
-            )
-            found.append(np.where(discrete, raw[order][first, axis], point))
+        found = [np.array(t.system_attrs.get(BEHIND, ())) for t in trials]
+        missing = [i for i, point in enumerate(found) if len(point) != len(self._steps)]
+        if missing:
+            optimizer.reseed_rng(_ORIGIN)
+            pool = [optimizer.ask() for _ in range(_POOL)]
+            rounded, raw = np.array([p for p, _ in pool]), np.array([x for _, x in pool])
+            for i in missing:
+                found[i] = self._among(rounded, raw, trials[i], i * _POOL // len(trials))
         return found
+
+    def _among(self, rounded: Matrix, raw: Matrix, trial: FrozenTrial, first: int) -> Vector:
+        point = np.array([position(d, trial.params[name]) for name, d in self._space.items()])
+        # Another order for each trial, so that equal values get different draws.
+        order = (np.arange(_POOL) + first) % _POOL
+        alike = np.abs(rounded[order] - point) < self._steps / 2
+        nearest = np.abs(raw[order] - point).argmin(axis=0)
+        chosen = np.where(alike.any(axis=0), alike.argmax(axis=0), nearest)
+        return np.where(self._steps > 0, raw[order][chosen, np.arange(len(point))], point)
