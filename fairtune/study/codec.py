@@ -110,16 +110,17 @@ def state_of(outcome: Outcome) -> TrialState:
 def for_sampler(trial: FrozenTrial, sign: float | None) -> FrozenTrial:
     """Return `trial` as a sampler may learn from it.
 
-    Of a pruned trial TPE wants to know how far it came and how well it did there, which it reads
-    from Optuna's intermediate values; they are filled from our rungs.
+    Of a pruned trial samplers want to know how far it came and how well it did there, which they
+    read from Optuna's intermediate values; they are filled from our rungs. Those of complete
+    trials are what it is compared with.
 
     Args:
         trial: As it was read.
         sign: 1 when higher objectives are better, -1 when lower ones are; None for several
-            objectives, where TPE cannot use it.
+            objectives, where no sampler can use it.
     """
     rungs = trial.user_attrs.get(BEAT, {}).get("rungs", {})
-    if sign is None or trial.state is not TrialState.PRUNED or not rungs:
+    if sign is None or not trial.state.is_finished() or not rungs:
         return trial
     shown = copy.copy(trial)
     shown.intermediate_values = {int(epoch): sign * score for epoch, score in rungs.items()}

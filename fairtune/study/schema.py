@@ -78,7 +78,7 @@ class _File(Config):
     baselines: Baselines | tuple[str, ...] = Baselines()
     validation: Validation = Validation()
     budget: Budget
-    sampler: Annotated[Any, SAMPLERS.field()] = pydantic.Field("tpe", validate_default=True)
+    sampler: Annotated[Any, SAMPLERS.field()] = pydantic.Field("auto", validate_default=True)
     pruner: Annotated[Any, PRUNERS.field()] = pydantic.Field("asha", validate_default=True)
     confirm: Confirm = Confirm()
     select: Literal["best"] = "best"

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Choice
-from fairtune.errors import FairtuneError, StudyError, raise_all
+from fairtune.config.registry import name_of
+from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
+from fairtune.models.units import Units
 from fairtune.study.execute import Event, Executor
 from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import PINS, Place
 from fairtune.study.plan import Plan
+from fairtune.study.samplers import SAMPLERS
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
 from fairtune.training.recipe import PROTOCOL
@@ -63,8 +66,8 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
             measured once.
 
     Raises:
-        FairtuneError: Data, weights, masks or precision cannot be had here; all mask faults at
-            once.
+        FairtuneError: Data, weights, masks or precision cannot be had here, or the sampler cannot
+            draw from the space; all mask faults at once.
     """
     recipe = study.recipe
     if pinned is not None and recipe.fit.precision == "auto":
@@ -82,6 +85,7 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
             problems.append(error)
     try:
         study.space.parameters(units)
+        problems += _unfit(study, units)
     except FairtuneError as error:
         error.where = study.source.where("space", "adaptation.mask")
         problems.append(error)
@@ -90,6 +94,24 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
     if _searches(plan, "medical"):
         session.table(recipe).spec.ranges()
     return plan
+
+
+def _unfit(study: StudyFile, units: Units) -> list[FairtuneError]:
+    """Return that the sampler cannot draw from the space, if it cannot."""
+    sampler = study.sampler
+    if sampler.conditional or not study.space.conditional(units):  # type: ignore[attr-defined]
+        return []
+    able = [name for name in SAMPLERS if SAMPLERS.get(name).conditional]  # type: ignore[attr-defined]
+    return [
+        ConfigError(
+            "this sampler needs every parameter in every trial, and the space has some that "
+            "are drawn only with certain choices",
+            where=study.source.where("sampler"),
+            found=name_of(sampler),
+            allowed=able,
+            todo="choose one of these, or take the choices out of the space",
+        )
+    ]
 
 
 def check_objectives(plan: Plan, session: Session) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from masks_page import section
+
 WORDS = {
     "trial": "one trial",
     "bare_loop": "bare torch loop: same steps, AUC by group after every epoch",
@@ -35,20 +37,16 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
     parser.add_argument("--augment", type=Path, help="augment.json that augment.py wrote")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
+    parser.add_argument("--masks", type=Path, help="JSON that masks.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
-    bench = json.loads(options.bench.read_text())
-    if bench["quick"]:
-        raise SystemExit(f"{options.bench} was made with --quick, which measures nothing real")
+    bench = read(options.bench)
     studies = [json.loads(path.read_text()) for path in options.studies]
     lines = [*head(), *speed(bench)]
+    if options.masks is not None:
+        lines += section(read(options.masks))
     if options.augment is not None:
-        measured = json.loads(options.augment.read_text())
-        if measured["quick"]:
-            raise SystemExit(
-                f"{options.augment} was made with --quick, which measures nothing real"
-            )
-        lines += augmentation(measured)
+        lines += augmentation(read(options.augment))
     lines += [line for study in studies for line in result(study)]
     options.out.write_text("\n".join(lines).rstrip() + "\n")
     if options.readme is not None:
@@ -81,6 +79,14 @@ def mark(page: Path, lines: Sequence[str]) -> None:
     if not found or not closed:
         raise SystemExit(f"{page} has no block between {start} and {end}")
     page.write_text("\n".join([before + start, *lines, end + after]))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a script measured; a quick run is refused."""
+    measured: dict[str, Any] = json.loads(path.read_text())
+    if measured.get("quick"):
+        raise SystemExit(f"{path} was made with --quick, which measures nothing real")
+    return measured
 
 
 def head() -> list[str]:

@@ -28,7 +28,7 @@ from fairtune.study.rows import (
     roots,
     valid,
 )
-from fairtune.study.samplers.random import Random
+from fairtune.study.samplers import SAMPLERS
 from fairtune.study.samplers.tpe import Tpe
 from fairtune.study.storage import engine_of, open_storage
 
@@ -114,20 +114,35 @@ def test_a_row_appears_running_and_whole_in_one_transaction(tmp_path: Path) -> N
         assert {counts[:2] for counts in seen} == {(0, 0), (1, 48)}
 
 
-@pytest.mark.parametrize("sampler", [Random(), Tpe(startup=1)])
+# Each draws from what it learned within a few trials; auto and what it chooses after ten.
+SOON: dict[str, Any] = {
+    "blr_ts": {"startup": 2},
+    "cmaes": {"population": 4},
+    "gp": {"startup": 1},
+    "nsga2": {"population": 2},
+    "tpe": {"startup": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(n, marks=pytest.mark.slow) if n == "gp" else n for n in SAMPLERS]
+)
 def test_a_trial_costs_few_commits_whatever_its_length(
-    tmp_path: Path, empty: Path, sampler: Any
+    tmp_path: Path, empty: Path, sampler: str
 ) -> None:
     spent = {}
+    warm = 10 if sampler == "auto" else 4
+    made = SAMPLERS.parse({sampler: SOON.get(sampler, {})})
     for length in (48, 200):
         folder = tmp_path / str(length)
         folder.mkdir()
         shutil.copy(empty, folder)
-        with open_ledger(sqlite(folder), sampler=sampler) as ledger:
+        with open_ledger(sqlite(folder), sampler=made) as ledger:
             engine = engine_of(ledger._family.opened.storage)
             commits: list[Any] = []
-            phase = Search(8, bits(length))
-            ledger.finish(only(ledger, phase), Complete([0.5]))
+            phase = Search(warm + 1, bits(length))
+            for count in range(warm):
+                ledger.finish(only(ledger, phase), Complete([count % 3]))
             sqlalchemy.event.listen(engine, "commit", commits.append)
             ledger.reap()
             claim = only(ledger, phase)

@@ -17,6 +17,7 @@ from fairtune.study.ledger import Ledger
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH
+from fairtune.study.samplers import SAMPLERS
 from fairtune.study.search import (
     check_objectives,
     identity,
@@ -146,6 +147,30 @@ def test_all_masks_that_the_model_does_not_have_are_told_at_once(tiny: Tiny) -> 
         tiny.plan(changes)
     assert len(caught.value.problems) == 3  # type: ignore[attr-defined]
     assert str(caught.value).count("tiny.yaml:") >= 3
+
+
+CONDITIONAL = {
+    "optim.lr": {"one_of": [1e-3, {"float": [1e-4, 1e-2], "log": True}]},
+    "adaptation.mask": "auto_peft1",
+}
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_a_sampler_that_needs_every_parameter_refuses_a_conditional_space(
+    tiny: Tiny, name: str
+) -> None:
+    takes = SAMPLERS.get(name).conditional  # type: ignore[attr-defined]
+    assert tiny.plan({"sampler": name}).study.sampler == SAMPLERS.parse(name)
+    changes = {"sampler": name, "space": CONDITIONAL}
+    if takes:
+        assert tiny.plan(changes).space.conditional(tiny.plan(changes).units)
+        return
+    with pytest.raises(FairtuneError, match="needs every parameter in every trial") as caught:
+        tiny.plan(changes)
+    said = str(caught.value)
+    assert "tiny.yaml:" in said
+    assert "blr_ts" in said
+    assert name in said
 
 
 def test_an_objective_that_validation_cannot_answer_is_refused(tiny: Tiny) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from optuna.samplers import BaseSampler
 
 from fairtune.config import Config, Registry
 
-SAMPLERS: Registry[Config] = Registry(
-    "sampler",
-    "fairtune.study.samplers",
-    later=("auto", "gp", "cmaes", "nsga2", "blr_ts"),
-)
+SAMPLERS: Registry[Config] = Registry("sampler", "fairtune.study.samplers")
 
 
 @runtime_checkable
@@ -21,8 +17,15 @@ class Sampler(Protocol):
 
     A sampler is made anew for every draw, from a seed that depends on the study's seed, the
     worker and the number of rows: it keeps nothing between draws, so that a resumed study draws
-    what an uninterrupted one would have drawn.
+    what an uninterrupted one would have drawn. It learns from the parameters and results of
+    trials alone, whoever proposed them: what Optuna's samplers note beside a trial is missing
+    from anchors, from runs that are tried again and after a change of sampler.
+
+    Attributes:
+        conditional: Whether it takes a space in which some parameters are not in every trial.
     """
+
+    conditional: ClassVar[bool]
 
     def build(self, seed: int) -> BaseSampler:
         """Return the Optuna sampler of one draw."""

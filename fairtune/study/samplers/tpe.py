@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from typing import ClassVar
 
 import optuna
 from optuna.samplers import BaseSampler, TPESampler
@@ -29,6 +30,8 @@ class Tpe(Config):
         startup: Finished trials before which points are random.
         candidates: Points from which the one with the best expected improvement is taken.
     """
+
+    conditional: ClassVar[bool] = True
 
     startup: int = Field(default=10, ge=1)
     candidates: int = Field(default=24, ge=1)

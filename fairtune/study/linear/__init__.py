@@ -1,0 +1,1 @@
+"""A Bayesian linear model of a study's parameters: features, structured prior, Thompson draw."""

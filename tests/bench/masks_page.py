@@ -1,0 +1,62 @@
+"""The section of docs/measured.md on samplers and mask spaces, from the file of masks.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+NONE = "–"
+
+
+def section(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the section."""
+    machine, rows = found["machine"], found["rows"]
+    names = list(dict.fromkeys(row["problem"] for row in rows))
+    cells = {(row["space"], row["sampler"], row["problem"]): row for row in rows}
+    ways = sorted({(row["space"] != "bits", row["space"], row["sampler"]) for row in rows})
+    usual = max((row["seeds"] for row in rows), default=0)
+
+    def table(show: Callable[[Mapping[str, Any]], str]) -> list[str]:
+        body = [
+            [space, sampler]
+            + [show(cells[k]) if (k := (space, sampler, n)) in cells else NONE for n in names]
+            for _, space, sampler in ways
+        ]
+        rows = [["space", "sampler", *names], ["---"] * (len(names) + 2), *body]
+        return [f"| {' | '.join(row)} |" for row in rows]
+
+    return [
+        "## Samplers and mask spaces",
+        "",
+        "Synthetic masks, defined in `tests/bench/masks.py`: studies of "
+        f"{found['trials']} trials with noise of SD {found['noise']}; score of the trial with the "
+        "best noisy value, where a uniform mask has 0 and the optimum 1; mean ± standard error, "
+        "with the number of studies where it is not "
+        f"{usual}. Seeds from {found['first_seed']}, none of them used for tuning. `+lr`: a "
+        "learning rate that explains half of the variance is searched too. Bold: a target, and "
+        "whether it is met.",
+        "",
+        *(f"- command: `{command}`" for command in found["commands"]),
+        f"- commit: `{found['commit'] or 'unknown'}`",
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"load {machine['load']} when it ended",
+        "",
+        *table(lambda row: score(row, usual)),
+        "",
+        "Milliseconds of a draw, mean over the study:",
+        "",
+        *table(lambda row: f"{1000 * row['seconds']:.0f}"),
+        "",
+    ]
+
+
+def score(row: Mapping[str, Any], usual: int) -> str:
+    """Return a row's score; how many studies where they are not as many as elsewhere."""
+    text = f"{row['score']:.2f}"
+    if row["se"] is not None:
+        text += f" ± {row['se']:.2f}"
+    if row["seeds"] != usual:
+        text += f" ({row['seeds']})"
+    if row["target"] is not None:
+        text += f" **≥ {row['target']:.2f}: {'met' if row['met'] else 'missed'}**"
+    return text
