@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairtune.data.batch import Batch, Loader
 from fairtune.errors import RunError
 from fairtune.models.net import Net
-from fairtune.training.net import build_net, set_modes
+from fairtune.training.net import after_step, build_net, never_decayed, penalty, set_modes
 from fairtune.training.optim import build_optimizer, lr_factor
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.usage import Output
@@ -51,8 +51,8 @@ class Lane:
             augment=recipe.fit.augment == "light",
         )
         self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
-        exempt = ground.backbone.never_decayed
-        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt)
+        self.taken = 0
+        self.optimizer = build_optimizer(self.trained, recipe.optim, never_decayed(self.net))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )
@@ -91,11 +91,16 @@ class Lane:
             out = self._forward(self.net, batch)
         weight = batch.weight
         loss = (out.loss * weight).sum() / weight.sum()
+        extra = penalty(self.net)
+        if extra is not None:
+            loss = loss + extra
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.optim.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
         self.optimizer.step()
+        self.taken += 1
+        after_step(self.net, self.taken)
         self.schedule.step()
         return out.loss.detach().sum()
 
