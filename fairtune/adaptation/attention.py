@@ -30,9 +30,9 @@ from fairtune.adaptation.layers import (
 LETTERS = "qkv"
 FUSED = "qkv"
 SPLIT = {
-    **{name: "q" for name in ("q", "q_proj", "query")},
-    **{name: "k" for name in ("k", "k_proj", "key")},
-    **{name: "v" for name in ("v", "v_proj", "value")},
+    **dict.fromkeys(("q", "q_proj", "query"), "q"),
+    **dict.fromkeys(("k", "k_proj", "key"), "k"),
+    **dict.fromkeys(("v", "v_proj", "value"), "v"),
 }
 SLOT = "lora_parts"
 

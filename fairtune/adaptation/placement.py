@@ -80,7 +80,9 @@ class Methods:
                 found=value,
                 allowed="METHOD, {METHOD: {FIELD: value}} or {TYPE: METHOD, ...}",
             )
-        return cls(_method(DIRECT), tuple((check_type(key), _of(key, value[key])) for key in value))
+        return cls(
+            _method(DIRECT), tuple((check_type(key), _of(key, value[key])) for key in value)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that `parse` reads."""

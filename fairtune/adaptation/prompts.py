@@ -109,7 +109,7 @@ def _shift_prefix(block: nn.Module, tokens: int) -> None:
 
 
 def _dim(net: nn.Module) -> int:
-    return int(getattr(net, "embed_dim", 0) or getattr(net, "num_features"))
+    return int(net.embed_dim)  # type: ignore[arg-type]
 
 
 def _patch(net: nn.Module) -> int:

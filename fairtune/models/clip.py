@@ -105,7 +105,7 @@ def filled(
 
 
 def resampled(positions: Tensor, wanted: int) -> Tensor:
-    """Return positions `(1 + n², dim)` for `wanted - 1` image tokens; the class token's is kept."""
+    """Return positions `(wanted, dim)` of a class token, which is kept, and a square of tokens."""
     if len(positions) == wanted:
         return positions
     old, new = (round((count - 1) ** 0.5) for count in (len(positions), wanted))

@@ -276,9 +276,7 @@ def _twice(recipe: dict[str, Any], space: dict[str, Any], source: Source) -> lis
     return out
 
 
-def _methods(
-    recipe: Recipe | None, space: dict[str, Any], source: Source
-) -> list[FairtuneError]:
+def _methods(recipe: Recipe | None, space: dict[str, Any], source: Source) -> list[FairtuneError]:
     typed = [path for path in space if path.startswith(f"{METHOD}.")]
     if not typed:
         return []

@@ -35,57 +35,67 @@ def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[s
         ModelError: A method does not support a layer of its placement, or has nothing to train.
     """
     placed = recipe.adaptation.method.placements(ground.mask(recipe).units, ground.units)
-    shared = {id(p): p for p in ground.backbone.net.parameters()}
-    memo: dict[int, object] = dict(shared)
-    generator = torch.Generator().manual_seed(seeds.init)
-    net = recipe.usage.build(
-        copy.deepcopy(ground.backbone, memo), ground.task, ground.outputs, generator
-    ).to(ground.device)
     rows, batch = len(ground.fit_rows(recipe)), recipe.optim.batch_size
     steps = max(1, math.ceil(rows / batch)) * recipe.optim.epochs
-    # Forked: what a method draws must not move the numbers of the run that follows.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.init)
-        net.attached = attach(net.backbone, placed, ground.units, steps)
-    named = {name: p for one in net.attached for name, p in one.trained.items()}
-    own = {i: nn.Parameter(p.detach().clone()) for p in named.values() if (i := id(p)) in shared}
-    _put(own, net)
-    trained = {name: own.get(id(p), p) for name, p in named.items()}
-    net.attached = tuple(
-        replace(one, trained={name: trained[name] for name in one.trained})
-        for one in net.attached
-    )
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
+    backbone, attached = adapted(ground.backbone, placed, ground.units, steps, seeds.init)
+    generator = torch.Generator().manual_seed(seeds.init)
+    net = recipe.usage.build(backbone, ground.task, ground.outputs, generator).to(ground.device)
+    net.attached = attached
+    trained = {name: p for one in attached for name, p in one.trained.items()}
     return net, trained | {f"head.{name}": p for name, p in net.head.named_parameters()}
 
 
-def _put(own: dict[int, nn.Parameter], net: Net) -> None:
-    """Put copies, by the identity of their originals, where the originals are in `net`."""
-    for module in net.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in own:
-                module.register_parameter(name, own[id(parameter)])
+def adapted(
+    backbone: Backbone, placed: Sequence[Placement], units: Units, steps: int, seed: int
+) -> tuple[Backbone, tuple[Attached, ...]]:
+    """Return a backbone with the methods of `placed` at work, and these.
 
-
-def attach(
-    backbone: Backbone, placed: Sequence[Placement], units: Units, steps: int
-) -> tuple[Attached, ...]:
-    """Attach the methods of `placed` to `backbone`, in their order.
+    Args:
+        backbone: The pretrained one, frozen; the copy shares every tensor that does not train.
+        placed: Methods and their units.
+        units: Units of the backbone.
+        steps: Optimiser steps of the whole run.
+        seed: Of what methods draw; the caller's RNG is not moved.
 
     Raises:
         ModelError: A method does not support a layer of its placement, or has nothing to train.
     """
+    shared = {id(p): p for p in backbone.parameters()}
+    memo: dict[int, object] = dict(shared)
+    mine = copy.deepcopy(backbone, memo)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = _attach(mine, placed, units, steps)
+    named = {name: p for one in made for name, p in one.trained.items()}
+    own = {i: nn.Parameter(p.detach().clone()) for p in named.values() if (i := id(p)) in shared}
+    _put(own, mine)
+    trained = {name: own.get(id(p), p) for name, p in named.items()}
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    return mine, tuple(
+        replace(one, trained={name: trained[name] for name in one.trained}) for one in made
+    )
+
+
+def _attach(
+    backbone: Backbone, placed: Sequence[Placement], units: Units, steps: int
+) -> tuple[Attached, ...]:
     context = Context.of(backbone.net, units, steps)
     made: list[Attached] = []
     for number, placement in enumerate(placed):
         where = METHOD if placement.type is None else f"{METHOD}.{placement.type}"
         made.append(
-            placement.method.attach(
-                placement.units, replace(context, number=number, where=where)
-            )
+            placement.method.attach(placement.units, replace(context, number=number, where=where))
         )
     return tuple(made)
+
+
+def _put(own: dict[int, nn.Parameter], net: nn.Module) -> None:
+    """Put copies, by the identity of their originals, where the originals are in `net`."""
+    for module in net.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in own:
+                module.register_parameter(name, own[id(parameter)])
 
 
 def never_decayed(net: Net) -> frozenset[str]:

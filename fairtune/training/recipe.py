@@ -77,9 +77,7 @@ class AdaptationPart(Config):
         Raises:
             FairtuneError: A type of the methods is not the model's, or two of them clash.
         """
-        return self.model_copy(
-            update={"mask": mask, "method": self.method.settled(mask, units)}
-        )
+        return self.model_copy(update={"mask": mask, "method": self.method.settled(mask, units)})
 
 
 class OptimPart(Config):

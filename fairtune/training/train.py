@@ -35,8 +35,8 @@ class RunResult:
         weights: Tensors that trained, by name, of the epoch the observer kept.
         kept: Number of that epoch.
         stopped: Why the run ended early, or None.
-        costs: Seconds, images, what trained (adapters counted, the head not) and its size as a share of
-            the backbone's, lowest block of the mask.
+        costs: Seconds, images, number of trained values (adapters counted, the head not), also as
+            a share of the backbone's parameters, lowest block of the mask.
     """
 
     epochs: tuple[Epoch, ...]

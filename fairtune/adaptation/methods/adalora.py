@@ -1,4 +1,4 @@
-"""AdaLoRA: LoRA in the form of a singular value decomposition whose rank is spent where it helps."""
+"""AdaLoRA: LoRA as a singular value decomposition whose rank is spent where it helps."""
 
 from __future__ import annotations
 

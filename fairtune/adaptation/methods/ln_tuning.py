@@ -32,11 +32,7 @@ class LnTuning(Config):
         """
         from fairtune.adaptation.layers import is_norm
 
-        names = [
-            name
-            for name in context.units.tensors(units)
-            if is_norm(context.module_of(name))
-        ]
+        names = [name for name in context.units.tensors(units) if is_norm(context.module_of(name))]
         if not names:
             why = "trains normalisation layers, and the masked units hold none"
             raise nothing_left("ln_tuning", why, context)

@@ -29,7 +29,6 @@ class Oft(Config):
 
     Attributes:
         block: Side of the blocks; divides the inputs of every adapted layer.
-        dropout: Share of the blocks that a step leaves unrotated.
     """
 
     paper: ClassVar[str] = "Qiu et al., OFT, NeurIPS 2023"
@@ -39,7 +38,6 @@ class Oft(Config):
     starts_unchanged: ClassVar[bool] = True
 
     block: Block = 32
-    dropout: Dropout = 0.0
 
     def attach(self, units: Sequence[str], context: Context) -> Attached:
         """Wrap the layers of `units`.
@@ -62,7 +60,6 @@ class Oft(Config):
         config = OFTConfig(
             r=0,
             oft_block_size=self.block,
-            module_dropout=self.dropout,
             target_modules=pattern([layer.name for layer in layers]),
         )
         return inject(OFTModel, config, layers, context)[0]

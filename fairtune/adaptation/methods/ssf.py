@@ -14,9 +14,9 @@ from fairtune.config import Config
 class Ssf(Config):
     """Follow every layer by `y = scale * x + shift`, one value of each per channel.
 
-    Deviations: scale and shift start at 1 and 0 instead of N(1, 0.02²) and N(0, 0.02²), so that the
-    network starts as it was pretrained; a layer without a bias gets no shift, so that the whole
-    folds into plain weights.
+    Deviations: scale and shift start at 1 and 0 instead of N(1, 0.02²) and N(0, 0.02²), so that
+    the network starts as it was pretrained; a layer without a bias gets no shift, so that the
+    whole folds into plain weights.
     """
 
     paper: ClassVar[str] = "Lian et al., Scaling & Shifting Your Features, NeurIPS 2022"
