@@ -44,7 +44,7 @@ def save(
     """
     from peft import get_peft_model
 
-    config = copy.deepcopy(joined(parts))
+    config: Any = copy.deepcopy(joined(parts))
     plain = copy.deepcopy(net)
     classifier = _with_head(plain, outputs)
     config.modules_to_save = [classifier]

@@ -112,7 +112,7 @@ def joined(parts: Sequence[PeftPart]) -> PeftConfig:
             allowed="one method with the same fields for all adapted units",
             todo="export merged weights instead: --format timm",
         )
-    one = configs[0]
+    one: PeftConfig = configs[0]
     for field in _PATTERNS:
         if len(configs) > 1 and hasattr(one, field):
             either = "|".join(getattr(config, field) for config in configs)
@@ -127,7 +127,7 @@ def without_extension() -> None:
     """
     from peft.tuners.boft import layer
 
-    layer._FBD_CUDA = False
+    layer._FBD_CUDA = False  # type: ignore[assignment]
 
 
 _PATTERNS = ("target_modules", "feedforward_modules")

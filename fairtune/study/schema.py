@@ -280,8 +280,8 @@ def _methods(recipe: Recipe | None, space: dict[str, Any], source: Source) -> li
     typed = [path for path in space if path.startswith(f"{METHOD}.")]
     if not typed:
         return []
-    plain = recipe is not None and not recipe.adaptation.method.by_type
-    named = plain and recipe.adaptation.method != Methods.parse(DIRECT)
+    fixed = None if recipe is None else recipe.adaptation.method
+    named = fixed is not None and not fixed.by_type and fixed != Methods.parse(DIRECT)
     if METHOD not in space and not named:
         return []
     return [

@@ -53,7 +53,7 @@ class Oft(Config):
 
         layers = adaptable("oft", units, context, {LINEAR, CONV})
         for layer in layers:
-            if layer.sides[1] != layer.module.weight.shape[1]:  # type: ignore[union-attr,index]
+            if layer.sides[1] != layer.module.weight.shape[1]:  # type: ignore[index]
                 why = ": peft folds overlapping patches, which is no rotation"
                 raise unsupported("oft", layer, "linear, 1×1 convolution", why)
         _check_blocks("oft", self.block, layers)
