@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from fairtune.adaptation.attach import PeftPart
 from fairtune.adaptation.through_peft import PREFIX, joined, quiet, without_extension
 from fairtune.errors import ModelError
+from fairtune.models.backbone import Backbone
 
 LABEL = "default"
 
 
 def save(
     folder: Path,
-    net: nn.Module,
+    backbone: Backbone,
     parts: Sequence[PeftPart],
     trained: Mapping[str, Tensor],
     head: Mapping[str, Tensor],
@@ -33,20 +34,26 @@ def save(
 
     Args:
         folder: Made where it is missing.
-        net: The pretrained network, without a head; it is copied.
+        backbone: The pretrained one, without a head; it is copied.
         parts: How peft loads each placement.
         trained: What trained, by our names.
         head: The head's `weight` and `bias`.
         outputs: Outputs of the head.
 
     Raises:
-        ModelError: Several peft methods are at work, or the network takes no head of timm's.
+        ModelError: Several peft methods are at work, or the network is none of timm.
     """
     from peft import get_peft_model
 
     config: Any = copy.deepcopy(joined(parts))
-    plain = copy.deepcopy(net)
-    classifier = _with_head(plain, outputs)
+    plain, classifier = copy.deepcopy(backbone.net), backbone.classifier
+    if not hasattr(plain, "reset_classifier"):
+        raise ModelError(
+            "an adapter of peft needs a network of timm",
+            found=type(plain).__name__,
+            todo="export merged weights instead: --format timm",
+        )
+    plain.reset_classifier(outputs)  # type: ignore[operator]
     config.modules_to_save = [classifier]
     without_extension()
     with quiet():
@@ -57,19 +64,6 @@ def save(
     _fill(model, values)
     with quiet():
         model.save_pretrained(str(folder))
-
-
-def _with_head(net: nn.Module, outputs: int) -> str:
-    record: Any = getattr(net, "pretrained_cfg", None) or {}
-    name = record.get("classifier") if isinstance(record, dict) else None
-    if not isinstance(name, str) or not hasattr(net, "reset_classifier"):
-        raise ModelError(
-            "an adapter of peft needs a network of timm with one head",
-            found=type(net).__name__,
-            todo="export merged weights instead: --format timm",
-        )
-    net.reset_classifier(outputs)  # type: ignore[operator]
-    return name
 
 
 def _fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:

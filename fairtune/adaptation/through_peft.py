@@ -46,6 +46,8 @@ def inject(
     Raises:
         ModelError: peft refuses a layer.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     label, net = f"p{context.number}", context.net
     call_through(layers)
     before = {id(p) for p in net.parameters()}
@@ -58,8 +60,12 @@ def inject(
             where=context.where,
             found=str(error).splitlines()[0],
         ) from None
-    # peft leaves its configuration on the network, where the next placement would find it.
+    # peft leaves its configuration on the network, where the next placement would find it, and
+    # switches every wrapped layer to the newest adapter, those of earlier placements too.
     del net.peft_config
+    for module in net.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.set_adapter(sorted(module._get_available_adapters()))
     names = [layer.name for layer in layers]
     wrapped = set(made.targeted_module_names)
     if wrapped != set(names):

@@ -149,8 +149,9 @@ def merged(restored: Restored) -> dict[str, Tensor]:
     for fold in folds:
         fold(net)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    head = restored.net.backbone.classifier
     return state | {
-        f"head.{name}": tensor.detach().cpu().contiguous()
+        f"{head}.{name}": tensor.detach().cpu().contiguous()
         for name, tensor in restored.net.head.state_dict().items()
     }
 
@@ -178,7 +179,7 @@ def export_peft(restored: Restored, folder: Path) -> None:
         )
     save(
         folder,
-        restored.ground.backbone.net,
+        restored.ground.backbone,
         [one.peft for one in restored.net.attached],
         {name: p for one in restored.net.attached for name, p in one.trained.items()},
         dict(restored.net.head.named_parameters()),

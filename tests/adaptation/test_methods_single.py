@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit_nets import adapt, base, images, shaken, trained
+from kit_nets import adapt, base, images, shaken, trained, with_fields
 
 from fairtune.adaptation.methods import METHODS
 from fairtune.adaptation.methods.adalora import orthogonality
@@ -232,6 +232,20 @@ def test_methods_of_types_stand_side_by_side() -> None:
     x = images("vit")
     with torch.no_grad():
         assert torch.allclose(plain(x), net(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("lora", "lora"), ("lora", "ia3"), ("adalora", "lora"), ("loha", "lokr"), ("vera", "vera")],
+)
+def test_two_methods_of_peft_are_both_at_work(one: str, other: str) -> None:
+    method = {"attn": with_fields(one), "mlp": with_fields(other)}
+    net, attached = adapt("vit", method, "attn:5,mlp:5")
+    shaken(attached)
+    net(images("vit")).square().mean().backward()
+    for name, parameter in trained(attached).items():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().max()) > 0, name
 
 
 def test_a_weight_and_its_bias_may_train_by_different_methods() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fairtune.config import Config
+from fairtune.config.model import carried
+from fairtune.errors import ConfigError
 from fairtune.models.registries import LOADERS
 
 if TYPE_CHECKING:
@@ -42,6 +44,19 @@ class TransformersModel(Config):
     patch_size: Count
     hidden_act: str = "quick_gelu"
     layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> TransformersModel:
+        if self.hidden_size % self.num_attention_heads:
+            raise carried(
+                ConfigError(
+                    "the heads do not divide 'hidden_size'",
+                    found=self.num_attention_heads,
+                    allowed=f"a divisor of {self.hidden_size}",
+                ),
+                "num_attention_heads",
+            )
+        return self
 
     @property
     def checkpoint(self) -> Path | None:
