@@ -57,7 +57,7 @@ class LoKr(Config):
     Attributes:
         rank: Rank of the second matrix.
         alpha: The update is multiplied by `alpha/rank`.
-        factor: Largest side of `C`; -1 for the square root of the weight's side.
+        factor: Largest side of `C`; 0 for the square root of the weight's side.
         dropout: Of rows of the update.
     """
 
@@ -69,7 +69,7 @@ class LoKr(Config):
 
     rank: Rank = 8
     alpha: Alpha = 8
-    factor: Annotated[int, pydantic.Field(ge=-1), Choice((-1, 4, 8))] = -1
+    factor: Annotated[int, pydantic.Field(ge=0), Choice((0, 4, 8))] = 0
     dropout: Dropout = 0.0
 
     def attach(self, units: Sequence[str], context: Context) -> Attached:
