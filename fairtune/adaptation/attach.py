@@ -71,6 +71,9 @@ class Attached:
         undecayed: Names in `trained` that are never decayed: vectors stored as matrices.
         penalty: A term of the training loss, from the network.
         stepped: Called with the number of the optimiser step that was made, counted from 1.
+        state: What the method remembers from step to step besides the trained tensors, for a
+            checkpoint that is trained on; None for nothing.
+        load_state: Takes back what `state` gave.
         peft: How peft would load it; None for a method of our own.
     """
 
@@ -80,6 +83,8 @@ class Attached:
     undecayed: frozenset[str] = frozenset()
     penalty: Callable[[], torch.Tensor] | None = None
     stepped: Callable[[int], None] | None = None
+    state: Callable[[], dict[str, Any]] | None = None
+    load_state: Callable[[dict[str, Any]], None] | None = None
     peft: PeftPart | None = None
 
     @property

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,18 @@ def after_step(net: Net, step: int) -> None:
             )
         if one.stepped is not None:
             one.stepped(step)
+
+
+def methods_state(net: Net) -> list[dict[str, Any] | None]:
+    """Return what the methods at work remember besides trained tensors, in their order."""
+    return [None if one.state is None else one.state() for one in net.attached]
+
+
+def load_methods_state(net: Net, state: Sequence[dict[str, Any] | None]) -> None:
+    """Give the methods at work back what `methods_state` returned."""
+    for one, held in zip(net.attached, state, strict=True):
+        if one.load_state is not None and held is not None:
+            one.load_state(held)
 
 
 def trained_size(trained: dict[str, nn.Parameter]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -20,6 +21,7 @@ from fairtune.errors import ModelError
 from fairtune.models import load
 from fairtune.models.backbone import describe
 from fairtune.training.lane import Lane
+from fairtune.training.net import load_methods_state, methods_state
 from fairtune.training.observer import Quiet
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
@@ -96,6 +98,36 @@ def test_the_same_seed_gives_the_same_weights(method: str, held: Session) -> Non
     assert one.keys() == same.keys()
     assert all(torch.equal(one[n], same[n]) for n in one)
     assert not all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_half_precision_leaves_what_trains_in_single(method: str, held: Session) -> None:
+    one = lane(held, with_fields(method), "block:last-1", fit__precision="bf16")
+    assert torch.isfinite(one.step(next(iter(one.loader.epoch()))))
+    assert {p.dtype for p in one.trained.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", ["adalora", "lora"])
+def test_a_checkpoint_in_the_middle_goes_on_as_if_nothing_had_been(
+    method: str, held: Session
+) -> None:
+    def steps(one: Lane, batches: Any) -> None:
+        for batch in batches:
+            one.step(batch)
+
+    whole, first, second = (lane(held, with_fields(method), "attn:last-1") for _ in range(3))
+    batches = [batch for batch, _ in zip(whole.loader.epoch(), range(6))]
+    steps(whole, batches)
+    steps(first, batches[:3])
+    with torch.no_grad():
+        for name, parameter in second.trained.items():
+            parameter.copy_(first.weights()[name])
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    second.schedule.load_state_dict(first.schedule.state_dict())
+    second.taken = first.taken
+    load_methods_state(second.net, copy.deepcopy(methods_state(first.net)))
+    steps(second, batches[3:])
+    assert all(torch.equal(whole.weights()[n], second.weights()[n]) for n in whole.trained)
 
 
 @pytest.mark.parametrize("method", ["direct", "lora", "vpt"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WARM, SETTLED = 0.1, 0.2
+IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What peft's allocator remembers of each tensor, by the names it has there."""
 
 
 @METHODS.register("adalora")
@@ -76,12 +78,25 @@ class AdaLora(Config):
                 target_modules=pattern([layer.name for layer in layers]),
             )
         made, tuner = inject(AdaLoraModel, config, layers, context)
+        allocator = tuner.rankallocator
+
+        def state() -> dict[str, Any]:
+            kept = {name: dict(getattr(allocator, name)) for name in IMPORTANCE}
+            return {**kept, "kept": config.rank_pattern}
+
+        def load_state(state: dict[str, Any]) -> None:
+            for name in IMPORTANCE:
+                setattr(allocator, name, dict(state[name]))
+            config.rank_pattern = state["kept"]
+
         frames = {n: p for n, p in made.trained.items() if ".lora_A" in n or ".lora_B" in n}
         return replace(
             made,
             undecayed=frozenset(n for n in made.trained if ".lora_E" in n),
             penalty=lambda: self.orthogonality * orthogonality(frames),
             stepped=tuner.update_and_allocate,
+            state=state,
+            load_state=load_state,
         )
 
 
