@@ -109,13 +109,15 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
-    assert set(EXTRAS) == {"medical", "postgres", "test", "dev"}
+    assert set(EXTRAS) == {"clip", "medical", "postgres", "test", "dev"}
     provided = importlib.metadata.metadata("fairtune").get_all("Provides-Extra")
     assert set(provided or []) == set(EXTRAS)
 
 
 def test_every_requirement_has_a_lower_bound_that_is_met_here() -> None:
-    tested = RUNTIME | requirements(EXTRAS["medical"] + EXTRAS["postgres"] + EXTRAS["test"])
+    tested = RUNTIME | requirements(
+        EXTRAS["clip"] + EXTRAS["medical"] + EXTRAS["postgres"] + EXTRAS["test"]
+    )
     for name, requirement in (RUNTIME | OPTIONAL).items():
         assert [s.operator for s in requirement.specifier] == [">="], name
         if name in tested:
@@ -123,7 +125,8 @@ def test_every_requirement_has_a_lower_bound_that_is_met_here() -> None:
 
 
 def test_every_import_of_the_package_is_declared() -> None:
-    allowed = set(RUNTIME) | set(requirements(EXTRAS["medical"] + EXTRAS["postgres"]))
+    extras = EXTRAS["clip"] + EXTRAS["medical"] + EXTRAS["postgres"]
+    allowed = set(RUNTIME) | set(requirements(extras))
     undeclared = {
         module: where
         for module, where in third_party(PACKAGE).items()

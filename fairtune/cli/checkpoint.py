@@ -10,6 +10,7 @@ import typer
 from fairtune.cli.options import DataRoot, Out
 
 FORMATS = ("table", "json", "csv")
+EXPORTS = ("timm", "peft")
 METRICS = ["auc", "auprc", "tpr", "fpr", "ece", "brier"]
 
 
@@ -97,23 +98,46 @@ def predict(
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
-    to: Annotated[Path, typer.Option("--to", help="safetensors file to write.")],
+    to: Annotated[
+        Path, typer.Option("--to", help="safetensors file to write; for peft a folder.")
+    ],
+    fmt: Annotated[
+        str, typer.Option("--format", help="timm: one merged state dict. peft: an adapter folder.")
+    ] = "timm",
     data_root: DataRoot = None,
 ) -> None:
-    """Write a checkpoint as one plain timm state dict: backbone and head merged."""
+    """Write a checkpoint as one plain state dict, or as an adapter that peft alone loads."""
     from fairtune import store
     from fairtune.cli.options import check_target, open_session
-    from fairtune.experiment.checkpoint import export_bytes, merged, open_run, restore
+    from fairtune.errors import ConfigError
+    from fairtune.experiment.checkpoint import (
+        export_bytes,
+        export_peft,
+        merged,
+        open_run,
+        restore,
+    )
 
-    check_target(to, "--to")
+    if fmt not in EXPORTS:
+        raise ConfigError("unknown format", where="--format", found=fmt, allowed=EXPORTS)
+    check_target(to / "adapter_config.json" if fmt == "peft" else to, "--to")
     run = open_run(checkpoint)
     restored = restore(run, open_session(data_root))
+    spec, size = restored.ground.spec, restored.ground.pack.image_size
+    outputs = restored.ground.outputs
+    if fmt == "peft":
+        export_peft(restored, to)
+        print(
+            f"{to}: load with peft.PeftModel.from_pretrained(timm.create_model("
+            f"'{spec.architecture}', num_classes={outputs}, img_size={size}), folder) on the "
+            "pretrained weights that the run started from"
+        )
+        return
     tensors = merged(restored)
     store.write_atomic(to, export_bytes(tensors, restored))
-    size = restored.ground.pack.image_size
     print(
         f"{to}: {len(tensors)} tensors; load with timm.create_model("
-        f"'{restored.ground.spec.architecture}', num_classes={restored.ground.outputs}, "
+        f"'{spec.architecture}', num_classes={outputs}, "
         f"img_size={size}) and load_state_dict"
     )
 

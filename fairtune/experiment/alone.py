@@ -117,10 +117,10 @@ def test_text(alone: Alone) -> str:
     )
     columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
     shown = frame[columns].round(3).astype(object).fillna("").to_string(index=False)
-    share = Mask(tuple(run.recipe.adaptation.mask)) if not run.recipe.solved else Mask(())
+    mask = Mask(tuple(run.recipe.adaptation.mask)) if not run.recipe.solved else Mask(())
     lines = [
         alone.said,
-        f"{len(share.units)} units, {run.costs['trainable_share']:.1%} of the backbone",
+        f"{len(mask.units)} units, {run.costs['trainable_share']:.2%} of the backbone trained",
         shown,
         f"the test split has been opened {alone.made.openings} time(s) from this folder",
         f"checkpoint: {run.folder}",

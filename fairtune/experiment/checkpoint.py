@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fairtune.adaptation.placement import Placement
+from fairtune.config.registry import name_of
 from fairtune.data.gatekeep import TestPass
 from fairtune.errors import ModelError
 from fairtune.experiment.runs import DONE, StoredRun
@@ -126,15 +129,68 @@ def read_weights(run: StoredRun) -> dict[str, Tensor]:
 
 
 def merged(restored: Restored) -> dict[str, Tensor]:
-    """Return a plain state dict with the architecture's own names, head included."""
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in restored.net.backbone.net.state_dict().items()
-    }
+    """Return a plain state dict with the architecture's own names, head included.
+
+    Raises:
+        ModelError: A method of the recipe cannot be folded into plain weights.
+    """
+    net = restored.net.backbone.net
+    for one in restored.net.attached:
+        if one.cannot_fold is not None:
+            raise ModelError(
+                "the model cannot be merged into plain weights",
+                found=one.cannot_fold,
+                todo="keep the run folder, which `fairtune evaluate` and `predict` take",
+            )
+    folds = [one.fold for one in restored.net.attached if one.fold is not None]
+    if folds:
+        # The copy alone is written to: frozen tensors are the session's.
+        net = copy.deepcopy(net)
+    for fold in folds:
+        fold(net)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    head = restored.net.backbone.classifier
     return state | {
-        f"head.{name}": tensor.detach().cpu().contiguous()
+        f"{head}.{name}": tensor.detach().cpu().contiguous()
         for name, tensor in restored.net.head.state_dict().items()
     }
+
+
+def export_peft(restored: Restored, folder: Path) -> None:
+    """Write `folder` so that peft alone loads it onto the pretrained network, head included.
+
+    Raises:
+        ModelError: Something besides the head trains by a method that peft does not have, several
+            peft methods are at work, or the network is none of timm.
+    """
+    from fairtune.adaptation.peft_folder import save
+
+    strangers = [
+        f"{name_of(p.method)} on {p.type or 'the mask'}"  # type: ignore[arg-type]
+        for p, one in zip(placements(restored), restored.net.attached)
+        if one.peft is None
+    ]
+    if strangers or not restored.net.attached:
+        raise ModelError(
+            "only a model whose units all train by one peft method is an adapter of peft",
+            found=strangers or "an empty mask",
+            allowed="one of peft's methods (see docs/methods.md) for every masked unit",
+            todo="export merged weights instead: --format timm",
+        )
+    save(
+        folder,
+        restored.ground.backbone,
+        [one.peft for one in restored.net.attached],
+        {name: p for one in restored.net.attached for name, p in one.trained.items()},
+        dict(restored.net.head.named_parameters()),
+        restored.ground.outputs,
+    )
+
+
+def placements(restored: Restored) -> tuple[Placement, ...]:
+    """Return the methods of a restored model with their units."""
+    mask = restored.ground.mask(restored.recipe).units
+    return restored.recipe.adaptation.method.placements(mask, restored.ground.units)
 
 
 def export_bytes(tensors: dict[str, Tensor], restored: Restored) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 import fairtune
+from fairtune.adaptation.placement import DIRECT
 from fairtune.errors import DataError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.judge import Judge
@@ -188,7 +189,7 @@ def _store(
 
     def fill(folder: Path) -> None:
         write_json(folder / "recipe.json", card)
-        (folder / "mask.txt").write_text("\n".join(ground.mask(job.recipe).units) + "\n")
+        (folder / "mask.txt").write_text(mask_text(job.recipe, ground))
         _write_table(folder / "epochs.parquet", _epochs_frame(result))
         operating: dict[str, Any] = {"epoch": kept.number, "threshold": None}
         if len(kept.scores):
@@ -206,6 +207,18 @@ def _store(
             (folder / WEIGHTS).write_bytes(save(result.weights, metadata={"key": card["key"]}))
 
     return runs.write(card["key"], fill)
+
+
+def mask_text(recipe: Recipe, ground: Ground) -> str:
+    """Return the masked units, one a line, with their method where it is not `direct`."""
+    mask = ground.mask(recipe)
+    methods = {
+        unit: placed.name
+        for placed in recipe.adaptation.method.placements(mask.units, ground.units)
+        for unit in placed.units
+        if placed.name != DIRECT
+    }
+    return "\n".join(f"{unit} {methods.get(unit, '')}".rstrip() for unit in mask.units) + "\n"
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:

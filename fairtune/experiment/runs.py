@@ -3,7 +3,7 @@
 ```
 <out>/runs/<key[:2]>/<key>/
     recipe.json      recipe, seeds, what it was judged by, provenance
-    mask.txt         the mask for people: one unit a line
+    mask.txt         the mask for people: one unit a line, with its method where it is not `direct`
     epochs.parquet   epoch, train_loss, val_loss, seconds, images
     val.parquet      row, patient (keyed hash), label(s), attributes, score(s) of the kept epoch
     val_scores.npy   (epochs, rows, outputs) fp32 logits

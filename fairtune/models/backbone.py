@@ -67,6 +67,13 @@ class Backbone(nn.Module):
         embed = getattr(self.net, "patch_embed", None)
         return int(getattr(embed, "num_patches", 0))
 
+    @property
+    def classifier(self) -> str:
+        """What the architecture calls its head: `head`, `fc`, `head.fc`, ..."""
+        record = getattr(self.net, "pretrained_cfg", None)
+        name = record.get("classifier") if isinstance(record, dict) else None
+        return name if isinstance(name, str) else "head"
+
     def tensors(self) -> dict[str, nn.Parameter]:
         """Return the parameters under the names that `Units` uses."""
         return dict(self.net.named_parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from fairtune.models.backbone import Backbone
@@ -13,9 +15,11 @@ class Net(nn.Module):
     Attributes:
         backbone: Gives `(batch, dim)` features.
         head: Turns features into `(batch, outputs)` logits.
+        attached: The adaptation methods at work on the backbone.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.attached: tuple[Any, ...] = ()

@@ -68,6 +68,6 @@ class WeightsSource(Protocol):
 
 
 LOADERS: Registry[Any] = Registry(
-    "model loader", "fairtune.models.loaders", later=("transformers", "open_clip", "http")
+    "model loader", "fairtune.models.loaders", later=("open_clip", "http")
 )
 SOURCES: Registry[Any] = Registry("weights source", "fairtune.models.sources")

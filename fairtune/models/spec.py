@@ -41,7 +41,8 @@ class UnitNames(Config):
     """How a model's tensors are named as units.
 
     Attributes:
-        blocks: Module path before the depth number, e.g. `blocks` for `blocks.7.attn.qkv.weight`.
+        blocks: Module path before the depth number, e.g. `blocks` for `blocks.7.attn.qkv.weight`;
+            `layer*` for blocks called `layer1` to `layer4`.
         types: Unit types. Each entry is an earlier type, or a run of name parts that must occur
             in the tensor's name below its block (`norm1`, `attn.qkv.weight`, `bias`), or `*`.
         singles: Units without depth, each a list of module or tensor names outside the blocks.
@@ -56,7 +57,8 @@ class UnitNames(Config):
     @field_validator("blocks")
     @classmethod
     def _is_path(cls, value: str) -> str:
-        return _check(value, _TENSOR, "a module path such as 'blocks'")
+        _check(value.removesuffix("*"), _TENSOR, "a module path such as 'blocks', or 'layer*'")
+        return value
 
     @field_validator("types", "singles")
     @classmethod

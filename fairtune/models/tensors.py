@@ -31,8 +31,9 @@ _PREFIXES = ("module.", "model.", "net.", "backbone.", "_orig_mod.")
 # Resampled to the image size when the network is built, so any length is accepted here.
 _POSITION = "pos_embed"
 _HEADS = ("head", "head_dist", "classifier", "fc", "fc_norm")
-# A DINOv2 checkpoint carries the token of its pretraining task.
-_DROPPED = (*_HEADS, "mask_token")
+# A DINOv2 checkpoint carries the token of its pretraining task, one of CLIP its other half.
+_CLIP = ("text_model", "text_projection", "visual_projection", "logit_scale")
+_DROPPED = (*_HEADS, "mask_token", *_CLIP)
 _SHOWN = 5
 
 

@@ -28,7 +28,8 @@ class Units:
         parameters: Names of the tensors of each unit.
         sizes: Number of parameters of each unit.
         types: For each type and each depth, its units in the order of the network.
-        blocks: Module path before the depth number.
+        blocks: Module path before the depth number; with `*` at its end the number follows at
+            once and counts from 1 (`layer*` for `layer1` to `layer4`).
     """
 
     depth: int
@@ -48,6 +49,12 @@ class Units:
             return self._depths[unit]
         except KeyError:
             raise self._unknown("unit", unit, self.names) from None
+
+    def block(self, depth: int) -> str:
+        """Return the path of block `depth`, counted from 0, in the network."""
+        if self.blocks.endswith("*"):
+            return f"{self.blocks[:-1]}{depth + 1}"
+        return f"{self.blocks}.{depth}"
 
     def of(self, type_: str, depth: int) -> tuple[str, ...]:
         """Return the units of `type_` in block `depth`; empty when that block has none.
@@ -281,13 +288,15 @@ def _fits_nothing(where: str, entry: str) -> FairtuneError:
 
 
 def _depth(name: str, blocks: str) -> int | None:
-    start = blocks + "."
+    counted, start = (1, blocks[:-1]) if blocks.endswith("*") else (0, blocks + ".")
     number, dot, _ = name.removeprefix(start).partition(".")
-    return int(number) if name.startswith(start) and dot and number.isdecimal() else None
+    inside = name.startswith(start) and dot and number.isdecimal()
+    return int(number) - counted if inside else None
 
 
 def _rest(name: str, blocks: str) -> str:
-    return name[len(blocks) + 1 :].split(".", 1)[1]
+    start = blocks[:-1] if blocks.endswith("*") else blocks + "."
+    return name[len(start) :].split(".", 1)[1]
 
 
 def _contains(rest: str, entry: str) -> bool:

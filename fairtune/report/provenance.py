@@ -26,7 +26,8 @@ def recipe(run: StoredRun, units: Units, label: str) -> Grid:
     for path, value in _flat(run.recipe.canonical()):
         if path == "adaptation.mask":
             mask = Mask(tuple(value))
-            text = f"{len(mask.units)} units, {number(mask.share(units))} of the parameters, "
+            share = number(run.costs["trainable_share"])
+            text = f"{len(mask.units)} units, {share} of the parameters trained, "
             text += f"blocks {mask.glyph(units)} (. frozen, : part, # all)"
             value = text if mask.units else "none: only the head is fitted"
         elif path in FILES:

@@ -143,7 +143,7 @@ def _type(units: Units, depth: int | None, members: Sequence[str]) -> str:
     for name, by_depth in units.types.items():
         if set(by_depth[depth]) == set(members):
             return name
-    first = members[0].removeprefix(f"{units.blocks}.{depth}.")
+    first = members[0].removeprefix(f"{units.block(depth)}.")
     return first if len(members) == 1 else f"{first} +{len(members) - 1}"
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PRUNED, GIVEN_BACK = "pruned: ", "stopped: "
 DETAIL = 4000
+COSTS = ("seconds", "epochs", "images_per_second", "trainable_share")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Executor:
         values = judge.values(predictions)
         attrs: dict[str, Any] = {
             **group_figures(predictions, judge),
-            **{name: made.costs[name] for name in ("seconds", "epochs", "images_per_second")},
+            **{name: made.costs[name] for name in COSTS},
         }
         why = degenerate(predictions)
         if why is not None:

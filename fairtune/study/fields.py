@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pydantic
 
+from fairtune.adaptation.placement import METHOD, MethodsField, check_type
 from fairtune.config import Config, Dimension, Registry
 from fairtune.config.registry import MemberField, declared_dimensions
 from fairtune.errors import ConfigError, did_you_mean
-from fairtune.training.recipe import LATER, Recipe
+from fairtune.training.recipe import LATER, AdaptationPart, Recipe
 
 MASK = "adaptation.mask"
 
@@ -47,8 +48,9 @@ class Field:
     def of(cls, path: str, owner: type[Config], name: str) -> Field:
         """Return the field `name` of the configuration class `owner`."""
         info = owner.model_fields[name]
-        marks = [m.registry for m in info.metadata if isinstance(m, MemberField)]
-        plain = [m for m in info.metadata if not isinstance(m, MemberField)]
+        named = (MemberField, MethodsField)
+        marks = [m.registry for m in info.metadata if isinstance(m, named)]
+        plain = [m for m in info.metadata if not isinstance(m, named)]
         annotation: Any = info.annotation
         for mark in plain:
             annotation = _annotated(annotation, mark)
@@ -87,13 +89,10 @@ def field_at(path: str) -> Field:
             allowed=sorted(searchable()),
         )
     known = searchable()
+    if path.startswith(f"{METHOD}."):
+        check_type(path.removeprefix(f"{METHOD}."))
+        return replace(Field.of(METHOD, AdaptationPart, "method"), path=path)
     if path not in known:
-        if path.startswith("adaptation.method."):
-            raise ConfigError(
-                "a method per unit type is not available in this version",
-                found=path,
-                allowed=sorted(known),
-            )
         raise ConfigError(
             "unknown recipe field",
             found=path,
@@ -102,6 +101,13 @@ def field_at(path: str) -> Field:
         )
     owner, name = known[path]
     return Field.of(path, owner, name)
+
+
+def parts_of(path: str) -> list[str]:
+    """Return the names that lead to `path`; a unit type is one name, whatever dots it has."""
+    if path.startswith(f"{METHOD}."):
+        return [*METHOD.split("."), path.removeprefix(f"{METHOD}.")]
+    return path.split(".")
 
 
 def searchable() -> dict[str, tuple[type[Config], str]]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairtune.adaptation.mask import Mask
+from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Choice, Dimension, Float, parse
 from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
-from fairtune.study.fields import MASK
+from fairtune.study.fields import MASK, parts_of
 from fairtune.study.rows import Proposal, Row
 from fairtune.study.schema import StudyFile
 from fairtune.study.space import Space
@@ -44,15 +45,26 @@ class Plan:
         return self.space.parameters(self.units)
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
-        """Return the base recipe with the fields at dotted paths set to `values`."""
+        """Return the base recipe with the fields at dotted paths set to `values`.
+
+        Of the methods only those stay that act on the mask.
+        """
         data = self.base.to_json()
+        # As written: the resolved base has lost what does not act on its own mask.
+        fixed = self.study.recipe.adaptation.method
+        if any(path.startswith(f"{METHOD}.") for path in values):
+            data["adaptation"]["method"] = fixed.to_json() if fixed.by_type else {}
         for path, value in values.items():
             node = data
-            *parents, name = path.split(".")
+            *parents, name = parts_of(path)
             for part in parents:
                 node = node[part]
             node[name] = value
-        return parse(Recipe, data)
+        made = parse(Recipe, data)
+        if made.solved:
+            return made
+        adaptation = made.adaptation.on(self.mask(made).units, self.units)
+        return made.model_copy(update={"adaptation": adaptation})
 
     def recipe_of(self, row: Row) -> Recipe:
         """Return the recipe of a row."""
@@ -64,9 +76,12 @@ class Plan:
         return Rule.parse(names).mask(self.units) if isinstance(names, str) else Mask(names)
 
     def baseline(self, name: str, point: float | None = None) -> Recipe:
-        """Return baseline `name` at one learning rate, or one L2 penalty for an empty mask."""
+        """Return baseline `name` at one learning rate, or one L2 penalty for an empty mask.
+
+        Baselines train directly, whatever method the study searches or fixes.
+        """
         mask = list(Rule.parse(name).mask(self.units).units)
-        values: dict[str, Any] = {MASK: mask}
+        values: dict[str, Any] = {MASK: mask, METHOD: DIRECT}
         if point is not None:
             values["optim.lr" if mask else "optim.l2"] = point
         return self.recipe(values)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from fairtune.adaptation.placement import DIRECT, METHOD, Methods
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Config, parse, shipped
 from fairtune.config.model import Source
@@ -17,7 +18,7 @@ from fairtune.config.yaml12 import Located, read
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.judge import Judge, Validation
-from fairtune.study.fields import MASK, PINNED
+from fairtune.study.fields import MASK, PINNED, parts_of
 from fairtune.study.pruners import PRUNERS
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.space import Space
@@ -163,6 +164,7 @@ def build_study(document: Located) -> StudyFile:
         space, faults = compile_space(searched, source.at("space"))
         problems += faults
         problems += _twice(fixed if isinstance(fixed, dict) else {}, searched, source)
+        problems += _methods(recipe, searched, source)
     objectives = _objectives(data, source, problems)
     problems += _baseline_faults(file, source)
     problems += _only_disparities(objectives, source)
@@ -260,7 +262,7 @@ def _twice(recipe: dict[str, Any], space: dict[str, Any], source: Source) -> lis
     out: list[FairtuneError] = []
     for path in space:
         node: Any = recipe
-        for part in path.split("."):
+        for part in parts_of(path):
             node = node.get(part) if isinstance(node, dict) else None
         if node is not None and path not in NOT_YET:
             out.append(
@@ -272,6 +274,24 @@ def _twice(recipe: dict[str, Any], space: dict[str, Any], source: Source) -> lis
                 )
             )
     return out
+
+
+def _methods(recipe: Recipe | None, space: dict[str, Any], source: Source) -> list[FairtuneError]:
+    typed = [path for path in space if path.startswith(f"{METHOD}.")]
+    if not typed:
+        return []
+    fixed = None if recipe is None else recipe.adaptation.method
+    named = fixed is not None and not fixed.by_type and fixed != Methods.parse(DIRECT)
+    if METHOD not in space and not named:
+        return []
+    return [
+        ConfigError(
+            "a method for the whole mask stands beside methods of unit types",
+            where=source.where("space", typed[0]),
+            found=[METHOD, *typed],
+            todo="keep one of the two",
+        )
+    ]
 
 
 def _objectives(

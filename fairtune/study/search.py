@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fairtune.adaptation.placement import METHOD, members
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Choice
 from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
 from fairtune.models.units import Units
 from fairtune.study.execute import Event, Executor
+from fairtune.study.fields import parts_of
 from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import PINS, Place
@@ -30,6 +32,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     Baselines, budget, sampler, pruner, confirm and select may change.
     """
     judged = plan.study.judge.to_json()
+    fixed = plan.space.constants()
     return {
         "recipe": _base(plan),
         "space": {name: d.to_json() for name, d in plan.dimensions().items()},
@@ -38,6 +41,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "validation": judged["validation"],
         "seed": plan.study.seed,
         "protocol": PROTOCOL,
+        **({"fields fixed in space": fixed} if fixed else {}),
     }
 
 
@@ -89,6 +93,7 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
     except FairtuneError as error:
         error.where = study.source.where("space", "adaptation.mask")
         problems.append(error)
+    problems += _method_faults(study, units)
     raise_all(str(study.source.where()), problems)
     plan = Plan(study, session.resolve(recipe), units)
     if _searches(plan, "medical"):
@@ -112,6 +117,30 @@ def _unfit(study: StudyFile, units: Units) -> list[FairtuneError]:
             todo="choose one of these, or take the choices out of the space",
         )
     ]
+
+
+def _method_faults(study: StudyFile, units: Units) -> Iterator[FairtuneError]:
+    """Yield what is wrong with the unit types that methods are fixed or searched for."""
+    fixed = [kind for kind, _ in study.recipe.adaptation.method.by_type]
+    searched = [path for path, _ in study.space.nodes if path.startswith(f"{METHOD}.")]
+    owner: dict[str, str] = {}
+    places = [(kind, ("recipe", *METHOD.split("."))) for kind in fixed]
+    places += [(parts_of(path)[-1], ("space", path)) for path in searched]
+    for kind, place in places:
+        where = study.source.where(*place)
+        try:
+            for unit in members(kind, units):
+                if owner.setdefault(unit, kind) != kind:
+                    yield ConfigError(
+                        "two unit types with methods of their own share a unit",
+                        where=where,
+                        found=f"'{unit}' in '{owner[unit]}' and '{kind}'",
+                        todo="name types that share no unit",
+                    )
+                    break
+        except FairtuneError as error:
+            error.where = where
+            yield error
 
 
 def check_objectives(plan: Plan, session: Session) -> None:

@@ -229,6 +229,10 @@ class Space:
             params |= part
         return params
 
+    def constants(self) -> dict[str, Any]:
+        """Return the values that the file fixes inside members, by parameter name."""
+        return {name: value for path, node in self.nodes for name, value in _fixed(path, node)}
+
     def get(self, path: str) -> Node | None:
         """Return the node at `path`, or None when it is not searched."""
         return dict(self.nodes).get(path)
@@ -245,6 +249,19 @@ class Space:
     def _names(self, units: Units) -> Iterator[tuple[str, Dimension, bool]]:
         for path, node in self.nodes:
             yield from node.names(path, units)
+
+
+def _fixed(path: str, node: Node) -> Iterator[tuple[str, Any]]:
+    match node:
+        case OneOf(options):
+            for _, option in options:
+                if not isinstance(option, Constant):
+                    yield from _fixed(path, option)
+        case Member(name, fields):
+            for field, inner in fields:
+                yield from _fixed(f"{path}.{name}.{field}", inner)
+        case Constant(value):
+            yield path, value
 
 
 def middle(dimension: Float | Int) -> float | int:

@@ -18,7 +18,7 @@ from fairtune.errors import RunError
 from fairtune.models.net import Net
 from fairtune.training.average import Average
 from fairtune.training.mixing import Mixing
-from fairtune.training.net import build_net, set_modes
+from fairtune.training.net import after_step, build_net, never_decayed, penalty, set_modes
 from fairtune.training.optim import build_optimizer, distances_of, lr_factor
 from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe, Seeds
@@ -57,8 +57,7 @@ class Lane:
             copies=recipe.fit.copies,
         )
         self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
-        exempt = ground.backbone.never_decayed
-        distances = distances_of(self.trained, ground.units)
+        exempt, distances = never_decayed(self.net), distances_of(self.trained, ground.units)
         self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
@@ -109,21 +108,28 @@ class Lane:
         if self.recipe.optim.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
         self.optimizer.step()
-        self.schedule.step()
         self.taken += 1
+        after_step(self.net, self.taken)
+        self.schedule.step()
         if self.average is not None:
             self.average.update()
         return summed
 
     def _gradient(self, batch: Batch, weight: Tensor) -> Tensor:
         """Add the gradient of the samples' share of a mean of total `weight`; return their sum."""
-        if not len(batch):
-            return torch.zeros((), device=self.ground.device)
-        with self.ground.autocast(self.recipe):
-            out = self._forward(self.net, batch)
-        loss = self.targets.loss(out, batch)
-        ((loss * batch.weight).sum() / weight).backward()  # type: ignore[no-untyped-call]
-        return loss.detach().sum()
+        extra, summed = penalty(self.net), torch.zeros((), device=self.ground.device)
+        # Every rank has the same penalty, and gradients are added up over the ranks.
+        total = None if extra is None else extra / self.ranks.world
+        if len(batch):
+            with self.ground.autocast(self.recipe):
+                out = self._forward(self.net, batch)
+            loss = self.targets.loss(out, batch)
+            summed = loss.detach().sum()
+            mean = (loss * batch.weight).sum() / weight
+            total = mean if total is None else mean + total
+        if total is not None:
+            total.backward()  # type: ignore[no-untyped-call]
+        return summed
 
     def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
         """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.

@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from fairtune.adaptation.methods import METHODS, Method
+from fairtune.adaptation.placement import Methods, MethodsField
 from fairtune.config import Choice, Config, Float, Int, digest
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError
+from fairtune.models.units import Units
 from fairtune.usage import USAGES, Usage
 
 PROTOCOL = 1
@@ -82,13 +83,21 @@ class AdaptationPart(Config):
 
     Attributes:
         mask: A mask rule; resolved to the sorted tuple of unit names.
-        method: How the units of the mask train.
+        method: How the units of the mask train: one method, or one per unit type.
     """
 
     mask: str | tuple[str, ...] = "none"
-    method: Annotated[Method, METHODS.field()] = pydantic.Field(
+    method: Annotated[Methods, MethodsField()] = pydantic.Field(
         default="direct", validate_default=True
     )
+
+    def on(self, mask: tuple[str, ...], units: Units) -> AdaptationPart:
+        """Return the part with `mask`, and of the methods only those that act on it.
+
+        Raises:
+            FairtuneError: A type of the methods is not the model's, or two of them clash.
+        """
+        return self.model_copy(update={"mask": mask, "method": self.method.settled(mask, units)})
 
 
 class OptimPart(Config):

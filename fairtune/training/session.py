@@ -236,8 +236,8 @@ class Session:
             update={
                 "data": data,
                 "model": model,
-                "adaptation": recipe.adaptation.model_copy(
-                    update={"mask": resolve_mask(recipe, ground.units).units}
+                "adaptation": recipe.adaptation.on(
+                    resolve_mask(recipe, ground.units).units, ground.units
                 ),
                 "fit": recipe.fit.model_copy(update={"precision": precision}),
             }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fairtune.errors import FairtuneError, RunError
 from fairtune.training.lane import Lane
+from fairtune.training.net import trained_size
 from fairtune.training.observer import Epoch, Follower, Observer
 from fairtune.training.ranks import Dismissed, current
 from fairtune.training.readout import solve
@@ -37,7 +38,8 @@ class RunResult:
         weights: Tensors that trained, by name, of the epoch the observer kept.
         kept: Number of that epoch.
         stopped: Why the run ended early, or None.
-        costs: Seconds, images, trained parameters, share and lowest block of the mask.
+        costs: Seconds, images, number of trained values (adapters counted, the head not), also as
+            a share of the backbone's parameters, lowest block of the mask.
     """
 
     epochs: tuple[Epoch, ...]
@@ -121,7 +123,8 @@ def _train(job: Job, session: Session, observer: Observer) -> RunResult:
     if job.recipe.solved:
         report, weights = solve(job.recipe, job.seeds, ground)
         observer.epoch(report)
-        return RunResult((report,), weights, 1, None, _costs(job, session, [report], started))
+        costs = _costs(job, session, [report], started, 0)
+        return RunResult((report,), weights, 1, None, costs)
     lane = Lane(job.recipe, job.seeds, ground)
     images, val_rows = len(ground.fit_rows(job.recipe)), ground.val_rows(job.recipe)
     reports: list[Epoch] = []
@@ -154,10 +157,13 @@ def _train(job: Job, session: Session, observer: Observer) -> RunResult:
         if decision.stop is not None:
             stop = decision.stop
             break
-    return RunResult(tuple(reports), weights, kept, stop, _costs(job, session, reports, started))
+    costs = _costs(job, session, reports, started, trained_size(lane.trained))
+    return RunResult(tuple(reports), weights, kept, stop, costs)
 
 
-def _costs(job: Job, session: Session, reports: list[Epoch], started: float) -> dict[str, float]:
+def _costs(
+    job: Job, session: Session, reports: list[Epoch], started: float, trained: int
+) -> dict[str, float]:
     ground = session.ground(job.recipe)
     mask = ground.mask(job.recipe)
     seconds = time.perf_counter() - started
@@ -168,8 +174,8 @@ def _costs(job: Job, session: Session, reports: list[Epoch], started: float) -> 
         "epochs": float(len(reports)),
         "images": float(images),
         "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
-        "trainable": float(mask.trainable(ground.units)),
-        "trainable_share": mask.share(ground.units),
+        "trainable": float(trained),
+        "trainable_share": trained / ground.units.total,
         "lowest_block": float(ground.units.depth if lowest is None else lowest),
     }
 

@@ -81,3 +81,21 @@ def test_export_says_how_to_load_it(ran: Run, folder: Path, tmp_path: Path) -> N
     out = ran("models", "export", folder, "--to", to)
     assert to.is_file()
     assert "timm.create_model('test_vit', num_classes=1, img_size=32)" in out
+
+
+@pytest.mark.parametrize(
+    ("fmt", "words"), [("onnx", "unknown format"), ("peft", "only a model whose units all train")]
+)
+def test_an_export_that_cannot_be_is_one_message(
+    folder: Path,
+    tmp_path: Path,
+    fmt: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["models", "export", folder, "--to", tmp_path / "adapter", "--format", fmt]
+    code, _, err = here(asked, monkeypatch, capsys)
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert not (tmp_path / "adapter" / "adapter_config.json").exists()

@@ -6,7 +6,6 @@ import csv
 import io
 from typing import ClassVar
 
-from fairtune.adaptation import Mask
 from fairtune.config import Config
 from fairtune.errors import FairtuneError
 from fairtune.evaluation.objectives import Objective
@@ -51,8 +50,6 @@ class FairTuneCsv(Config):
         attribute = view.judge.primary.attribute or view.base.data.attributes[0]
         for tested in outcome.tested.values():
             for run, predictions, cut in zip(tested.runs, tested.predictions, tested.thresholds):
-                names = run.recipe.adaptation.mask
-                mask = Mask(()) if isinstance(names, str) else Mask(names)
                 writer.writerow(
                     result_row(
                         tested.label,
@@ -60,7 +57,7 @@ class FairTuneCsv(Config):
                         attribute,
                         minimum=view.judge.validation.minimum,
                         threshold=cut,
-                        share=mask.share(view.units),
+                        share=run.costs["trainable_share"],
                         lr=run.recipe.optim.lr,
                         mask_path=f"{run.key}/mask.txt",
                     )
