@@ -56,5 +56,5 @@ def value_at(dimension: Dimension, place: float) -> Scalar:
         case Float(low, high, log, step):
             if step is not None:
                 return float(Decimal(str(low)) + index * Decimal(str(step)))
-            found = low * (high / low) ** place if log else low + (high - low) * place
+            found: float = low * (high / low) ** place if log else low + (high - low) * place
             return min(max(found, low), high)
