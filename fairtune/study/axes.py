@@ -51,8 +51,8 @@ def value_at(dimension: Dimension, place: float) -> Scalar:
             return options[index]
         case Int(low, high, log, step):
             if log and high > low:
-                whole: int = round(low * (high / low) ** place)
-                return min(max(whole, low), high)
+                nearest: int = round(low * (high / low) ** place)
+                return min(max(nearest, low), high)
             return low + index * (step or 1)
         case Float(low, high, log, step):
             if step is not None:

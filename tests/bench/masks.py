@@ -323,6 +323,8 @@ def main() -> None:
     fresh = {(r["problem"], r["sampler"], r["space"]) for r in rows}
     kept = [r for r in known["rows"] if (r["problem"], r["sampler"], r["space"]) not in fresh]
     about = surroundings("masks.py")
+    for one in rows:
+        one["commit"] = about["commit"]
     commands = [*known.get("commands", []), about.pop("command")]
     content = {
         **about,

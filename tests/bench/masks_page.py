@@ -14,6 +14,7 @@ def section(found: Mapping[str, Any]) -> list[str]:
     names = list(dict.fromkeys(row["problem"] for row in rows))
     cells = {(row["space"], row["sampler"], row["problem"]): row for row in rows}
     ways = sorted({(row["space"] != "bits", row["space"], row["sampler"]) for row in rows})
+    commits = dict.fromkeys(row.get("commit") or "unknown" for row in rows)
     usual = max((row["seeds"] for row in rows), default=0)
 
     def table(show: Callable[[Mapping[str, Any]], str]) -> list[str]:
@@ -37,7 +38,7 @@ def section(found: Mapping[str, Any]) -> list[str]:
         "whether it is met.",
         "",
         *(f"- command: `{command}`" for command in found["commands"]),
-        f"- commit: `{found['commit'] or 'unknown'}`",
+        f"- commit: {', '.join(f'`{name}`' for name in commits)}",
         f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"load {machine['load']} when it ended",
         "",

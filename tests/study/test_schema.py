@@ -37,7 +37,7 @@ def test_what_is_absent_has_its_declared_default() -> None:
     small = study(baselines=None, confirm=None, sampler=None, pruner=None)
     assert small.baselines.of == BASELINES
     assert (small.confirm.top, small.confirm.seeds, small.seed) == (5, 4, 0)
-    assert type(small.sampler).__name__ == "Tpe"
+    assert type(small.sampler).__name__ == "Auto"
     assert type(small.pruner).__name__ == "Asha"
     assert small.recipe.optim.epochs == 10
     assert small.recipe.optim.lr is None
