@@ -136,7 +136,8 @@ def test_every_import_of_the_package_is_declared() -> None:
 
 
 def test_every_import_of_the_tests_is_declared() -> None:
-    allowed = set(RUNTIME) | set(requirements(EXTRAS["medical"] + EXTRAS["test"]))
+    extras = EXTRAS["clip"] + EXTRAS["medical"] + EXTRAS["test"]
+    allowed = set(RUNTIME) | set(requirements(extras))
     undeclared = {
         module: where
         for module, where in third_party(PROJECT / "tests").items()

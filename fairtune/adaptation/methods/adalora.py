@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -78,17 +78,7 @@ class AdaLora(Config):
                 target_modules=pattern([layer.name for layer in layers]),
             )
         made, tuner = inject(AdaLoraModel, config, layers, context)
-        allocator = tuner.rankallocator
-
-        def state() -> dict[str, Any]:
-            kept = {name: dict(getattr(allocator, name)) for name in IMPORTANCE}
-            return {**kept, "kept": config.rank_pattern}
-
-        def load_state(state: dict[str, Any]) -> None:
-            for name in IMPORTANCE:
-                setattr(allocator, name, dict(state[name]))
-            config.rank_pattern = state["kept"]
-
+        state, load_state = _memory(tuner.rankallocator, config)
         frames = {n: p for n, p in made.trained.items() if ".lora_A" in n or ".lora_B" in n}
         return replace(
             made,
@@ -110,3 +100,20 @@ def orthogonality(frames: Mapping[str, nn.Parameter]) -> Tensor:
         eye = torch.eye(short.shape[0], device=frame.device, dtype=frame.dtype)
         terms.append(torch.linalg.matrix_norm(short @ short.T - eye))
     return torch.stack(terms).mean()
+
+
+def _memory(
+    allocator: Any, config: Any
+) -> tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], None]]:
+    """Return how to read, and how to put back, what peft's allocator remembers."""
+
+    def state() -> dict[str, Any]:
+        kept = {name: dict(getattr(allocator, name)) for name in IMPORTANCE}
+        return {**kept, "kept": config.rank_pattern}
+
+    def load_state(state: dict[str, Any]) -> None:
+        for name in IMPORTANCE:
+            setattr(allocator, name, dict(state[name]))
+        config.rank_pattern = state["kept"]
+
+    return state, load_state
