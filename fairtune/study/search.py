@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fairtune.adaptation.rules import Rule
 from fairtune.errors import FairtuneError, StudyError, raise_all
 from fairtune.study.execute import Event, Executor
+from fairtune.study.expected import expected_starts
 from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import PINS, Place
 from fairtune.study.plan import Plan
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
+from fairtune.training.cuts import Expected
 from fairtune.training.recipe import PROTOCOL
 
 if TYPE_CHECKING:
@@ -168,5 +170,6 @@ def run_study(
     limits: Limits | None = None,
 ) -> Exit:
     """Work on a study until nothing is left or `stop` says so."""
+    session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
     executor = Executor(plan, session, place.runs, stop, notify)
     return work(ledger, phases(plan), executor, limits or Limits(), stop)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,13 +17,17 @@ from fairtune.errors import RunError
 from fairtune.models.net import Net
 from fairtune.training.net import build_net, set_modes
 from fairtune.training.optim import build_optimizer, lr_factor
+from fairtune.training.prefix import CHUNK, start_of
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.usage import Output
 
 if TYPE_CHECKING:
     from fairtune.training.session import Ground
 
-SCORE_BATCH = 128
+SCORE_BATCH = CHUNK
+"""Rows scored at once: the very batches in which a prefix was computed for them."""
+
+_SCHEDULE = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 
 
 class Lane:
@@ -31,7 +35,8 @@ class Lane:
 
     Frozen tensors are shared with the session's backbone and never written; only the tensors of
     the mask are copied. Frozen modules stay in eval mode, and autograd ends at the lowest
-    trainable tensor, so a mask over late blocks pays for a short backward pass only.
+    trainable tensor, so a mask over late blocks pays for a short backward pass only. Where what
+    stands before that tensor is kept (`start`), it is read and not computed.
 
     Args:
         recipe: A resolved recipe with a non-empty mask.
@@ -43,12 +48,15 @@ class Lane:
         self.recipe, self.ground = recipe, ground
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
+        self.start = start_of(self.net, recipe, ground)
+        self.net.backbone.starts_at = self.start.cut
         rows = ground.fit_rows(recipe)
         self.loader = ground.loader(
             rows,
             recipe.optim.batch_size,
             seed=seeds.data,
             augment=recipe.fit.augment == "light",
+            serve=self.start.server(recipe.optim.batch_size),
         )
         self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
         exempt = ground.backbone.never_decayed
@@ -59,9 +67,24 @@ class Lane:
         self._forward = ground.forward(recipe)
 
     def epoch(self, poll: Callable[[], str | None]) -> tuple[float, str | None]:
-        """Train one pass; return the mean loss and the reason `poll` gave to stop, if any.
+        """Train one pass at a stretch; see `stepwise`."""
+        steps = self.stepwise(poll)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                done: tuple[float, str | None] = end.value
+                return done
+
+    def stepwise(
+        self, poll: Callable[[], str | None]
+    ) -> Generator[None, None, tuple[float, str | None]]:
+        """Train one pass, pausing after every step for other lanes.
 
         The loss is added up on the device and read once, at the end of the pass.
+
+        Returns:
+            The mean loss and the reason `poll` gave to stop, if any.
 
         Raises:
             RunError: The loss is not finite.
@@ -75,6 +98,7 @@ class Lane:
                 return math.nan, stop
             total += self.step(batch)
             seen += len(batch.row)
+            yield
         mean = float(total) / max(seen, 1)
         if not math.isfinite(mean):
             raise RunError(
@@ -106,12 +130,58 @@ class Lane:
         """
         if not len(rows):
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
-        loader = self.ground.loader(rows, SCORE_BATCH)
+        loader = self.ground.loader(rows, SCORE_BATCH, serve=self.start.server())
         return score_rows(self.net, loader, self._forward, self.ground.autocast(self.recipe))
 
     def weights(self) -> dict[str, Tensor]:
         """Return copies of everything that trained, on the CPU."""
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next pass depends on, for `load_state_dict`.
+
+        The values are those of the lane, not copies; the random numbers are torch's own now.
+        """
+        schedule = self.schedule.state_dict()
+        return {
+            "trained": dict(self.trained),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {name: schedule[name] for name in _SCHEDULE},
+            "loader": self.loader.state(),
+            "random": random_state(self.ground.device),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on as the lane that `state` is of would have, bit for bit on a CPU.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: The state is of another recipe.
+        """
+        if set(state["trained"]) != set(self.trained):
+            raise ValueError("other tensors train in this recipe")
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["trained"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        # The factors themselves follow from the recipe.
+        self.schedule.load_state_dict({"lr_lambdas": [], **state["schedule"]})
+        self.loader.restore(state["loader"])
+        set_random_state(state["random"], self.ground.device)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of torch's own random numbers on the CPU and on `device`."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set torch's own random numbers to what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def score_rows(

@@ -20,7 +20,7 @@ from fairtune.training.lane import Lane
 from fairtune.training.observer import Quiet
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
-from fairtune.training.train import Job, train
+from fairtune.training.train import Job, train_one
 
 TINY = describe(load("test_vit"))
 # Fields without a default; a new member that needs none is picked up without an edit here.
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_weights(method: str, held: Session) -> Non
         tiny_recipe(adaptation={"mask": "attn:last-2", "method": method}, optim__epochs=1)
     )
     one, same, other = (
-        train(Job(recipe, seeds), held, Quiet())
+        train_one(Job(recipe, seeds), held, Quiet())
         for seeds in (Seeds(data=1, init=2), Seeds(data=1, init=2), Seeds(data=3, init=4))
     )
     assert one.weights.keys() == same.weights.keys()

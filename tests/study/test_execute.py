@@ -82,9 +82,9 @@ class Told:
         from fairtune.experiment import run as runs
 
         def raises(*_: Any, **__: Any) -> Any:
-            raise fault
+            yield 0, fault
 
-        self.patch.setattr(runs, "run", raises)
+        self.patch.setattr(runs, "run_together", raises)
         self.tiny.place.folder.mkdir(parents=True, exist_ok=True)
         from fairtune.study.search import open_study
 
