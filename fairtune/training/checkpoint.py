@@ -46,12 +46,15 @@ class Checkpoints:
         key: Key of the run.
         mark: What else a state must agree in to be gone on with, as a JSON value.
         share: Largest share of the time that goes into writing: after a write that took s
-            seconds none follows before s / share.
+            seconds none follows before s / share; default: `SHARE`.
     """
 
-    def __init__(self, folder: Path, key: str, mark: Any = None, share: float = SHARE) -> None:
+    def __init__(
+        self, folder: Path, key: str, mark: Any = None, share: float | None = None
+    ) -> None:
         self._all = folder / ATTEMPTS
-        self._key, self._mark, self._share = key, mark, share
+        self._key, self._mark = key, mark
+        self._share = SHARE if share is None else share
         self._own: Path | None = None
         self._next = 0.0
         self._broken = False
