@@ -24,6 +24,8 @@ class Backbone(nn.Module):
         dim: Length of an embedding.
         starts_at: Block before which what `embed` is given stands; 0 for an image.
         plain: Whether attention is computed by plain matrix products.
+        checkpointing: Whether the backward pass computes the inside of each block again instead
+            of keeping it; for networks that can be cut (`depth` above 0).
     """
 
     def __init__(self, net: nn.Module, dim: int) -> None:
@@ -32,6 +34,7 @@ class Backbone(nn.Module):
         self.dim = dim
         self.starts_at = 0
         self.plain = False
+        self.checkpointing = False
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return pooled features as the architecture defines them.
@@ -43,8 +46,10 @@ class Backbone(nn.Module):
         Returns:
             Embeddings `(batch, dim)`.
         """
-        if self.starts_at:
-            features = split.rest(self.net, image, self.starts_at)
+        if self.starts_at or self.checkpointing:
+            hidden = image if self.starts_at else split.front(self.net, image, 0)
+            again = self.checkpointing
+            features = split.rest(self.net, hidden, self.starts_at, checkpointing=again)
         else:
             features = self.net.forward_features(image)  # type: ignore[operator]
         pooled: torch.Tensor = self.net.forward_head(features, pre_logits=True)  # type: ignore[operator]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Modules that act after the last block; whatever is neither these nor a block acts before.
 _TAIL = frozenset({"norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist"})
@@ -32,9 +34,13 @@ def front(net: Any, image: Tensor, cut: int) -> Tensor:
     return _blocks(net, net.norm_pre(x), 0, cut)
 
 
-def rest(net: Any, hidden: Tensor, cut: int) -> Tensor:
-    """Return the features `(batch, tokens, dim)` that `hidden` before block `cut` leads to."""
-    features: Tensor = net.norm(_blocks(net, hidden, cut, len(net.blocks)))
+def rest(net: Any, hidden: Tensor, cut: int, *, checkpointing: bool = False) -> Tensor:
+    """Return the features `(batch, tokens, dim)` that `hidden` before block `cut` leads to.
+
+    With `checkpointing` the backward pass computes the inside of each block again.
+    """
+    last = len(net.blocks)
+    features: Tensor = net.norm(_blocks(net, hidden, cut, last, again=checkpointing))
     return features
 
 
@@ -71,10 +77,14 @@ def _place(name: str, blocks: int) -> int | None:
     return blocks if first in _TAIL else None
 
 
-def _blocks(net: Any, x: Tensor, start: int, end: int) -> Tensor:
-    more = _positions(net)
+def _blocks(net: Any, x: Tensor, start: int, end: int, *, again: bool = False) -> Tensor:
+    positions = _positions(net)
     for i in range(start, end):
-        x = net.blocks[i](x, **({} if more is None else {"rope": more(i)}))
+        block, more = net.blocks[i], {} if positions is None else {"rope": positions(i)}
+        if again and torch.is_grad_enabled():
+            x = checkpoint(block, x, use_reentrant=False, **more)
+        else:
+            x = block(x, **more)
     return x
 
 

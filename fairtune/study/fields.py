@@ -17,7 +17,7 @@ MASK = "adaptation.mask"
 PINNED = ("data.fingerprint", "data.split", "model.weights_sha", "model.units")
 """Fields that are computed, not written."""
 
-NOT_SEARCHED = ("data", "model", "fit.precision", "fit.rows")
+NOT_SEARCHED = ("data", "model", "fit.precision", "fit.rows", "fit.checkpointing")
 """Parts that are fixed for a study: trials must be comparable and share data and weights."""
 
 

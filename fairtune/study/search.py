@@ -159,6 +159,10 @@ def pinned_base(place: Place) -> dict[str, Any] | None:
     return base
 
 
+KEPT = "prefix"
+"""Attribute of a study: which activations of frozen blocks its first worker kept, and why."""
+
+
 def run_study(
     ledger: Ledger,
     plan: Plan,
@@ -170,6 +174,11 @@ def run_study(
     limits: Limits | None = None,
 ) -> Exit:
     """Work on a study until nothing is left or `stop` says so."""
+    from fairtune.training.prefix import kept_cuts
+
     session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
+    kept = kept_cuts(session.ground(plan.base), plan.base)
+    if ledger.attrs().get(KEPT) is None:
+        ledger.set_attr(KEPT, kept)
     executor = Executor(plan, session, place.runs, stop, notify)
     return work(ledger, phases(plan), executor, limits or Limits(), stop)

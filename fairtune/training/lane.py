@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fairtune.data.batch import Batch, Loader
-from fairtune.errors import RunError
+from fairtune.errors import ModelError, RunError
 from fairtune.models.net import Net
 from fairtune.training.net import build_net, set_modes
 from fairtune.training.optim import build_optimizer, lr_factor
@@ -50,6 +51,7 @@ class Lane:
         self.net, self.trained = build_net(recipe, seeds, ground)
         self.start = start_of(self.net, recipe, ground)
         self.net.backbone.starts_at = self.start.cut
+        self.net.backbone.checkpointing = _checkpointing(recipe, ground)
         rows = ground.fit_rows(recipe)
         self.loader = ground.loader(
             rows,
@@ -58,7 +60,8 @@ class Lane:
             augment=recipe.fit.augment == "light",
             serve=self.start.server(recipe.optim.batch_size),
         )
-        self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
+        images = recipe.optim.batch_size * recipe.optim.accumulate
+        self.steps = max(1, math.ceil(len(rows) / images))
         exempt = ground.backbone.never_decayed
         self.optimizer = build_optimizer(self.trained, recipe.optim, exempt)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -92,12 +95,13 @@ class Lane:
         set_modes(self.net)
         total = torch.zeros((), device=self.ground.device)
         seen = 0
-        for batch in self.loader.epoch():
+        batches = self.loader.epoch()
+        while group := list(itertools.islice(batches, self.recipe.optim.accumulate)):
             stop = poll()
             if stop is not None:
                 return math.nan, stop
-            total += self.step(batch)
-            seen += len(batch.row)
+            total += self.step(*group)
+            seen += sum(len(batch.row) for batch in group)
             yield
         mean = float(total) / max(seen, 1)
         if not math.isfinite(mean):
@@ -109,19 +113,22 @@ class Lane:
             )
         return mean, None
 
-    def step(self, batch: Batch) -> Tensor:
-        """Take one optimiser step; return the summed loss of the batch, detached."""
-        with self.ground.autocast(self.recipe):
-            out = self._forward(self.net, batch)
-        weight = batch.weight
-        loss = (out.loss * weight).sum() / weight.sum()
+    def step(self, *batches: Batch) -> Tensor:
+        """Take one optimiser step on all `batches`; return their summed loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        weight = sum(batch.weight.sum() for batch in batches)
+        total = torch.zeros((), device=self.ground.device)
+        for batch in batches:
+            with self.ground.autocast(self.recipe):
+                out = self._forward(self.net, batch)
+            loss = (out.loss * batch.weight).sum() / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += out.loss.detach().sum()
         if self.recipe.optim.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        return out.loss.detach().sum()
+        return total
 
     def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
         """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.
@@ -167,6 +174,18 @@ class Lane:
         self.schedule.load_state_dict({"lr_lambdas": [], **state["schedule"]})
         self.loader.restore(state["loader"])
         set_random_state(state["random"], self.ground.device)
+
+
+def _checkpointing(recipe: Recipe, ground: Ground) -> bool:
+    wanted = recipe.fit.checkpointing == "blocks"
+    if wanted and not ground.backbone.depth:
+        raise ModelError(
+            "the blocks of this model cannot be computed one by one",
+            where="recipe.fit.checkpointing",
+            found=recipe.model.name,
+            allowed="blocks: vision transformers; none: every model",
+        )
+    return wanted
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -152,6 +152,13 @@ def chosen(ground: Ground, recipe: Recipe, first: int) -> Cuts:
         ground.cuts[name] = choose(expected.starts, cost)
         log.info("prefix cuts %s", json.dumps(ground.cuts[name].to_json()))
     return ground.cuts[name]
+
+
+def kept_cuts(ground: Ground, recipe: Recipe) -> dict[str, Any]:
+    """Return, for logs, the cuts kept for runs like `recipe` with the numbers behind them."""
+    depth = ground.backbone.depth
+    why = _not_reused(recipe, ground, depth)
+    return {"cuts": [], "why": why} if why else chosen(ground, recipe, depth).to_json()
 
 
 def opened(ground: Ground, recipe: Recipe, cut: int | None) -> Prefix:

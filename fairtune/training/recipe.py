@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -17,6 +17,17 @@ PROTOCOL = 1
 
 LATER = ("edit", "mitigations")
 """Recipe fields of later capabilities: refused by name until they work."""
+
+
+def _brief(part: Config, names: tuple[str, ...], values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` without those of `names` that are at their default.
+
+    Fields that are younger than the first stored recipes are written only where they act, so
+    that an older recipe keeps its file, its identity and the keys of its runs.
+    """
+    fields = type(part).model_fields
+    idle = {name for name in names if getattr(part, name) == fields[name].default}
+    return {name: value for name, value in values.items() if name not in idle}
 
 
 class DataPart(Config):
@@ -86,7 +97,11 @@ class OptimPart(Config):
         warmup: Share of all steps that rises linearly from zero.
         clip_norm: Largest gradient norm of a step; 0 switches clipping off.
         l2: Penalty of the linear readout (an empty mask), which is solved, not trained.
+        accumulate: Batches whose gradients are added up for one step: up to rounding that is a
+            step of so many times the images, in the memory of one batch.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("accumulate",)
 
     lr: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, Float(1e-5, 1e-3, log=True)] = (
         None
@@ -100,22 +115,37 @@ class OptimPart(Config):
     warmup: Annotated[float, pydantic.Field(ge=0, lt=1), Float(0.0, 0.2)] = 0.1
     clip_norm: Annotated[float, pydantic.Field(ge=0), Float(0.5, 5.0, log=True)] = 1.0
     l2: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1.0, log=True)] = 1e-2
+    accumulate: Annotated[int, pydantic.Field(ge=1), Choice((1, 2, 4))] = 1
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _brief(self, self.ADDED, fields(self))
 
 
 class FitPart(Config):
     """How the fit is computed.
 
     Attributes:
-        precision: `fp32`, `bf16` (autocast with fp32 master weights), or `auto`, which measures
-            both once and is pinned when the recipe is resolved.
+        precision: `fp32`, `bf16` (autocast with fp32 master weights), `tf32` (products of fp32
+            numbers rounded to 10 bits, on NVIDIA processors that have it), or `auto`, which
+            measures fp32 and bf16 once and is pinned when the recipe is resolved.
         rows: Rows that are fitted: `train`, or `train+val` when nothing is chosen any more.
         augment: `none`, or `light`: random crops of 70 to 100 % of the area, and flips where the
             dataset spec allows them.
+        checkpointing: `blocks` keeps only what stands between blocks for the backward pass and
+            computes the inside of each again: the same numbers in less memory.
     """
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ADDED: ClassVar[tuple[str, ...]] = ("checkpointing",)
+
+    precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     rows: Literal["train", "train+val"] = "train"
     augment: Annotated[Literal["none", "light"], Choice(("none", "light"))] = "none"
+    checkpointing: Literal["none", "blocks"] = "none"
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _brief(self, self.ADDED, fields(self))
 
 
 class Seeds(Config):
@@ -168,6 +198,7 @@ class Recipe(Config):
             ConfigError: A mask is trained without a learning rate.
         """
         out = self.to_json()
+        out["fit"].pop("checkpointing", None)  # changes memory and time, not the numbers
         if self.model.weights_sha is not None:
             del out["model"]["weights"]
         if self.solved:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairtune.adaptation import Mask, Rule
+from fairtune.adaptation import Mask
 from fairtune.config import Settings, digest
 from fairtune.data.augment import Light
 from fairtune.data.batch import Batch, Loader
@@ -27,11 +26,12 @@ from fairtune.errors import ModelError
 from fairtune.models import load as load_model
 from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.net import Net
-from fairtune.models.precision import choose
+from fairtune.models.precision import choose, has_tf32
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.cuts import Cuts, Expected
+from fairtune.training.pins import refuse_other, resolve_mask
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.usage import Output, Task
@@ -150,7 +150,14 @@ class Ground:
         return lambda net, batch: usage.forward(net, batch, task)
 
     def autocast(self, recipe: Recipe) -> AbstractContextManager[object]:
-        """Return the autocast context of the recipe's precision; fp32 master weights stay."""
+        """Return the autocast context of the recipe's precision; fp32 master weights stay.
+
+        Whether products are rounded to TF32 holds for the backward pass too, which is outside
+        the context.
+        """
+        if self.device.type == "cuda":
+            rounded = recipe.fit.precision == "tf32"
+            torch.set_float32_matmul_precision("high" if rounded else "highest")
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.fit.precision == "bf16"
         )
@@ -253,8 +260,15 @@ class Session:
             }
         )
         for part, pinned in ((recipe.data, data), (recipe.model, model)):
-            _refuse_other(part.to_json(), pinned.to_json())
+            refuse_other(part.to_json(), pinned.to_json())
         precision: str = recipe.fit.precision
+        if precision == "tf32" and not has_tf32(self.device):
+            raise ModelError(
+                "this device has no TF32",
+                where="recipe.fit.precision",
+                found=str(self.device),
+                allowed="fp32, bf16 or auto; tf32 on NVIDIA processors from Ampere on",
+            )
         if precision == "auto":
             precision = self._precision(ground, recipe)
         return recipe.model_copy(
@@ -356,30 +370,3 @@ class Session:
             return run
 
         return choose(ground.device, step)
-
-
-def resolve_mask(recipe: Recipe, units: Units) -> Mask:
-    """Return the recipe's mask, a rule or a tuple of names, for a model with `units`."""
-    mask = recipe.adaptation.mask
-    return Rule.parse(mask).mask(units) if isinstance(mask, str) else Mask.of(mask, units)
-
-
-def _refuse_other(asked: dict[str, Any], found: dict[str, Any]) -> None:
-    for name, value in asked.items():
-        if value is not None and value != found[name] and name != "weights":
-            raise ModelError(
-                f"the recipe is pinned to another {name}",
-                found=found[name],
-                allowed=value,
-                todo="use the data, weights and model file that the recipe was made with",
-            )
-
-
-def without_pins(recipe: Recipe) -> Recipe:
-    """Return `recipe` free of the hashes that pin it to one machine's files."""
-    return recipe.model_copy(
-        update={
-            "data": recipe.data.model_copy(update={"fingerprint": None, "split": None}),
-            "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
-        }
-    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from kit import session, tiny_recipe
 
+from fairtune.errors import ModelError
 from fairtune.training.lane import Lane, score_rows
 from fairtune.training.net import build_net
 from fairtune.training.optim import build_optimizer, lr_factor
@@ -224,3 +225,55 @@ def test_the_learning_rates_of_a_run_follow_the_schedule(held: Session) -> None:
     for step, found in enumerate(seen):
         expected = [1e-4 * factor(step), 1e-2 * factor(step), 1e-2 * factor(step)]
         assert found == pytest.approx(expected)
+
+
+def weights_after(held: Session, **changes: Any) -> dict[str, torch.Tensor]:
+    one = lane(held, adaptation__mask="block:last-1,norm:all", **changes)
+    one.epoch(unwatched)
+    return one.weights()
+
+
+def test_accumulated_batches_are_one_larger_batch(held: Session) -> None:
+    optim = {"lr": 1e-3, "epochs": 2, "optimizer": "sgd"}
+    whole = weights_after(held, optim=optim | {"batch_size": 96})
+    parts = weights_after(held, optim=optim | {"batch_size": 32, "accumulate": 3})
+    other = weights_after(held, optim=optim | {"batch_size": 32})
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], atol=1e-5), name
+    assert any(not torch.allclose(value, other[name], atol=1e-5) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_checkpointing_computes_the_same(precision: str, held: Session) -> None:
+    fit = {"precision": precision}
+    plain = weights_after(held, fit=fit)
+    again = weights_after(held, fit=fit | {"checkpointing": "blocks"})
+    assert all(torch.equal(value, again[name]) for name, value in plain.items())
+
+
+def test_checkpointing_keeps_less(held: Session) -> None:
+    kept: dict[str, int] = {}
+    for how in ("none", "blocks"):
+        one = lane(held, adaptation__mask="fullft", fit__checkpointing=how)
+        batch = next(iter(one.loader.epoch()))
+        sizes: list[int] = []
+
+        def noted(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+            one._forward(one.net, batch)
+        kept[how] = sum(sizes)
+    assert kept["blocks"] < 0.5 * kept["none"]
+
+
+def test_what_cannot_be_computed_by_blocks_says_so(held: Session) -> None:
+    model = {"name": "tf_efficientnet_lite0", "image_size": 32, "weights": "none"}
+    with pytest.raises(ModelError, match="one by one"):
+        lane(held, model=model, adaptation__mask="block:last-1", fit__checkpointing="blocks")
+
+
+def test_tf32_is_refused_where_the_device_has_none(held: Session) -> None:
+    with pytest.raises(ModelError, match="no TF32"):
+        lane(held, fit__precision="tf32")

@@ -14,8 +14,9 @@ from fairtune.data.pack import Pack
 from fairtune.errors import FairtuneError, ModelError, StudyError
 from fairtune.training import session as room
 from fairtune.training.observer import Quiet
+from fairtune.training.pins import without_pins
 from fairtune.training.recipe import Recipe, Seeds
-from fairtune.training.session import Session, without_pins
+from fairtune.training.session import Session
 from fairtune.training.train import Job, train_one
 
 
