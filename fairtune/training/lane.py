@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairtune.data.batch import Batch, Loader
 from fairtune.errors import ModelError, RunError
 from fairtune.models.net import Net
+from fairtune.training.lowered import lower
 from fairtune.training.net import build_net, set_modes
 from fairtune.training.optim import build_optimizer, lr_factor
 from fairtune.training.prefix import CHUNK, start_of
@@ -49,6 +50,8 @@ class Lane:
         self.recipe, self.ground = recipe, ground
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
+        if recipe.fit.precision == "bf16":
+            lower(self.net, self.trained, ground)
         self.start = start_of(self.net, recipe, ground)
         self.net.backbone.starts_at = self.start.cut
         self.net.backbone.checkpointing = _checkpointing(recipe, ground)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fairtune.adaptation import Mask
 from fairtune.config import Settings, digest
@@ -59,6 +60,7 @@ class Ground:
         expected: Runs from which the cuts to keep are chosen; None: each run by itself.
         progress: Called with what is being computed, done and total.
         prefixes, cuts, checked: What `training.prefix` has opened, chosen and compared.
+        lowered: Frozen tensors in bf16, by name; see `training.lowered`.
     """
 
     pack: Pack
@@ -73,6 +75,7 @@ class Ground:
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     cuts: dict[str, Cuts] = field(default_factory=dict)
     checked: dict[str, str] = field(default_factory=dict)
+    lowered: dict[str, nn.Parameter] = field(default_factory=dict)
     _tensors: dict[str, str] = field(default_factory=dict)
     _features: dict[str, Floats] = field(default_factory=dict)
     _hashes: list[str] | None = None

@@ -125,9 +125,11 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     "changes",
     [
         {"fit__augment": "light"},
-        {"optim__optimizer": "sgd"},
-        {"optim__schedule": "constant", "optim__warmup": 0.5},
-        {"fit__precision": "bf16", "fit__rows": "train+val"},
+        pytest.param({"optim__optimizer": "sgd"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"optim__schedule": "constant", "optim__warmup": 0.5}, marks=pytest.mark.slow
+        ),
+        pytest.param({"fit__precision": "bf16", "fit__rows": "train+val"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_state_is_kept(

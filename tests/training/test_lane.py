@@ -10,6 +10,7 @@ import torch
 from kit import session, tiny_recipe
 
 from fairtune.errors import ModelError
+from fairtune.training import lane as rooms
 from fairtune.training.lane import Lane, score_rows
 from fairtune.training.net import build_net
 from fairtune.training.optim import build_optimizer, lr_factor
@@ -249,6 +250,28 @@ def test_checkpointing_computes_the_same(precision: str, held: Session) -> None:
     plain = weights_after(held, fit=fit)
     again = weights_after(held, fit=fit | {"checkpointing": "blocks"})
     assert all(torch.equal(value, again[name]) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("mask", ["norm:all,attn:last-2", "block:1", "fullft"])
+def test_frozen_weights_are_rounded_once_to_what_autocast_makes_of_them(
+    mask: str, held: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"adaptation__mask": mask, "fit__precision": "bf16"}
+    one = lane(held, **changes)
+    kinds = {name: p.dtype for name, p in one.net.backbone.net.named_parameters()}
+    assert {kinds[name] for name in one.trained if name in kinds} == {torch.float32}
+    linear = [n for n in kinds if ".mlp." in n and n not in one.trained]
+    assert all(kinds[name] == torch.bfloat16 for name in linear)
+    assert linear or mask == "fullft"
+    assert {p.dtype for p in one.ground.backbone.parameters()} == {torch.float32}
+    one.epoch(unwatched)
+    monkeypatch.setattr(rooms, "lower", lambda *a: None)
+    plain = lane(held, **changes)
+    assert {p.dtype for p in plain.net.parameters()} == {torch.float32}
+    plain.epoch(unwatched)
+    rows = one.ground.val_rows(one.recipe)
+    assert np.array_equal(one.score(rows)[0], plain.score(rows)[0])
+    assert all(torch.equal(v, plain.weights()[n]) for n, v in one.weights().items())
 
 
 def test_checkpointing_keeps_less(held: Session) -> None:

@@ -23,7 +23,7 @@ from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job, RunResult, train_one
 
-LATE = {"adaptation__mask": "block:last-2"}
+LATE = {"adaptation__mask": "block:last-2", "optim__batch_size": 48}
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +72,13 @@ def same(one: RunResult, other: RunResult) -> bool:
     "changes",
     [
         {},
-        {"adaptation__mask": "final_norm"},
         {"adaptation__mask": "mlp:last-1", "fit__precision": "bf16"},
-        {"adaptation__mask": "attn:2,norm:last-1", "optim__batch_size": 24},
-        {"fit__rows": "train+val"},
+        pytest.param({"adaptation__mask": "final_norm"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"adaptation__mask": "attn:2,norm:last-1", "optim__batch_size": 24},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"fit__rows": "train+val"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_the_same_with_and_without(changes: dict[str, Any], cache: Path) -> None:
@@ -194,6 +197,7 @@ def kept(cache: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_made_again(cache: Path) -> None:
     before = made(fresh(cache))
     damaged(kept(cache))
