@@ -8,7 +8,7 @@
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test test-slow lint format bench clean
+.PHONY: help install quickstart test test-slow lint format bench bench-loop clean
 
 PYTHON = python3
 VENV = .venv
@@ -61,6 +61,9 @@ format: $(call installed,dev) ## rewrite the files in the one format
 
 bench: $(call installed,test) ## measure the speed on this machine (ten minutes), into bench.json
 	$(PY) tests/bench/run.py $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+bench-loop: $(call installed,test) ## measure the inner loop against a plain one, into loop.json
+	$(PY) tests/bench/loop.py $(if $(QUICK),--quick --rounds 1) $(BENCH_ARGS)
 
 clean: ## remove what builds and checks left; keeps the environment and all results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

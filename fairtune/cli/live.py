@@ -72,7 +72,7 @@ class Progress:
         self.best: Best | None = None
         self._retries: set[int] = set()
         self._seconds: list[float] = []
-        self._began = time.monotonic()
+        self._began: dict[tuple[str, int], float] = {}
         self._status: Any = None
 
     @contextmanager
@@ -108,7 +108,7 @@ class Progress:
         if event.kind == "epoch" and event.report is not None:
             self._say(self._epoch(event, event.report))
         elif event.kind == "claim":
-            self._began = time.monotonic()
+            self._began[_place(event)] = time.monotonic()
             self._say(f"{self._name(event.claim)}: starting")
         elif event.kind == "finish":
             self.echo(self._finished(event))
@@ -133,7 +133,8 @@ class Progress:
         from fairtune.study.rows import Complete, Pruned
 
         outcome, name = event.outcome, self._name(event.claim)
-        seconds = time.monotonic() - self._began
+        now = time.monotonic()
+        seconds = now - self._began.pop(_place(event), now)
         if event.claim.phase == "search":
             self._seconds.append(seconds)
         tail = f"{event.claim.proposal.attrs.get('mask', '')}  {_span(seconds)}"
@@ -190,6 +191,10 @@ class Progress:
             best = self.best
             line += f"\n  best {best.value:.3f} ({best.name})  AUC {best.groups}"
         self._status.update(line.replace("[", "\\["))
+
+
+def _place(event: Event) -> tuple[str, int]:
+    return event.claim.phase, event.claim.number
 
 
 def _span(seconds: float) -> str:

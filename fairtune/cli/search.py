@@ -15,6 +15,10 @@ def search(
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Trials in all; also on resume.")
     ] = None,
+    together: Annotated[
+        int,
+        typer.Option("--together", min=1, help="Runs made at once in this process, sharing data."),
+    ] = 1,
     name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
     storage: Storage = None,
     out: Out = None,
@@ -43,7 +47,7 @@ def search(
         pinned_base,
         run_study,
     )
-    from fairtune.study.worker import Exit, StopFlag
+    from fairtune.study.worker import Exit, Limits, StopFlag
 
     session = open_session(data_root)
     plan = make_plan(file, session, pinned_base(place))
@@ -59,7 +63,8 @@ def search(
     with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
         print(f"study {file.name}: {ledger.url}")
         progress.goes_on(ledger.rows("search"))
-        left = run_study(ledger, plan, session, place, stop, notify=progress)
+        limits = Limits(together=together)
+        left = run_study(ledger, plan, session, place, stop, notify=progress, limits=limits)
     if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
         raise StudyError(
             "the worker left", found=stop.reason(), todo="mend that and give the command again"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ class Batch:
 
     Attributes:
         row: `(b,)` index into the pack.
-        image: `(b, c, h, w)` normalised.
+        image: `(b, c, h, w)` normalised, or what a loader that serves something else gives.
         label: `(b,)` class codes, or `(b, t)` floats of 0/1 for a multilabel target.
         group: `(b, a)` group codes by attribute; -1 where unknown.
         weight: `(b,)` sample weights.
@@ -92,6 +93,8 @@ class Loader:
         view: Applied to images in [0, 1] after augmentation and before normalisation.
         weights: `(m,)` sample weights; ones when absent.
         resident: Whether images stay on the device; None decides by free memory.
+        serve: Returns what stands in place of the images of some rows of the pack, ready for
+            the model; images are then neither read nor augmented.
         test_pass: Needed when `rows` has a test row.
 
     Raises:
@@ -114,8 +117,10 @@ class Loader:
         view: Callable[[Tensor], Tensor] | None = None,
         weights: npt.NDArray[np.floating] | None = None,
         resident: bool | None = None,
+        serve: Callable[[IntArray], Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> None:
+        self._serve = serve
         self.pack, self.rows = pack, np.asarray(rows, dtype=np.int64)
         self.batch_size, self.device, self.dtype = batch_size, torch.device(device), dtype
         self.generator, self.augment, self.view = generator, augment, view
@@ -131,6 +136,8 @@ class Loader:
         self._weight = torch.as_tensor(given, dtype=torch.float32).to(self.device)
         self._texts = pack.texts(self.rows, test_pass=test_pass)
         size = len(self.rows) * pack.image_size**2 * pack.channels
+        if serve is not None:
+            resident = False
         self.resident = _fits(size, self.device) if resident is None else resident
         self._images = self._gather(self.rows) if self.resident else None
 
@@ -185,6 +192,27 @@ class Loader:
         everyone = self.augment.draw(len(self.pack), source)
         return copy, everyone[self.rows[order.cpu().numpy()]].to(self.device)
 
+    def image(self, rows: IntArray) -> Tensor:
+        """Return the `(len(rows), c, h, w)` images of rows of the pack as batches have them.
+
+        Nothing is augmented.
+
+        Raises:
+            StudyError: A test row without a pass.
+        """
+        return self._prepared(self._gather(rows), None)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next pass depends on, for `restore`."""
+        held = {} if self.generator is None else {"generator": self.generator.get_state()}
+        return {"passes": self.passes, **held}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the loader that `state` is of would have."""
+        self.passes = state["passes"]
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
+
     def _source(self) -> torch.Generator:
         if self.generator is None:
             raise ValueError("shuffling and augmentation need a generator")
@@ -201,6 +229,8 @@ class Loader:
 
     def _prepared(self, image: Tensor, parameters: Tensor | None) -> Tensor:
         """Return `(b, h, w, c)` uint8 as `(b, c, h, w)` for the model."""
+        if self._serve is not None:
+            return image
         unit = image.permute(0, 3, 1, 2).to(self.dtype) / 255
         if self.augment is not None and parameters is not None:
             unit = self.augment.apply(unit, parameters)
@@ -214,6 +244,10 @@ class Loader:
                 yield self._images.index_select(0, there[part])
             return
         rows = self.rows[order.cpu().numpy()]
+        if self._serve is not None:
+            for part in parts:
+                yield self._serve(rows[part])
+            return
         with ThreadPoolExecutor(1) as pool:
             ahead: deque[Future[Tensor]] = deque()
             for part in parts:

@@ -21,7 +21,8 @@ from fairtune.experiment.finetune import SEEN
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun, probabilities
-from fairtune.training.session import Ground, Session, without_pins
+from fairtune.training.pins import without_pins
+from fairtune.training.session import Ground, Session
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 import fairtune
 from fairtune.adaptation.placement import DIRECT
-from fairtune.errors import DataError
+from fairtune.errors import DataError, RunError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import (
@@ -26,10 +26,11 @@ from fairtune.experiment.runs import (
     probabilities,
     recipe_card,
 )
+from fairtune.training.checkpoint import Checkpoints
 from fairtune.training.observer import Decision, Epoch
 from fairtune.training.recipe import Recipe
 from fairtune.training.session import Ground, Session
-from fairtune.training.train import Job, RunResult, train
+from fairtune.training.train import Job, RunResult, train_each
 
 
 class Watcher(Protocol):
@@ -97,6 +98,23 @@ class _Judged:
         return self.watcher.poll()
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """One run that is wanted.
+
+    Attributes:
+        job: Resolved recipe and seeds.
+        watcher: Follows the run and may end it.
+        keep_weights: Store what trained; a stored run without weights is then made again.
+        provenance: Study, trial and the like for recipe.json.
+    """
+
+    job: Job
+    watcher: Watcher = field(default_factory=Unwatched)
+    keep_weights: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
 def run(
     job: Job,
     session: Session,
@@ -122,17 +140,75 @@ def run(
         RunError: Non-finite loss or out of memory.
         DataError: Predictions that an objective cannot be computed from.
     """
-    key = job.recipe.key(job.seeds)
-    stored = runs.get(key)
-    if stored is not None and (stored.weights_file is not None or not keep_weights):
-        return stored
-    observer = _Judged(session.ground(job.recipe), job.recipe, judge, watcher or Unwatched())
-    session.keeps_best = keep_weights and not isinstance(judge.validation.epoch, str)
-    result = train(job, session, observer)
-    if result.stopped is not None:
-        seconds = result.costs["seconds"]
-        return Stopped(result.stopped, len(result.epochs), observer.values, seconds)
-    return _store(job, session, runs, judge, result, keep_weights, provenance or {})
+    order = Order(job, watcher or Unwatched(), keep_weights, provenance or {})
+    ((_, made),) = run_together([order], session, runs, judge)
+    if isinstance(made, Exception):
+        raise made
+    return made
+
+
+def run_together(
+    orders: Sequence[Order], session: Session, runs: Runs, judge: Judge
+) -> Iterator[tuple[int, StoredRun | Stopped | Exception]]:
+    """Make several runs together; yield the number of an order with its end when it ends.
+
+    A run that is stored already is not made. One that fails yields its exception, and the others
+    go on. A run that is killed is gone on with, from its last epoch, by whoever asks for it next.
+
+    Args:
+        orders: What is wanted; of one kind: with weights kept, or without.
+        session: What the process keeps between runs.
+        runs: Where runs are stored.
+        judge: Objectives and epoch rule; not part of the keys.
+    """
+    rule = judge.validation.epoch
+    session.held = max(session.held, len(orders))
+    waiting: list[int] = []
+    jobs: list[Job] = []
+    for i, order in enumerate(orders):
+        key = order.job.recipe.key(order.job.seeds)
+        stored = runs.get(key)
+        if stored is not None and (stored.weights_file is not None or not order.keep_weights):
+            yield i, stored
+            continue
+        try:
+            ground = session.ground(order.job.recipe)
+        except Exception as error:
+            yield i, error
+            continue
+        observer = _Judged(ground, order.job.recipe, judge, order.watcher)
+        mark = [rule if isinstance(rule, str) else rule.to_json(), order.keep_weights]
+        kept = None if stored is not None else Checkpoints(runs.folder(key), key, mark)
+        jobs.append(replace(order.job, observer=observer, checkpoints=kept))
+        waiting.append(i)
+    session.keeps_best = any(o.keep_weights for o in orders) and not isinstance(rule, str)
+    for number, end in train_each(jobs, session):
+        i = waiting[number]
+        yield i, _ended(orders[i], jobs[number], end, session, runs, judge)
+
+
+def _ended(
+    order: Order,
+    job: Job,
+    end: RunResult | Exception,
+    session: Session,
+    runs: Runs,
+    judge: Judge,
+) -> StoredRun | Stopped | Exception:
+    """Store a run that has finished, and clear up after one that will not be gone on with."""
+    if isinstance(end, Exception):
+        if isinstance(end, RunError) and job.checkpoints is not None:
+            job.checkpoints.discard()
+        return end
+    if end.stopped is not None:
+        if end.judged and job.checkpoints is not None:
+            job.checkpoints.discard()
+        values = job.observer.values if isinstance(job.observer, _Judged) else {}
+        return Stopped(end.stopped, len(end.epochs), values, end.costs["seconds"])
+    try:
+        return _store(job, session, runs, judge, end, order.keep_weights, order.provenance)
+    except Exception as error:
+        return error
 
 
 def validation_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Predictions:
@@ -205,6 +281,9 @@ def _store(
         write_json(folder / "costs.json", result.costs)
         if keep_weights:
             (folder / WEIGHTS).write_bytes(save(result.weights, metadata={"key": card["key"]}))
+        for name, content in ({} if job.checkpoints is None else job.checkpoints.logs()).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
 
     return runs.write(card["key"], fill)
 

@@ -9,6 +9,7 @@ import safetensors
 import torch
 from torch import nn
 
+from fairtune.models import split
 from fairtune.models import weights as weights_
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units, partition
@@ -21,23 +22,36 @@ class Backbone(nn.Module):
     Attributes:
         net: The loader's module; its parameter names are the names in `Units`.
         dim: Length of an embedding.
+        starts_at: Block before which what `embed` is given stands; 0 for an image.
+        plain: Whether attention is computed by plain matrix products.
+        checkpointing: Whether the backward pass computes the inside of each block again instead
+            of keeping it; for networks that can be cut (`depth` above 0).
     """
 
     def __init__(self, net: nn.Module, dim: int) -> None:
         super().__init__()
         self.net = net
         self.dim = dim
+        self.starts_at = 0
+        self.plain = False
+        self.checkpointing = False
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return pooled features as the architecture defines them.
 
         Args:
-            image: Normalised images `(batch, channels, height, width)`.
+            image: Normalised images `(batch, channels, height, width)`; what `front` returned
+                where the backbone starts behind the stem (`starts_at`).
 
         Returns:
             Embeddings `(batch, dim)`.
         """
-        features = self.net.forward_features(image)  # type: ignore[operator]
+        if self.starts_at or self.checkpointing:
+            hidden = image if self.starts_at else split.front(self.net, image, 0)
+            again = self.checkpointing
+            features = split.rest(self.net, hidden, self.starts_at, checkpointing=again)
+        else:
+            features = self.net.forward_features(image)  # type: ignore[operator]
         pooled: torch.Tensor = self.net.forward_head(features, pre_logits=True)  # type: ignore[operator]
         return pooled
 
@@ -45,12 +59,39 @@ class Backbone(nn.Module):
         """Return `embed(image)`."""
         return self.embed(image)
 
+    def front(self, image: torch.Tensor, cut: int) -> torch.Tensor:
+        """Return what stands before block `cut`: the stem and the blocks below it, applied.
+
+        A backbone that starts at `cut` makes of it, bit for bit, what a whole one makes of
+        `image`.
+
+        Args:
+            image: Normalised images `(batch, channels, height, width)`.
+            cut: 1 to `depth`.
+        """
+        return split.front(self.net, image, cut)
+
+    @property
+    def depth(self) -> int:
+        """Blocks the network can be cut behind; 0 where it cannot be cut."""
+        return split.depth(self.net)
+
+    @property
+    def first_trained(self) -> int:
+        """First block that trains; 0 also when the stem does, `depth` when no block does."""
+        return split.first_trained(self.net)
+
+    def before(self, cut: int | None) -> dict[str, torch.Tensor]:
+        """Return the tensors that `front(..., cut)` depends on, by name; None stands for all."""
+        return self.net.state_dict() if cut is None else split.before(self.net, cut)
+
     def plain_attention(self) -> None:
         """Compute attention by plain matrix products instead of torch's fused kernel.
 
         On a CPU the fused kernel's backward pass is the slowest part of a step with few tokens.
         Equal up to rounding; takes memory for `(batch, heads, tokens, tokens)`.
         """
+        self.plain = True
         for module in self.net.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False  # type: ignore[assignment]

@@ -44,6 +44,13 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(cpu_flags() & _FLAGS)
 
 
+def has_tf32(device: torch.device) -> bool:
+    """Tell whether `device` multiplies fp32 numbers rounded to TF32: NVIDIA's from Ampere on."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     """Return the instruction sets that Linux lists for the processor; elsewhere the empty set."""
     try:

@@ -22,6 +22,7 @@ from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Seeds
 
 if TYPE_CHECKING:
+    from fairtune.experiment.run import Order, Stopped
     from fairtune.training.session import Session
 
 PRUNED, GIVEN_BACK = "pruned: ", "stopped: "
@@ -50,7 +51,7 @@ class Event:
 
 @dataclass(eq=False)
 class Executor:
-    """Runs claims one after another.
+    """Runs claims, all it is given together.
 
     Attributes:
         plan: The study with its pins.
@@ -67,50 +68,59 @@ class Executor:
     notify: Callable[[Event], None] = lambda event: None
 
     def __call__(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Outcome]]:
-        """Yield each claim with its outcome; one that was told to stop is left out."""
-        for claim in claims:
-            if self.stop.reason() is not None:
-                return
-            self.notify(Event("claim", claim))
-            outcome = self._one(claim)
-            if outcome is None:
-                return
-            self.notify(Event("finish", claim, outcome=outcome))
-            yield claim, outcome
+        """Make the runs of `claims` together; yield each claim with its outcome when it ends.
 
-    def _one(self, claim: Claim) -> Outcome | None:
+        A claim that was told to stop is left out.
+        """
+        from fairtune.experiment.run import run_together
+
+        if self.stop.reason() is not None:
+            return
+        for claim in claims:
+            self.notify(Event("claim", claim))
+        orders = [self._order(claim) for claim in claims]
+        judge = self.plan.study.judge
+        for number, end in run_together(orders, self.session, self.runs, judge):
+            outcome = self._outcome(end, alone=len(claims) == 1)
+            if outcome is not None:
+                self.notify(Event("finish", claims[number], outcome=outcome))
+                yield claims[number], outcome
+
+    def _order(self, claim: Claim) -> Order:
         from fairtune.config import parse
-        from fairtune.experiment.run import Stopped, run
+        from fairtune.experiment.run import Order
         from fairtune.training.recipe import Recipe
         from fairtune.training.train import Job
 
         proposal = claim.proposal
-        job = Job(parse(Recipe, dict(proposal.recipe)), parse(Seeds, dict(proposal.seed)))
-        watcher = _Watch(self, claim, self.plan.study.judge)
+        return Order(
+            Job(parse(Recipe, dict(proposal.recipe)), parse(Seeds, dict(proposal.seed))),
+            watcher=_Watch(self, claim, self.plan.study.judge),
+            provenance={
+                "study": self.plan.study.name,
+                "phase": claim.phase,
+                "number": claim.number,
+                "attempt": claim.attempt,
+            },
+        )
+
+    def _outcome(self, end: StoredRun | Stopped | Exception, *, alone: bool) -> Outcome | None:
         try:
-            made = run(
-                job,
-                self.session,
-                self.runs,
-                self.plan.study.judge,
-                watcher=watcher,
-                provenance={
-                    "study": self.plan.study.name,
-                    "phase": claim.phase,
-                    "number": claim.number,
-                    "attempt": claim.attempt,
-                },
-            )
-            if isinstance(made, Stopped):
-                return _ended(made.reason, made.epochs, made.values, made.seconds, self.plan)
-            return self._complete(made)
+            if isinstance(end, StoredRun):
+                return self._complete(end)
+            if isinstance(end, Exception):
+                raise end
+            return _ended(end.reason, end.epochs, end.values, end.seconds, self.plan)
         except StorageError:
             raise  # the disk, not the recipe, is at fault: no row should pay for it
         except FairtuneError as error:
             reason = error.reason if isinstance(error, RunError) else "error"
-            return Failed(reason, str(error))
-        except Exception:
-            return Failed("error", traceback.format_exc()[-DETAIL:], retry=True)
+            # In company another run may have taken the memory.
+            return Failed(reason, str(error), retry=reason == "oom" and not alone)
+        except Exception as error:
+            return Failed(
+                "error", "".join(traceback.format_exception(error))[-DETAIL:], retry=True
+            )
 
     def _complete(self, made: StoredRun) -> Outcome:
         judge = self.plan.study.judge

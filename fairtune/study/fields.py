@@ -24,7 +24,7 @@ PINNED = (
 )
 """Fields that are computed, not written."""
 
-NOT_SEARCHED = ("data", "model", "fit.precision", "fit.rows")
+NOT_SEARCHED = ("data", "model", "fit.precision", "fit.rows", "fit.checkpointing")
 """Parts that are fixed for a study: trials must be comparable and share data and weights."""
 
 

@@ -12,6 +12,7 @@ from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
 from fairtune.models.units import Units
 from fairtune.study.execute import Event, Executor
+from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
 from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
@@ -20,6 +21,7 @@ from fairtune.study.plan import Plan
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
+from fairtune.training.cuts import Expected
 from fairtune.training.recipe import PROTOCOL
 
 if TYPE_CHECKING:
@@ -228,6 +230,10 @@ def pinned_base(place: Place) -> dict[str, Any] | None:
     return base
 
 
+KEPT = "prefix"
+"""Attribute of a study: which activations of frozen blocks its first worker kept, and why."""
+
+
 def run_study(
     ledger: Ledger,
     plan: Plan,
@@ -239,5 +245,11 @@ def run_study(
     limits: Limits | None = None,
 ) -> Exit:
     """Work on a study until nothing is left or `stop` says so."""
+    from fairtune.training.prefix import kept_cuts
+
+    session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
+    kept = kept_cuts(session.ground(plan.base), plan.base)
+    if ledger.attrs().get(KEPT) is None:
+        ledger.set_attr(KEPT, kept)
     executor = Executor(plan, session, place.runs, stop, notify)
     return work(ledger, phases(plan), executor, limits or Limits(), stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,16 @@ class Average:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 self.held[name].lerp_(parameter, 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on, for `restore`; not a copy."""
+        return {"steps": self.steps, "held": dict(self.held)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the average that `state` is of would have."""
+        self.steps = state["steps"]
+        for name, value in self.held.items():
+            value.copy_(state["held"][name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,12 +15,22 @@ from torch import Tensor, nn
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.medical import augmentation
-from fairtune.errors import RunError
+from fairtune.errors import ModelError, RunError
 from fairtune.models.net import Net
 from fairtune.training.average import Average
+from fairtune.training.lowered import lower
 from fairtune.training.mixing import Mixing
-from fairtune.training.net import after_step, build_net, never_decayed, penalty, set_modes
+from fairtune.training.net import (
+    after_step,
+    build_net,
+    load_methods_state,
+    methods_state,
+    never_decayed,
+    penalty,
+    set_modes,
+)
 from fairtune.training.optim import build_optimizer, distances_of, lr_factor
+from fairtune.training.prefix import CHUNK, start_of
 from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.targets import Targets
@@ -28,7 +39,10 @@ from fairtune.usage import Output
 if TYPE_CHECKING:
     from fairtune.training.session import Ground
 
-SCORE_BATCH = 128
+SCORE_BATCH = CHUNK
+"""Rows scored at once: the very batches in which a prefix was computed for them."""
+
+_SCHEDULE = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 
 
 class Lane:
@@ -36,7 +50,8 @@ class Lane:
 
     Frozen tensors are shared with the session's backbone and never written; only the tensors of
     the mask are copied. Frozen modules stay in eval mode, and autograd ends at the lowest
-    trainable tensor, so a mask over late blocks pays for a short backward pass only.
+    trainable tensor, so a mask over late blocks pays for a short backward pass only. Where what
+    stands before that tensor is kept (`start`), it is read and not computed.
 
     Args:
         recipe: A resolved recipe with a non-empty mask.
@@ -48,6 +63,11 @@ class Lane:
         self.recipe, self.ground = recipe, ground
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
+        if recipe.fit.precision == "bf16":
+            lower(self.net, self.trained, ground)
+        self.start = start_of(self.net, recipe, ground)
+        self.net.backbone.starts_at = self.start.cut
+        self.net.backbone.checkpointing = _checkpointing(recipe, ground)
         rows = ground.fit_rows(recipe)
         self.loader = ground.loader(
             rows,
@@ -55,8 +75,10 @@ class Lane:
             seed=seeds.data,
             augment=augmentation(recipe.fit.augment, ground.pack.table.spec),
             copies=recipe.fit.copies,
+            serve=self.start.server(recipe.optim.batch_size),
         )
-        self.steps = max(1, math.ceil(len(rows) / recipe.optim.batch_size))
+        images = recipe.optim.batch_size * recipe.optim.accumulate
+        self.steps = max(1, math.ceil(len(rows) / images))
         exempt, distances = never_decayed(self.net), distances_of(self.trained, ground.units)
         self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -72,9 +94,24 @@ class Lane:
         self.average = Average(self.trained, optim.ema) if optim.ema else None
 
     def epoch(self, poll: Callable[[], str | None]) -> tuple[float, str | None]:
-        """Train one pass; return the mean loss and the reason `poll` gave to stop, if any.
+        """Train one pass at a stretch; see `stepwise`."""
+        steps = self.stepwise(poll)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                done: tuple[float, str | None] = end.value
+                return done
+
+    def stepwise(
+        self, poll: Callable[[], str | None]
+    ) -> Generator[None, None, tuple[float, str | None]]:
+        """Train one pass, pausing after every step for other lanes.
 
         The loss is added up on the device and read once, at the end of the pass.
+
+        Returns:
+            The mean loss and the reason `poll` gave to stop, if any.
 
         Raises:
             RunError: The loss is not finite.
@@ -82,12 +119,14 @@ class Lane:
         set_modes(self.net)
         total = torch.zeros((), device=self.ground.device)
         seen = 0
-        for batch in self.loader.epoch():
+        batches = self.loader.epoch()
+        while group := list(itertools.islice(batches, self.recipe.optim.accumulate)):
             stop = self.ranks.agree(poll())
             if stop is not None:
                 return math.nan, stop
-            total += self.step(batch)
-            seen += len(batch.row)
+            total += self.step(*group)
+            seen += sum(len(batch.row) for batch in group)
+            yield
         mean = float(self.ranks.total(total)) / max(seen, 1)
         if not math.isfinite(mean):
             raise RunError(
@@ -98,12 +137,18 @@ class Lane:
             )
         return mean, None
 
-    def step(self, batch: Batch) -> Tensor:
-        """Take one optimiser step; return the summed loss of this rank's samples, detached."""
-        if self.mixing is not None:
-            batch = self.mixing.apply(batch, self.taken, self.ground.task, self.ground.outputs)
+    def step(self, *batches: Batch) -> Tensor:
+        """Take one optimiser step on all `batches`; return this rank's summed loss, detached."""
+        whole = [self._mixed(batch, number) for number, batch in enumerate(batches)]
+        weight = torch.stack([batch.weight.sum() for batch in whole]).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        summed = self._gradient(self.ranks.share(batch), batch.weight.sum())
+        summed = torch.zeros((), device=self.ground.device)
+        for batch in whole:
+            summed += self._gradient(self.ranks.share(batch), weight)
+        extra = penalty(self.net)
+        if extra is not None:
+            # Every rank has the same one, and gradients are added up over the ranks.
+            (extra / self.ranks.world).backward()  # type: ignore[no-untyped-call]
         self.ranks.add_up(self.trained.values())
         if self.recipe.optim.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
@@ -115,21 +160,21 @@ class Lane:
             self.average.update()
         return summed
 
+    def _mixed(self, batch: Batch, number: int) -> Batch:
+        if self.mixing is None:
+            return batch
+        drawn = self.taken * self.recipe.optim.accumulate + number
+        return self.mixing.apply(batch, drawn, self.ground.task, self.ground.outputs)
+
     def _gradient(self, batch: Batch, weight: Tensor) -> Tensor:
         """Add the gradient of the samples' share of a mean of total `weight`; return their sum."""
-        extra, summed = penalty(self.net), torch.zeros((), device=self.ground.device)
-        # Every rank has the same penalty, and gradients are added up over the ranks.
-        total = None if extra is None else extra / self.ranks.world
-        if len(batch):
-            with self.ground.autocast(self.recipe):
-                out = self._forward(self.net, batch)
-            loss = self.targets.loss(out, batch)
-            summed = loss.detach().sum()
-            mean = (loss * batch.weight).sum() / weight
-            total = mean if total is None else mean + total
-        if total is not None:
-            total.backward()  # type: ignore[no-untyped-call]
-        return summed
+        if not len(batch):
+            return torch.zeros((), device=self.ground.device)
+        with self.ground.autocast(self.recipe):
+            out = self._forward(self.net, batch)
+        loss = self.targets.loss(out, batch)
+        ((loss * batch.weight).sum() / weight).backward()  # type: ignore[no-untyped-call]
+        return loss.detach().sum()
 
     def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
         """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.
@@ -141,7 +186,7 @@ class Lane:
         mine = self.ranks.rows(rows)
         found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         if len(mine):
-            loader = self.ground.loader(mine, SCORE_BATCH)
+            loader = self.ground.loader(mine, SCORE_BATCH, serve=self.start.server())
             autocast = self.ground.autocast(self.recipe)
             with nullcontext() if self.average is None else self.average.applied():
                 found = score_rows(self.net, loader, self._forward, autocast)
@@ -151,6 +196,71 @@ class Lane:
         """Return copies of everything that trained, or of its average, on the CPU."""
         held = self.trained if self.average is None else self.average.held
         return {name: p.detach().to("cpu", copy=True) for name, p in held.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next pass depends on, for `load_state_dict`.
+
+        The values are those of the lane, not copies; the random numbers are torch's own now.
+        """
+        schedule = self.schedule.state_dict()
+        return {
+            "trained": dict(self.trained),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {name: schedule[name] for name in _SCHEDULE},
+            "loader": self.loader.state(),
+            "taken": self.taken,
+            "methods": methods_state(self.net),
+            "average": None if self.average is None else self.average.state(),
+            "random": random_state(self.ground.device),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on as the lane that `state` is of would have, bit for bit on a CPU.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: The state is of another recipe.
+        """
+        if set(state["trained"]) != set(self.trained):
+            raise ValueError("other tensors train in this recipe")
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["trained"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        # The factors themselves follow from the recipe.
+        self.schedule.load_state_dict({"lr_lambdas": [], **state["schedule"]})
+        self.loader.restore(state["loader"])
+        self.taken = state["taken"]
+        load_methods_state(self.net, state["methods"])
+        if self.average is not None:
+            self.average.restore(state["average"])
+        set_random_state(state["random"], self.ground.device)
+
+
+def _checkpointing(recipe: Recipe, ground: Ground) -> bool:
+    wanted = recipe.fit.checkpointing == "blocks"
+    if wanted and not ground.backbone.depth:
+        raise ModelError(
+            "the blocks of this model cannot be computed one by one",
+            where="recipe.fit.checkpointing",
+            found=recipe.model.name,
+            allowed="blocks: vision transformers; none: every model",
+        )
+    return wanted
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of torch's own random numbers on the CPU and on `device`."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set torch's own random numbers to what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def score_rows(

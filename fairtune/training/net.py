@@ -35,8 +35,8 @@ def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[s
         ModelError: A method does not support a layer of its placement, or has nothing to train.
     """
     placed = recipe.adaptation.method.placements(ground.mask(recipe).units, ground.units)
-    rows, batch = len(ground.fit_rows(recipe)), recipe.optim.batch_size
-    steps = max(1, math.ceil(rows / batch)) * recipe.optim.epochs
+    rows, images = len(ground.fit_rows(recipe)), recipe.optim.batch_size * recipe.optim.accumulate
+    steps = max(1, math.ceil(rows / images)) * recipe.optim.epochs
     backbone, attached = adapted(ground.backbone, placed, ground.units, steps, seeds.init)
     generator = torch.Generator().manual_seed(seeds.init)
     net = recipe.usage.build(backbone, ground.task, ground.outputs, generator).to(ground.device)

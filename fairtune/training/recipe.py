@@ -125,6 +125,8 @@ class OptimPart(Config):
             last ones; it rises to this value from 0. 0 switches averaging off.
         layer_decay: Factor of the learning rate for every block further from the head, whose
             own rate it leaves as it is; 1 for one rate.
+        accumulate: Batches whose gradients are added up for one step: up to rounding that is a
+            step of so many times the images, in the memory of one batch.
     """
 
     ADDED: ClassVar[tuple[str, ...]] = (
@@ -134,6 +136,7 @@ class OptimPart(Config):
         "cutmix",
         "ema",
         "layer_decay",
+        "accumulate",
     )
 
     lr: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, Float(1e-5, 1e-3, log=True)] = (
@@ -154,6 +157,7 @@ class OptimPart(Config):
     cutmix: Annotated[float, pydantic.Field(ge=0), Float(0.0, 1.0)] = 0.0
     ema: Annotated[float, pydantic.Field(ge=0, lt=1), Choice((0.0, 0.9, 0.99, 0.999))] = 0.0
     layer_decay: Annotated[float, pydantic.Field(gt=0, le=1), Float(0.5, 1.0)] = 1.0
+    accumulate: Annotated[int, pydantic.Field(ge=1), Choice((1, 2, 4))] = 1
 
     @pydantic.model_serializer(mode="wrap")
     def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -164,24 +168,28 @@ class FitPart(Config):
     """How the fit is computed.
 
     Attributes:
-        precision: `fp32`, `bf16` (autocast with fp32 master weights), or `auto`, which measures
-            both once and is pinned when the recipe is resolved.
+        precision: `fp32`, `bf16` (autocast with fp32 master weights), `tf32` (products of fp32
+            numbers rounded to 10 bits, on NVIDIA processors that have it), or `auto`, which
+            measures fp32 and bf16 once and is pinned when the recipe is resolved.
         rows: Rows that are fitted: `train`, or `train+val` when nothing is chosen any more.
         augment: `none`; `light`: random crops of 70 to 100 % of the area, and flips where the
             dataset spec allows them; `medical`: the ranges that the dataset spec declares.
         copies: Fixed augmented copies of every image, served in turn by epoch, so that an input
             follows from image and copy alone, whatever the seed; 0 draws anew every time. Without
             augmentation there is nothing to copy, and it is no part of the identity.
+        checkpointing: `blocks` keeps only what stands between blocks for the backward pass and
+            computes the inside of each again: the same numbers in less memory.
     """
 
-    ADDED: ClassVar[tuple[str, ...]] = ("copies",)
+    ADDED: ClassVar[tuple[str, ...]] = ("copies", "checkpointing")
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     rows: Literal["train", "train+val"] = "train"
     augment: Annotated[
         Literal["none", "light", "medical"], Choice(("none", "light", "medical"))
     ] = "none"
     copies: Annotated[int, pydantic.Field(ge=0), Choice((0, 4))] = 0
+    checkpointing: Literal["none", "blocks"] = "none"
 
     @pydantic.model_serializer(mode="wrap")
     def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -239,6 +247,7 @@ class Recipe(Config):
             ConfigError: A mask is trained without a learning rate.
         """
         out = self.to_json()
+        out["fit"].pop("checkpointing", None)  # changes memory and time, not the numbers
         if self.model.weights_sha is not None:
             del out["model"]["weights"]
         if self.fit.augment != "medical" or self.solved:

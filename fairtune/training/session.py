@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from fairtune.adaptation import Mask, Rule
+from fairtune.adaptation import Mask
 from fairtune.config import Settings, digest
 from fairtune.data.augment import Augment
 from fairtune.data.batch import Batch, Loader
@@ -27,10 +27,13 @@ from fairtune.errors import ModelError
 from fairtune.models import load as load_model
 from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.net import Net
-from fairtune.models.precision import choose
+from fairtune.models.precision import choose, has_tf32
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
+from fairtune.training.cuts import Cuts, Expected
+from fairtune.training.pins import refuse_other, resolve_mask
+from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.usage import Output, Task
 
@@ -52,6 +55,12 @@ class Ground:
         units: Its units.
         spec: Its model spec.
         device: Where it lies.
+        cap_gib: Cap of the cache.
+        reuse: Whether what frozen blocks compute is kept.
+        expected: Runs from which the cuts to keep are chosen; None: each run by itself.
+        progress: Called with what is being computed, done and total.
+        prefixes, cuts, checked: What `training.prefix` has opened, chosen and compared.
+        lowered: Frozen tensors in bf16, by name; see `training.lowered`.
     """
 
     pack: Pack
@@ -59,6 +68,15 @@ class Ground:
     units: Units
     spec: ModelSpec
     device: torch.device
+    cap_gib: float = 50.0
+    reuse: bool = True
+    expected: Expected | None = None
+    progress: Callable[[str, int, int], None] | None = None
+    prefixes: dict[str, Prefix] = field(default_factory=dict)
+    cuts: dict[str, Cuts] = field(default_factory=dict)
+    checked: dict[str, str] = field(default_factory=dict)
+    lowered: dict[str, nn.Parameter] = field(default_factory=dict)
+    _tensors: dict[str, str] = field(default_factory=dict)
     _features: dict[str, Floats] = field(default_factory=dict)
     _hashes: list[str] | None = None
 
@@ -98,6 +116,13 @@ class Ground:
         names = recipe.adaptation.mask
         return Mask(()) if recipe.solved or isinstance(names, str) else Mask(names)
 
+    def tensor_digest(self, cut: int | None) -> str:
+        """Return the digest of the tensors before block `cut`; None for all of them."""
+        found = self.backbone.before(cut)
+        for name in found.keys() - self._tensors.keys():
+            self._tensors[name] = tensor_hash(found[name])
+        return digest({name: self._tensors[name] for name in sorted(found)})
+
     def loader(
         self,
         rows: Rows,
@@ -106,6 +131,7 @@ class Ground:
         seed: int = 0,
         augment: Augment | None = None,
         copies: int = 0,
+        serve: Callable[[Rows], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that normalises as the model expects."""
@@ -119,6 +145,7 @@ class Ground:
             generator=torch.Generator().manual_seed(seed),
             augment=augment,
             copies=copies,
+            serve=serve,
             test_pass=test_pass,
         )
 
@@ -128,13 +155,20 @@ class Ground:
         return lambda net, batch: usage.forward(net, batch, task)
 
     def autocast(self, recipe: Recipe) -> AbstractContextManager[object]:
-        """Return the autocast context of the recipe's precision; fp32 master weights stay."""
+        """Return the autocast context of the recipe's precision; fp32 master weights stay.
+
+        Whether products are rounded to TF32 holds for the backward pass too, which is outside
+        the context.
+        """
+        if self.device.type == "cuda":
+            rounded = recipe.fit.precision == "tf32"
+            torch.set_float32_matmul_precision("high" if rounded else "highest")
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=recipe.fit.precision == "bf16"
         )
 
     def features(self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None) -> Floats:
-        """Return `(rows, dim)` frozen features, computed once per process.
+        """Return `(rows, dim)` frozen features; of training and validation rows kept for all.
 
         Raises:
             StudyError: A test row without a pass.
@@ -144,15 +178,19 @@ class Ground:
         self.pack.labels(rows, test_pass=test_pass)  # what was computed before is locked too
         name = digest([recipe.fit.precision, rows.tolist()])
         if name not in self._features:
-            self.backbone.eval()
-            loader = self.loader(rows, 128, test_pass=test_pass)
-            with torch.inference_mode(), self.autocast(recipe):
-                parts = [
-                    self.backbone.embed(batch.image).float()
-                    for batch in loader.epoch(shuffle=False)
-                ]
-            self._features[name] = torch.cat(parts).cpu().numpy().astype(np.float64)
+            kept = pooled(self, recipe, rows)
+            found = self._embedded(recipe, rows, test_pass) if kept is None else kept.float()
+            self._features[name] = found.cpu().numpy().astype(np.float64)
         return self._features[name]
+
+    def _embedded(self, recipe: Recipe, rows: Rows, test_pass: TestPass | None) -> torch.Tensor:
+        self.backbone.eval()
+        loader = self.loader(rows, 128, test_pass=test_pass)
+        with torch.inference_mode(), self.autocast(recipe):
+            parts = [
+                self.backbone.embed(batch.image).float() for batch in loader.epoch(shuffle=False)
+            ]
+        return torch.cat(parts)
 
 
 @dataclass(eq=False)
@@ -165,12 +203,18 @@ class Session:
         keeps_best: Keep a copy of the weights at every epoch an observer asks to keep; needed
             when the epoch rule is not `last`.
         progress: Called with what is being prepared, done and total.
+        reuse: Keep what frozen leading blocks compute for later passes, runs and processes.
+        expected: Runs that will be made, from which it is chosen what is kept.
+        held: Data sets with their models that are kept open; as many as runs are made together.
     """
 
     settings: Settings
     data_roots: Sequence[Path] = ()
     keeps_best: bool = False
     progress: Callable[[str, int, int], None] | None = None
+    reuse: bool = True
+    expected: Expected | None = None
+    held: int = 1
     _grounds: dict[str, Ground] = field(default_factory=dict)
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
@@ -228,8 +272,15 @@ class Session:
             }
         )
         for part, pinned in ((asked, data), (recipe.model, model)):
-            _refuse_other(part.to_json(), pinned.to_json())
+            refuse_other(part.to_json(), pinned.to_json())
         precision: str = recipe.fit.precision
+        if precision == "tf32" and not has_tf32(self.device):
+            raise ModelError(
+                "this device has no TF32",
+                where="recipe.fit.precision",
+                found=str(self.device),
+                allowed="fp32, bf16 or auto; tf32 on NVIDIA processors from Ampere on",
+            )
         if precision == "auto":
             precision = self._precision(ground, recipe)
         return recipe.model_copy(
@@ -283,9 +334,15 @@ class Session:
             backbone.requires_grad_(False)
             if self.device.type == "cpu" and backbone.tokens <= FEW_TOKENS:
                 backbone.plain_attention()
-            # One at a time: a process that goes on to another model must not hold both.
-            self._grounds = {name: Ground(pack, backbone, describe(spec, size), spec, self.device)}
-        return self._grounds[name]
+            # As a rule one at a time: what goes on to another model must not hold both.
+            while len(self._grounds) >= self.held:
+                del self._grounds[next(iter(self._grounds))]
+            units, cap = describe(spec, size), self.settings.cache_gib
+            self._grounds[name] = Ground(pack, backbone, units, spec, self.device, cap)
+        ground = self._grounds[name]
+        ground.reuse, ground.expected = self.reuse, self.expected
+        ground.progress = self.progress
+        return ground
 
     def weights(self, recipe: Recipe) -> Weights | None:
         """Return the recipe's pretrained weights, None for `none`."""
@@ -325,32 +382,3 @@ class Session:
             return run
 
         return choose(ground.device, step)
-
-
-def resolve_mask(recipe: Recipe, units: Units) -> Mask:
-    """Return the recipe's mask, a rule or a tuple of names, for a model with `units`."""
-    mask = recipe.adaptation.mask
-    return Rule.parse(mask).mask(units) if isinstance(mask, str) else Mask.of(mask, units)
-
-
-def _refuse_other(asked: dict[str, Any], found: dict[str, Any]) -> None:
-    for name, value in asked.items():
-        if value is not None and value != found[name] and name != "weights":
-            raise ModelError(
-                f"the recipe is pinned to another {name}",
-                found=found[name],
-                allowed=value,
-                todo="use the data, weights and model file that the recipe was made with",
-            )
-
-
-def without_pins(recipe: Recipe) -> Recipe:
-    """Return `recipe` free of the hashes that pin it to one machine's files."""
-    return recipe.model_copy(
-        update={
-            "data": recipe.data.model_copy(
-                update={"fingerprint": None, "split": None, "augmentation": None}
-            ),
-            "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
-        }
-    )

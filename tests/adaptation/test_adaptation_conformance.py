@@ -22,7 +22,7 @@ from fairtune.training.net import load_methods_state, methods_state
 from fairtune.training.observer import Quiet
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
-from fairtune.training.train import Job, train
+from fairtune.training.train import Job, train_one
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_costs_count_what_trains(method: str, held: Session) -> None:
             adaptation={"mask": "block:last-1", "method": with_fields(method)}, optim__epochs=1
         )
     )
-    made = train(Job(recipe, Seeds()), held, Quiet())
+    made = train_one(Job(recipe, Seeds()), held, Quiet())
     trained = sum(v.numel() for n, v in made.weights.items() if not n.startswith("head."))
     assert made.costs["trainable"] == trained
     assert made.costs["trainable_share"] == trained / held.ground(recipe).units.total

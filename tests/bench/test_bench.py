@@ -224,3 +224,17 @@ def test_the_readme_gets_the_figures_with_a_target_between_its_marks(tmp_path: P
     assert "1.04 x bare loop" in text
     assert "old" not in text
     assert "--help" not in text
+
+
+@pytest.mark.slow
+def test_the_loop_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "loop.json"
+    command = [sys.executable, HERE / "loop.py", "--quick", "--rounds", "1", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["quick"]
+    for name in ("random_masks", "last_3_blocks", "readout_again", "steady_state"):
+        one = found["figures"][name]
+        assert one["value"] > 0
+        assert one["met"] == (one["value"] >= one["target"])

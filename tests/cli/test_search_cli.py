@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from kit_cli import files, here, process
-from kit_tiny import write_study
+from kit_tiny import study_fields, write_study
 
 from fairtune.study.ledger import Ledger
 from fairtune.study.place import Place
@@ -100,6 +101,49 @@ def test_a_killed_search_loses_no_finished_trial_and_makes_no_extra_one(tmp_path
     assert runs == wanted
     assert not [p for p in files(out) if ".part" in p]
     assert "pick by" in said
+
+
+@pytest.mark.slow
+def test_a_search_killed_within_a_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    recipe = study_fields()["recipe"]
+    recipe["optim"] |= {"epochs": 30}
+    changes = {"recipe": recipe, "baselines": [], "confirm": {"top": 0, "seeds": 1}}
+    file = write_study(tmp_path / "in", **changes, budget={"trials": 2})
+    out, other = tmp_path / "out", tmp_path / "other"
+    child = process(["search", file, "--out", out])
+    state = wait_for_checkpoint(child, out)
+    child.send_signal(signal.SIGKILL)
+    child.communicate(timeout=30)
+    key = state.parents[2].name
+    done = json.loads(state.read_text())["epoch"]
+    again = process(["search", file, "--out", out])
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    # The same study, never killed, and with both trials made at once.
+    third = process(["search", file, "--out", other, "--together", "2"])
+    _, err = third.communicate(timeout=300)
+    assert third.returncode == 0, err
+    folders = [Place(where, "tiny").runs.folder(key) for where in (out, other)]
+    lines = (folders[0] / "attempts" / "1" / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["epochs_done"] >= done >= 1
+    scores = [(folder / "val_scores.npy").read_bytes() for folder in folders]
+    assert scores[0] == scores[1]
+    for where in (out, other):
+        assert not [p for p in files(where) if "checkpoint" in p or p.endswith("state.json")]
+    found = [{r.key: r.values for r in rows(w) if r.state == "complete"} for w in (out, other)]
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
+
+
+def wait_for_checkpoint(child: subprocess.Popen[str], out: Path) -> Path:
+    """Return the first checkpoint's state once it is there."""
+    end = time.monotonic() + 180
+    while time.monotonic() < end and child.poll() is None:
+        found = list(out.glob("runs/*/*/attempts/0/state.json"))
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    pytest.fail(f"no checkpoint was written: {child.communicate()}")
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ from kit_tiny import MINIMUM, Tiny
 from fairtune import store
 from fairtune.errors import StorageError
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.run import Stopped, Unwatched, run
+from fairtune.experiment.run import Order, Stopped, Unwatched, run, run_together
 from fairtune.experiment.runs import DONE, Runs, StoredRun, probabilities
+from fairtune.training import checkpoint
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Seeds
 from fairtune.training.train import Job
@@ -102,7 +103,56 @@ def test_a_stopped_run_leaves_nothing(tmp_path: Path) -> None:
     assert isinstance(made, Stopped)
     assert (made.reason, made.epochs) == ("enough", 1)
     assert set(made.values) == {"worst_auc@sex"}
-    assert not (tmp_path / "runs").exists()
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert not Runs(tmp_path).folder(job.recipe.key(job.seeds)).exists()
+
+
+def test_a_run_told_to_leave_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    opened = session(tmp_path)
+    job = Job(opened.resolve(tiny_recipe(optim__epochs=3)), Seeds())
+    whole = run(job, opened, Runs(tmp_path / "other"), JUDGE)
+
+    class Leaving(Noted):
+        def poll(self) -> str | None:
+            return "SIGTERM" if len(self.seen) == 2 else None
+
+    left = run(job, opened, Runs(tmp_path), JUDGE, watcher=Leaving())
+    assert isinstance(left, Stopped)
+    assert (left.reason, left.epochs) == ("SIGTERM", 2)
+    noted = Noted()
+    made = run(job, opened, Runs(tmp_path), JUDGE, watcher=noted)
+    assert isinstance(made, StoredRun)
+    assert isinstance(whole, StoredRun)
+    assert [number for number, _ in noted.seen] == [1, 2, 3]
+    assert np.array_equal(made.scores, whole.scores)
+    # The logs of both attempts stay, the checkpoints do not.
+    kept = sorted(str(p.relative_to(made.folder)) for p in made.folder.glob("attempts/*/*"))
+    assert kept == ["attempts/0/log.jsonl", "attempts/1/log.jsonl"]
+    assert '"epochs_done": 2' in (made.folder / "attempts/1/log.jsonl").read_text()
+
+
+def test_runs_made_together_end_apart(tmp_path: Path) -> None:
+    opened = session(tmp_path)
+    small = {"adaptation__mask": "norm:last-1", "optim__batch_size": 128}
+    jobs = [
+        Job(opened.resolve(tiny_recipe(**small, optim__epochs=epochs)), Seeds(data=epochs))
+        for epochs in (3, 1, 2)
+    ]
+    alone = run(jobs[1], opened, Runs(tmp_path), JUDGE)
+    orders = [Order(jobs[0]), Order(jobs[1]), Order(jobs[2], Noted(stop_at=1))]
+    ends = list(run_together(orders, opened, Runs(tmp_path), JUDGE))
+    # What is stored comes first; what was stopped before what runs on.
+    assert [number for number, _ in ends] == [1, 2, 0]
+    by = dict(ends)
+    assert isinstance(by[1], StoredRun)
+    assert isinstance(alone, StoredRun)
+    assert by[1].folder == alone.folder
+    assert isinstance(by[2], Stopped)
+    assert isinstance(by[0], StoredRun)
+    assert by[0].scores.shape[0] == 3
 
 
 def test_weights_asked_for_later_are_made_again_with_equal_scores(tmp_path: Path) -> None:
@@ -208,4 +258,5 @@ def test_a_disk_that_fills_up_while_a_run_is_stored_leaves_nothing(tmp_path: Pat
     assert len(lines) >= 7
     for said, left in zip(lines[:-1:2], lines[1:-1:2]):
         assert said.startswith("OUT: the disk is full while writing run "), said
-        assert left == "[]"
+        # What is left is what the next attempt wants: the log.
+        assert left in ("[]", "['log.jsonl']")

@@ -17,7 +17,7 @@ from fairtune.study.place import Place
 from fairtune.study.rank import DEGENERATE
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Complete, Failed, Pruned
 from fairtune.study.search import phases
-from fairtune.study.worker import Exit, StopFlag
+from fairtune.study.worker import Exit, Limits, StopFlag
 
 
 def fresh(tmp_path: Path) -> Tiny:
@@ -82,9 +82,9 @@ class Told:
         from fairtune.experiment import run as runs
 
         def raises(*_: Any, **__: Any) -> Any:
-            raise fault
+            yield 0, fault
 
-        self.patch.setattr(runs, "run", raises)
+        self.patch.setattr(runs, "run_together", raises)
         self.tiny.place.folder.mkdir(parents=True, exist_ok=True)
         from fairtune.study.search import open_study
 
@@ -144,6 +144,47 @@ def test_events_tell_claims_epochs_and_outcomes(tmp_path: Path) -> None:
             assert event.report is not None
             assert set(event.values) == {"worst_auc@sex"}
     assert all(isinstance(e.outcome, Complete) for e in events if e.kind == "finish")
+
+
+def test_trials_made_together_are_those_made_alone(tmp_path: Path) -> None:
+    from fairtune.study.search import open_study, run_study
+
+    found: list[dict[str, Any]] = []
+    kinds: list[list[str]] = []
+    for together in (1, 2):
+        mine = fresh(tmp_path / str(together))
+        plan = mine.plan(small(recipe=with_optim(batch_size=128)))
+        mine.place.folder.mkdir(parents=True)
+        events: list[Event] = []
+        limits = Limits(together=together)
+        with open_study(mine.place, plan, create=True) as ledger:
+            run_study(
+                ledger,
+                plan,
+                mine.session,
+                mine.place,
+                StopFlag(),
+                notify=events.append,
+                limits=limits,
+            )
+        found.append({row.key: row.values for row in mine.view.rows[SEARCH]})
+        kinds.append([event.kind for event in events])
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
+    assert kinds[1][:2] == ["claim", "claim"]
+    assert sorted(kinds[0]) == sorted(kinds[1])
+
+
+def test_memory_that_runs_out_in_company_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(tmp_path, monkeypatch)
+    executor = Executor(told.plan, told.tiny.session, Runs(tmp_path), StopFlag())
+    short = RunError("no room left", reason="oom")
+    for alone in (True, False):
+        outcome = executor._outcome(short, alone=alone)
+        assert isinstance(outcome, Failed)
+        assert (outcome.reason, outcome.retry) == ("oom", not alone)
 
 
 @pytest.mark.slow

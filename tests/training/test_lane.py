@@ -12,8 +12,10 @@ from kit import session, tiny_recipe
 from timm.optim import param_groups_layer_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from fairtune.errors import ModelError
 from fairtune.models import load
 from fairtune.models.backbone import describe
+from fairtune.training import lane as rooms
 from fairtune.training.lane import Lane, score_rows
 from fairtune.training.net import build_net
 from fairtune.training.optim import build_optimizer, distances_of, lr_factor
@@ -345,3 +347,77 @@ def test_the_gradient_is_that_of_the_weighted_mean(held: Session) -> None:
     (expected,) = torch.autograd.grad(loss.mean(), one.trained["head.weight"])
     one.step(batch)
     assert torch.allclose(one.trained["head.weight"].grad, expected, atol=1e-6)  # type: ignore[arg-type]
+
+
+def weights_after(held: Session, **changes: Any) -> dict[str, torch.Tensor]:
+    one = lane(held, adaptation__mask="block:last-1,norm:all", **changes)
+    one.epoch(unwatched)
+    return one.weights()
+
+
+def test_accumulated_batches_are_one_larger_batch(held: Session) -> None:
+    optim = {"lr": 1e-3, "epochs": 2, "optimizer": "sgd"}
+    whole = weights_after(held, optim=optim | {"batch_size": 96})
+    parts = weights_after(held, optim=optim | {"batch_size": 32, "accumulate": 3})
+    other = weights_after(held, optim=optim | {"batch_size": 32})
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], atol=1e-5), name
+    assert any(not torch.allclose(value, other[name], atol=1e-5) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_checkpointing_computes_the_same(precision: str, held: Session) -> None:
+    fit = {"precision": precision}
+    plain = weights_after(held, fit=fit)
+    again = weights_after(held, fit=fit | {"checkpointing": "blocks"})
+    assert all(torch.equal(value, again[name]) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("mask", ["norm:all,attn:last-2", "block:1", "fullft"])
+def test_frozen_weights_are_rounded_once_to_what_autocast_makes_of_them(
+    mask: str, held: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"adaptation__mask": mask, "fit__precision": "bf16"}
+    one = lane(held, **changes)
+    kinds = {name: p.dtype for name, p in one.net.backbone.net.named_parameters()}
+    assert {kinds[name] for name in one.trained if name in kinds} == {torch.float32}
+    linear = [n for n in kinds if ".mlp." in n and n not in one.trained]
+    assert all(kinds[name] == torch.bfloat16 for name in linear)
+    assert linear or mask == "fullft"
+    assert {p.dtype for p in one.ground.backbone.parameters()} == {torch.float32}
+    one.epoch(unwatched)
+    monkeypatch.setattr(rooms, "lower", lambda *a: None)
+    plain = lane(held, **changes)
+    assert {p.dtype for p in plain.net.parameters()} == {torch.float32}
+    plain.epoch(unwatched)
+    rows = one.ground.val_rows(one.recipe)
+    assert np.array_equal(one.score(rows)[0], plain.score(rows)[0])
+    assert all(torch.equal(v, plain.weights()[n]) for n, v in one.weights().items())
+
+
+def test_checkpointing_keeps_less(held: Session) -> None:
+    kept: dict[str, int] = {}
+    for how in ("none", "blocks"):
+        one = lane(held, adaptation__mask="fullft", fit__checkpointing=how)
+        batch = next(iter(one.loader.epoch()))
+        sizes: list[int] = []
+
+        def noted(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+            one._forward(one.net, batch)
+        kept[how] = sum(sizes)
+    assert kept["blocks"] < 0.5 * kept["none"]
+
+
+def test_what_cannot_be_computed_by_blocks_says_so(held: Session) -> None:
+    model = {"name": "tf_efficientnet_lite0", "image_size": 32, "weights": "none"}
+    with pytest.raises(ModelError, match="one by one"):
+        lane(held, model=model, adaptation__mask="block:last-1", fit__checkpointing="blocks")
+
+
+def test_tf32_is_refused_where_the_device_has_none(held: Session) -> None:
+    with pytest.raises(ModelError, match="no TF32"):
+        lane(held, fit__precision="tf32")

@@ -13,7 +13,7 @@ from fairtune.training.observer import Quiet
 from fairtune.training.readout import fit, mean_loss, targets
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
-from fairtune.training.train import Job, train
+from fairtune.training.train import Job, train_one
 from fairtune.usage.classify import sample_loss
 
 N, DIM = 300, 7
@@ -114,7 +114,7 @@ def test_extreme_logits_stay_finite() -> None:
 
 def test_a_run_with_an_empty_mask_is_solved_in_one_epoch(held: Session) -> None:
     recipe = held.resolve(tiny_recipe(adaptation__mask="none", optim__epochs=5))
-    result = train(Job(recipe, Seeds()), held, Quiet())
+    result = train_one(Job(recipe, Seeds()), held, Quiet())
     (report,) = result.epochs
     assert (report.number, report.of, result.kept, result.stopped) == (1, 1, 1, None)
     assert set(result.weights) == {"head.weight", "head.bias"}
@@ -131,13 +131,13 @@ def test_a_run_with_an_empty_mask_is_solved_in_one_epoch(held: Session) -> None:
 
 def test_the_seed_of_a_solved_run_does_not_matter(held: Session) -> None:
     recipe = held.resolve(tiny_recipe(adaptation__mask="none"))
-    one, other = (train(Job(recipe, Seeds(data=s, init=s)), held, Quiet()) for s in (1, 2))
+    one, other = (train_one(Job(recipe, Seeds(data=s, init=s)), held, Quiet()) for s in (1, 2))
     assert np.array_equal(one.epochs[0].scores, other.epochs[0].scores)
 
 
 def test_a_solved_run_on_train_and_validation_has_no_scores(held: Session) -> None:
     recipe = held.resolve(tiny_recipe(adaptation__mask="none", fit__rows="train+val"))
-    (report,) = train(Job(recipe, Seeds()), held, Quiet()).epochs
+    (report,) = train_one(Job(recipe, Seeds()), held, Quiet()).epochs
     assert report.scores.shape == (0, 1)
     assert np.isnan(report.val_loss)
     assert report.images == len(held.ground(recipe).fit_rows(recipe))
@@ -212,7 +212,7 @@ def test_the_gradient_of_the_weighted_loss_is_right(task: Any, outputs: int) -> 
 def test_a_solved_run_honours_weights_and_smoothing(held: Session) -> None:
     def scores(**changes: Any) -> np.ndarray:
         recipe = held.resolve(tiny_recipe(adaptation__mask="none", **changes))
-        return train(Job(recipe, Seeds()), held, Quiet()).epochs[0].scores
+        return train_one(Job(recipe, Seeds()), held, Quiet()).epochs[0].scores
 
     plain = scores()
     assert not np.allclose(plain, scores(optim__class_weights="balanced"), atol=1e-3)

@@ -27,6 +27,7 @@ UNUSED_WHEN_SOLVED = {
     "lr": 2e-4,
     "head_lr": 2e-3,
     "optimizer": "sgd",
+    "accumulate": 2,
     "weight_decay": 0.05,
     "epochs": 7,
     "batch_size": 16,
@@ -127,7 +128,8 @@ def test_a_solved_readout_has_no_augmentation_and_no_method() -> None:
     canonical = tiny_recipe(adaptation=EMPTY, fit__augment="light").canonical()
     assert canonical["adaptation"] == {"mask": []}
     assert canonical["optim"] == {"l2": 0.01}
-    assert set(canonical["fit"]) == set(FitPart.model_fields) - {"augment", "copies"}
+    idle = {"augment", "copies", "checkpointing"}
+    assert set(canonical["fit"]) == set(FitPart.model_fields) - idle
 
 
 def test_only_the_solved_readout_has_l2() -> None:
@@ -277,3 +279,24 @@ def test_attributes_are_needed() -> None:
     fields = tiny_fields(data__attributes=[])
     with pytest.raises(FairtuneError, match="attributes"):
         parse(Recipe, fields)
+
+
+def test_younger_fields_leave_older_recipes_as_they_are() -> None:
+    plain = tiny_recipe()
+    assert "accumulate" not in plain.to_json()["optim"]
+    assert "checkpointing" not in plain.to_json()["fit"]
+    stated = tiny_recipe(optim__accumulate=1, fit__checkpointing="none")
+    assert stated.to_json() == plain.to_json()
+    assert stated.identity() == plain.identity()
+    more = tiny_recipe(optim__accumulate=2)
+    assert more.to_json()["optim"]["accumulate"] == 2
+    assert more.identity() != plain.identity()
+    assert parse(Recipe, more.to_json()) == more
+
+
+def test_what_changes_no_number_is_not_in_the_key() -> None:
+    thrifty = tiny_recipe(fit__checkpointing="blocks")
+    assert parse(Recipe, thrifty.to_json()) == thrifty
+    assert thrifty.identity() == tiny_recipe().identity()
+    solved = tiny_recipe(adaptation__mask="none", fit__checkpointing="blocks")
+    assert solved.identity() == tiny_recipe(adaptation__mask="none").identity()

@@ -17,9 +17,10 @@ from fairtune.data.pack import Pack
 from fairtune.errors import ConfigError, FairtuneError, ModelError, StudyError
 from fairtune.training import session as room
 from fairtune.training.observer import Quiet
+from fairtune.training.pins import without_pins
 from fairtune.training.recipe import Recipe, Seeds
-from fairtune.training.session import Session, without_pins
-from fairtune.training.train import Job, train
+from fairtune.training.session import Session
+from fairtune.training.train import Job, train_one
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def test_a_second_run_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         counting(name)
     for rule in ("norm:all", "attn:last-1", "none"):
         recipe = held.resolve(tiny_recipe(adaptation__mask=rule, optim__epochs=1))
-        train(Job(recipe, Seeds()), held, Quiet())
+        train_one(Job(recipe, Seeds()), held, Quiet())
     assert counted == dict.fromkeys(opening, 1)
 
 
 def test_the_next_run_starts_at_once(held: Session) -> None:
     recipe = held.resolve(tiny_recipe(optim__epochs=1))
-    train(Job(recipe, Seeds()), held, Quiet())
+    train_one(Job(recipe, Seeds()), held, Quiet())
     began = time.perf_counter()
     first: list[float] = []
 
@@ -59,7 +60,7 @@ def test_the_next_run_starts_at_once(held: Session) -> None:
         def poll(self) -> None:
             first.append(time.perf_counter() - began)
 
-    train(Job(recipe, Seeds()), held, Clock())
+    train_one(Job(recipe, Seeds()), held, Clock())
     assert first[0] < 1.0
 
 

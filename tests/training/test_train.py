@@ -13,7 +13,7 @@ from fairtune.training.lane import Lane
 from fairtune.training.observer import Decision, Epoch, Quiet
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
-from fairtune.training.train import Job, RunResult, train
+from fairtune.training.train import Job, RunResult, train_one
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def made(
     held: Session, observer: Any = None, seeds: Seeds | None = None, **changes: Any
 ) -> RunResult:
     recipe = held.resolve(tiny_recipe(**changes))
-    return train(Job(recipe, seeds or Seeds(data=1, init=2)), held, observer or Quiet())
+    return train_one(Job(recipe, seeds or Seeds(data=1, init=2)), held, observer or Quiet())
 
 
 def equal(one: RunResult, other: RunResult) -> bool:

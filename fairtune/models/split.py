@@ -1,0 +1,105 @@
+"""Where a network can be cut in two: the stem with the first blocks, and the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# Modules that act after the last block; whatever is neither these nor a block acts before.
+_TAIL = frozenset({"norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist"})
+
+
+def depth(net: nn.Module) -> int:
+    """Return the number of blocks that `net` can be cut behind; 0 when it cannot be cut.
+
+    Cut are the vision transformers of timm (ViT, DeiT, DINOv2, MAE, CLIP towers, EVA). A network
+    whose pass through the blocks is not the family's own counts as one that cannot.
+    """
+    # Looking at a network must not cost the import of a library that has not built it.
+    from timm.models.vision_transformer import VisionTransformer
+
+    own = getattr(type(net), "forward_features", None)
+    plain = own is VisionTransformer.forward_features
+    rotary = _is_eva(net) and not net.dynamic_img_size
+    return len(net.blocks) if plain or rotary else 0  # type: ignore[arg-type]
+
+
+def front(net: Any, image: Tensor, cut: int) -> Tensor:
+    """Return what stands before block `cut`, `(batch, tokens, dim)` for a vision transformer."""
+    x: Any = net._pos_embed(net.patch_embed(image))
+    x = x[0] if _is_eva(net) else net.patch_drop(x)
+    return _blocks(net, net.norm_pre(x), 0, cut)
+
+
+def rest(net: Any, hidden: Tensor, cut: int, *, checkpointing: bool = False) -> Tensor:
+    """Return the features `(batch, tokens, dim)` that `hidden` before block `cut` leads to.
+
+    With `checkpointing` the backward pass computes the inside of each block again.
+    """
+    last = len(net.blocks)
+    features: Tensor = net.norm(_blocks(net, hidden, cut, last, again=checkpointing))
+    return features
+
+
+def first_trained(net: nn.Module) -> int:
+    """Return the first block with a tensor that requires a gradient.
+
+    0 stands for the stem and for a network that cannot be cut, `depth(net)` for one of which
+    only what follows the blocks trains, or nothing.
+    """
+    lowest = blocks = depth(net)
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            place = _place(name, blocks)
+            if place is None:
+                return 0
+            lowest = min(lowest, place)
+    return lowest
+
+
+def before(net: nn.Module, cut: int) -> dict[str, Tensor]:
+    """Return every tensor, buffers included, that `front(net, ..., cut)` depends on, by name."""
+    blocks = depth(net)
+    return {
+        name: tensor
+        for name, tensor in net.state_dict().items()
+        if (place := _place(name, blocks)) is None or place < cut
+    }
+
+
+def _place(name: str, blocks: int) -> int | None:
+    first, _, inner = name.partition(".")
+    if first == "blocks":
+        return int(inner.split(".")[0])
+    return blocks if first in _TAIL else None
+
+
+def _blocks(net: Any, x: Tensor, start: int, end: int, *, again: bool = False) -> Tensor:
+    positions = _positions(net)
+    for i in range(start, end):
+        block, more = net.blocks[i], {} if positions is None else {"rope": positions(i)}
+        if again and torch.is_grad_enabled():
+            x = checkpoint(block, x, use_reentrant=False, **more)
+        else:
+            x = block(x, **more)
+    return x
+
+
+def _positions(net: Any) -> Any:
+    """Return what gives the rotary position embedding of a block, None where there is none."""
+    if not _is_eva(net) or net.rope is None:
+        return None
+    shape = {} if hasattr(net.rope, "feat_shape") else {"shape": net.patch_embed.grid_size}
+    embedding: Tensor = net.rope.get_embed(**shape)
+    if getattr(net, "rope_mixed", False):
+        return lambda block: embedding[block]
+    return lambda block: embedding
+
+
+def _is_eva(net: nn.Module) -> bool:
+    from timm.models.eva import Eva
+
+    return getattr(type(net), "forward_features", None) is Eva.forward_features

@@ -1,0 +1,198 @@
+"""The state of a run between epochs, on disk: written whole, read back exactly, no pickle.
+
+```
+<run folder>/attempts/<n>/
+    checkpoint-<epoch>.safetensors   every tensor of the state
+    state.json                       the rest of it, key, file and checksum of the tensors
+    log.jsonl                        what happened, one JSON object a line; kept for good
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from fairtune import store
+from fairtune.errors import FairtuneError
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS, STATE, LOG = "attempts", "state.json", "log.jsonl"
+SHARE = 0.05
+"""Largest share of the time that goes into writing checkpoints."""
+
+_LAYOUT = 1
+
+
+class Checkpoints:
+    """The attempts at one run.
+
+    Every attempt has a folder of its own, so that a worker thought dead that goes on, and the one
+    that took over from it, do not write to the same files.
+
+    Args:
+        folder: Folder of the run.
+        key: Key of the run.
+        mark: What else a state must agree in to be gone on with, as a JSON value.
+        share: Largest share of the time that goes into writing: after a write that took s
+            seconds none follows before s / share; default: `SHARE`.
+    """
+
+    def __init__(
+        self, folder: Path, key: str, mark: Any = None, share: float | None = None
+    ) -> None:
+        self._all = folder / ATTEMPTS
+        self._key, self._mark = key, mark
+        self._share = SHARE if share is None else share
+        self._own: Path | None = None
+        self._next = 0.0
+        self._broken = False
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state of the latest attempt that left a whole one, or None.
+
+        A state that is damaged, or was left by another recipe, is dropped with a message.
+        """
+        for attempt in reversed(self._attempts()):
+            if not (attempt / STATE).is_file():
+                continue
+            try:
+                return self._read(attempt)
+            except Exception as error:
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                log.warning("the checkpoint in %s is dropped: %s", attempt, why)
+                self.say("dropped", checkpoint=attempt.name, why=why)
+                _clear(attempt)
+        return None
+
+    def save(self, state: Mapping[str, Any], epoch: int) -> None:
+        """Write `state` after `epoch`; a disk that cannot be written never fails a run."""
+        began = time.monotonic()
+        if self._broken or began < self._next:
+            return
+        try:
+            self._write(state, epoch)
+        except (OSError, FairtuneError) as error:
+            self._broken = True
+            log.warning("the run goes on without checkpoints: %s", error)
+            return
+        now = time.monotonic()
+        self._next = now + (now - began) / self._share
+
+    def say(self, event: str, **fields: Any) -> None:
+        """Append one line to this attempt's log."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
+        with contextlib.suppress(OSError), (self._folder() / LOG).open("a") as file:
+            file.write(json.dumps(line | fields) + "\n")
+
+    def logs(self) -> dict[str, bytes]:
+        """Return the logs of all attempts by their path below the folder of the run."""
+        files = [attempt / LOG for attempt in self._attempts()]
+        return {
+            str(file.relative_to(self._all.parent)): file.read_bytes()
+            for file in files
+            if file.is_file()
+        }
+
+    def discard(self) -> None:
+        """Remove every attempt, and the folder of the run if nothing else is in it."""
+        shutil.rmtree(self._all, ignore_errors=True)
+        self._own = None
+        with contextlib.suppress(OSError):
+            self._all.parent.rmdir()
+
+    def _attempts(self) -> list[Path]:
+        if not self._all.is_dir():
+            return []
+        found = [path for path in self._all.iterdir() if path.name.isdigit()]
+        return sorted(found, key=lambda path: int(path.name))
+
+    def _folder(self) -> Path:
+        if self._own is None:
+            number = max((int(path.name) for path in self._attempts()), default=-1) + 1
+            while self._own is None:
+                path = self._all / str(number)
+                try:
+                    path.mkdir(parents=True)
+                    self._own = path
+                except FileExistsError:
+                    number += 1
+        return self._own
+
+    def _write(self, state: Mapping[str, Any], epoch: int) -> None:
+        tensors: dict[str, Tensor] = {}
+        plain = _flat(state, "", tensors)
+        content = safetensors.torch.save(tensors)
+        file = self._folder() / f"checkpoint-{epoch}.safetensors"
+        store.write_atomic(file, content)
+        record = {
+            "layout": _LAYOUT,
+            "key": self._key,
+            "mark": self._mark,
+            "epoch": epoch,
+            "file": file.name,
+            "sha256": store.file_sha256(file),
+            "state": plain,
+        }
+        # The state names its tensors: a kill between the two writes leaves the former pair.
+        store.write_atomic(file.with_name(STATE), json.dumps(record).encode())
+        for attempt in self._attempts():
+            if attempt == file.parent:
+                for old in set(attempt.glob("*.safetensors")) - {file}:
+                    old.unlink(missing_ok=True)
+            elif int(attempt.name) < int(file.parent.name):
+                _clear(attempt)
+
+    def _read(self, attempt: Path) -> dict[str, Any]:
+        record = json.loads((attempt / STATE).read_text())
+        for name, wanted in (("layout", _LAYOUT), ("key", self._key), ("mark", self._mark)):
+            if record[name] != wanted:
+                raise ValueError(f"its {name} is {record[name]}, not {wanted}")
+        file = attempt / record["file"]
+        if store.file_sha256(file) != record["sha256"]:
+            raise ValueError(f"the checksum of {file.name} does not hold")
+        state: dict[str, Any] = _unflat(record["state"], safetensors.torch.load_file(file))
+        return state
+
+
+def _clear(attempt: Path) -> None:
+    """Remove what a checkpoint consists of; the log stays."""
+    for file in (attempt / STATE, *attempt.glob("*.safetensors")):
+        file.unlink(missing_ok=True)
+
+
+def _flat(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Return `value` as JSON with its tensors moved to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().to("cpu").contiguous()
+        return {"tensor": path}
+    if isinstance(value, Mapping):
+        # As pairs: an optimiser counts its parameters by number, and JSON has text keys only.
+        pairs = [[key, _flat(inner, f"{path}/{key}", tensors)] for key, inner in value.items()]
+        return {"pairs": pairs}
+    if isinstance(value, list | tuple):
+        return [_flat(inner, f"{path}/{i}", tensors) for i, inner in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be kept")
+
+
+def _unflat(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unflat(inner, tensors) for inner in value]
+    if isinstance(value, dict) and "tensor" in value:
+        return tensors[value["tensor"]]
+    if isinstance(value, dict):
+        return {key: _unflat(inner, tensors) for key, inner in value["pairs"]}
+    return value

@@ -1,0 +1,44 @@
+"""What pins a recipe to data and model, and what takes the pins off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairtune.adaptation import Mask, Rule
+from fairtune.errors import ModelError
+from fairtune.models.units import Units
+from fairtune.training.recipe import Recipe
+
+
+def resolve_mask(recipe: Recipe, units: Units) -> Mask:
+    """Return the recipe's mask, a rule or a tuple of names, for a model with `units`."""
+    mask = recipe.adaptation.mask
+    return Rule.parse(mask).mask(units) if isinstance(mask, str) else Mask.of(mask, units)
+
+
+def refuse_other(asked: dict[str, Any], found: dict[str, Any]) -> None:
+    """Refuse a part whose pinned values are not those that were found.
+
+    Raises:
+        ModelError: Names the first value that differs.
+    """
+    for name, value in asked.items():
+        if value is not None and value != found[name] and name != "weights":
+            raise ModelError(
+                f"the recipe is pinned to another {name}",
+                found=found[name],
+                allowed=value,
+                todo="use the data, weights and model file that the recipe was made with",
+            )
+
+
+def without_pins(recipe: Recipe) -> Recipe:
+    """Return `recipe` free of the hashes that pin it to one machine's files."""
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(
+                update={"fingerprint": None, "split": None, "augmentation": None}
+            ),
+            "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
+        }
+    )

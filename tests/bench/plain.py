@@ -1,0 +1,115 @@
+"""The loop that a laboratory would write first: PIL in a DataLoader, everything gets a gradient.
+
+The steps between it and fairtune's own loop can be switched on one by one.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+SCORE_BATCH = 128
+
+
+@dataclass(frozen=True)
+class How:
+    """What is switched on.
+
+    Attributes:
+        packed: Images come decoded, as one array.
+        skipped: Only what is in the mask requires a gradient.
+        half: bf16 autocast.
+        scored: Validation rows are scored after the epoch.
+    """
+
+    packed: bool = False
+    skipped: bool = False
+    half: bool = False
+    scored: bool = True
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Decodes an image whenever it is asked for."""
+
+    def __init__(self, ground: Any, rows: Sequence[int]) -> None:
+        table = ground.pack.table
+        self.files, self.side = table.files, ground.pack.image_size
+        self.names = [table.frame["image"].iloc[row] for row in rows]
+        self.labels = ground.pack.labels(np.asarray(rows))
+        self.mean = np.asarray(ground.spec.mean, dtype=np.float32)
+        self.std = np.asarray(ground.spec.std, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        image = Image.open(io.BytesIO(self.files.read(self.names[i]))).convert("RGB")
+        if image.size != (self.side, self.side):
+            image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        unit = (np.asarray(image, dtype=np.float32) / 255 - self.mean) / self.std
+        return torch.from_numpy(unit).permute(2, 0, 1), int(self.labels[i])
+
+
+class Plain:
+    """One net with a head, trained over and over.
+
+    Args:
+        ground: Data and pretrained network.
+        train: Rows of an epoch.
+        val: Rows scored after it.
+        batch_size: Images a step.
+        workers: Processes that decode.
+    """
+
+    def __init__(
+        self, ground: Any, train: np.ndarray, val: np.ndarray, batch_size: int, workers: int
+    ) -> None:
+        self.ground, self.train, self.val = ground, train, val
+        self.batch_size, self.workers = batch_size, workers
+        self.net = copy.deepcopy(ground.backbone.net)
+        self.head = nn.Linear(ground.backbone.dim, 1)
+
+    def epoch(self, mask: Sequence[str], how: How) -> None:
+        """Train an epoch, and score as `how` says; the time it takes is what is measured."""
+        masked = set(mask)
+        trained = []
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(name in masked or not how.skipped)
+            if name in masked:
+                trained.append(parameter)
+        optimizer = torch.optim.AdamW([*trained, *self.head.parameters()], lr=1e-5)
+        for image, label in self._batches(self.train, how, shuffle=True):
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                self._forward(image, how), label.float()
+            )
+            self.net.zero_grad(set_to_none=True)
+            self.head.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if how.scored:
+            with torch.no_grad():
+                for image, _ in self._batches(self.val, how, shuffle=False):
+                    self._forward(image, how)
+
+    def _forward(self, image: Tensor, how: How) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=how.half):
+            features = self.net.forward_features(image)
+            logit: Tensor = self.head(self.net.forward_head(features, pre_logits=True))
+        return logit.float()[:, 0]
+
+    def _batches(self, rows: np.ndarray, how: How, *, shuffle: bool) -> Any:
+        size = self.batch_size if shuffle else SCORE_BATCH
+        if how.packed:
+            loader = self.ground.loader(rows, size, seed=0)
+            return ((b.image, b.label) for b in loader.epoch(shuffle=shuffle))
+        data = Images(self.ground, rows)
+        return DataLoader(data, size, shuffle=shuffle, num_workers=self.workers)

@@ -1,0 +1,43 @@
+"""From a study file to the runs it expects by their first trained block."""
+
+from __future__ import annotations
+
+import pytest
+from kit_plan import plan, vit
+
+from fairtune.study.expected import expected_starts
+
+
+def test_fixed_runs_are_counted_as_they_are() -> None:
+    # Two penalties of the readout train nothing; two rates of norm:all start at block 0.
+    made = plan(vit(3), space={"optim.lr": {"float": [1e-4, 1e-2], "log": True}}, **{
+        "recipe": {
+            "data": {"dataset": "d", "target": "t", "attributes": ["sex", "age"]},
+            "model": {"name": "m", "image_size": 32, "weights": "none"},
+            "adaptation": {"mask": "block:last-1"},
+            "fit": {"precision": "fp32"},
+        },
+        "confirm": {"top": 2, "seeds": 2},
+    })  # fmt: skip
+    # Search and confirm: eight trials and two times two runs of the one mask.
+    assert expected_starts(made) == {0: 2.0 + 2.0, 2: 8.0 + 4.0}
+
+
+def test_masks_of_a_space_are_drawn() -> None:
+    made = plan(vit(4), baselines=[], confirm={"top": 0, "seeds": 1}, budget={"trials": 100})
+    found = expected_starts(made)
+    assert sum(found.values()) <= 100.0
+    # Three switches a block: seven of eight masks train something in the first.
+    assert found[0] == pytest.approx(7 / 8 * 100, rel=0.1)
+    assert found[0] > found[1] > found.get(2, 0.0)
+    assert expected_starts(made) == found
+
+
+def test_after_the_blocks_counts_as_the_depth() -> None:
+    made = plan(
+        vit(3),
+        baselines={"of": ["final_norm"], "lr_points": 3},
+        confirm={"top": 0, "seeds": 1},
+        budget={"trials": 1},
+    )
+    assert expected_starts(made)[3] >= 3.0
