@@ -197,7 +197,8 @@ def write_run(
         operating = {"epoch": 4, "threshold": judge.threshold(seen)}
         (folder / "operating.json").write_text(json.dumps(operating))
         costs = {"seconds": 6.0, "images": 3200, "trained": 1200, "epochs": 4}
-        (folder / "costs.json").write_text(json.dumps(costs | {"images_per_second": 533.0}))
+        costs |= {"images_per_second": 533.0, "trainable_share": 0.01}
+        (folder / "costs.json").write_text(json.dumps(costs))
 
     return runs.write(card["key"], fill)
 

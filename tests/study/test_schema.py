@@ -76,8 +76,8 @@ def test_all_later_keys_are_refused_by_name_at_once() -> None:
     for name in (
         "'constraints'", "'several objectives'", "'select: minimax'", "'budget.gpu_hours'",
         "'budget.until'", "'folds'", "'confirm_part'", "'recipe.mitigations'", "'recipe.edit'",
-        "'lora'", "'mitigations'", "'edit'", 
-        "a method per unit type", "subset_of",
+        "'mitigations'", "'edit'",
+        "a method for the whole mask", "subset_of",
     ):  # fmt: skip
         assert name in said, name
     assert len(found) == 14

@@ -147,7 +147,9 @@ def test_no_test_row_is_kept(cache: Path) -> None:
     [
         ({"adaptation__mask": "norm:0,attn:last-1"}, "the stem or the first block trains"),
         ({"adaptation__mask": "pos,block:last-1"}, "the stem or the first block trains"),
-        ({"fit__augment": "light"}, "augmentation 'light' draws a new image"),
+        ({"fit__augment": "light"}, "augmentation 'light' changes the images"),
+        ({"optim__mixup": 0.2}, "mixup and cutmix change the images"),
+        ({"optim__cutmix": 0.2}, "mixup and cutmix change the images"),
         (
             {
                 "model": {"name": "tf_efficientnet_lite0", "image_size": 32, "weights": "none"},

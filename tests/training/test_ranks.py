@@ -21,7 +21,7 @@ from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun
 from fairtune.training.observer import Quiet
 from fairtune.training.ranks import Ranks, current, joined
-from fairtune.training.train import Job, train
+from fairtune.training.train import Job, train_one
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
 
@@ -128,7 +128,7 @@ def test_two_processes_compute_what_one_computes(changes: dict[str, Any], tmp_pa
     assert len(runs(tmp_path)) == 2
     for stored in runs(tmp_path):
         assert stored.card["provenance"]["processes"] == 2
-        alone = train(Job(stored.recipe, stored.seeds), held, Quiet())
+        alone = train_one(Job(stored.recipe, stored.seeds), held, Quiet())
         for epoch, scores in zip(alone.epochs, stored.scores, strict=True):
             assert scores == pytest.approx(epoch.scores, abs=2e-4)
         losses = [epoch.train_loss for epoch in alone.epochs]
@@ -143,7 +143,7 @@ def test_a_linear_readout_is_solved_by_the_first(tmp_path: Path) -> None:
     done = launched(tmp_path, "--seeds", "1")
     assert done.returncode == 0, done.stderr
     (stored,) = runs(tmp_path)
-    alone = train(Job(stored.recipe, stored.seeds), session(), Quiet())
+    alone = train_one(Job(stored.recipe, stored.seeds), session(), Quiet())
     assert stored.scores[0] == pytest.approx(alone.epochs[0].scores, abs=1e-5)
 
 

@@ -49,8 +49,9 @@ ADDED: dict[str, dict[str, Any]] = {
         "cutmix": 1.0,
         "ema": 0.99,
         "layer_decay": 0.8,
+        "accumulate": 2,
     },
-    "fit": {"copies": 4},
+    "fit": {"copies": 4, "checkpointing": "blocks"},
 }
 """Fields that recipes stored before them do not have, each at a value at which it acts."""
 
