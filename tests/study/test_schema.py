@@ -80,12 +80,12 @@ def test_all_later_keys_are_refused_by_name_at_once() -> None:
         "a method for the whole mask", "subset_of",
     ):  # fmt: skip
         assert name in said, name
-    assert len(found) == 14
+    assert len(found) == 13
     for fault in found:
         file, line, _ = str(fault.where).split(":", 2)
         assert file == "study.yaml"
         assert int(line) > 0
-    assert len({str(fault.where) for fault in found}) == 14
+    assert len({str(fault.where) for fault in found}) == 13
 
 
 @pytest.mark.parametrize("rule", ["minimax", "dto", "es", "constraint", "1se", "knee"])
