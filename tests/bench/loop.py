@@ -100,7 +100,7 @@ def main() -> None:
             "precision": sides.recipe.fit.precision,
             "decoding_processes": options.workers,
         },
-        **surroundings(),
+        **surroundings("loop.py"),
         "command": "python tests/bench/loop.py",
     }
     options.out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")

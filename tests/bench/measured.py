@@ -38,15 +38,21 @@ def main() -> None:
     parser.add_argument("--augment", type=Path, help="augment.json that augment.py wrote")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
     parser.add_argument("--masks", type=Path, help="JSON that masks.py wrote")
+    parser.add_argument("--loop", type=Path, help="loop.json that loop.py wrote")
+    parser.add_argument("--methods", type=Path, help="methods.json that methods.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
     bench = read(options.bench)
     studies = [json.loads(path.read_text()) for path in options.studies]
     lines = [*head(), *speed(bench)]
+    if options.loop is not None:
+        lines += loop(read(options.loop))
     if options.masks is not None:
         lines += section(read(options.masks))
     if options.augment is not None:
         lines += augmentation(read(options.augment))
+    if options.methods is not None:
+        lines += methods(read(options.methods))
     lines += [line for study in studies for line in result(study)]
     options.out.write_text("\n".join(lines).rstrip() + "\n")
     if options.readme is not None:
@@ -128,6 +134,110 @@ def speed(bench: Mapping[str, Any]) -> list[str]:
         *table(["what", "measured", "unit", "target"], rows),
         "",
     ]
+
+
+LOOP = {
+    "plain_images": "plain loop: PIL in a DataLoader, full backward pass, fp32",
+    "random_masks": "random `auto_peft1` masks",
+    "last_3_blocks": "masks over the last 3 blocks, prefix kept",
+    "readout_again": "linear readout from the second trial on",
+}
+"""Figures of loop.json in words; others stand under their own names."""
+
+
+def loop(measured: Mapping[str, Any]) -> list[str]:
+    """Return the section of `loop.json`."""
+    matter = measured["matter"]
+    rows = [
+        [LOOP.get(name, name.replace("_", " ")), number(f["value"]), f["unit"], least(f)]
+        for name, f in measured["figures"].items()
+    ]
+    return [
+        "## Inner loop",
+        "",
+        f"Medians of {measured['rounds']} rounds in which every side makes one epoch of the same "
+        "images.",
+        "",
+        *source(measured),
+        f"- run: {matter['model']} at {matter['image_size']} px on {matter['data']}, "
+        f"{matter['train_rows']} training and {matter['val_rows']} validation images, batches of "
+        f"{matter['batch_size']}, {matter['precision']}",
+        "",
+        *table(["what", "measured", "unit", "target"], rows),
+        "",
+    ]
+
+
+def methods(measured: Mapping[str, Any]) -> list[str]:
+    """Return the section of `methods.json`."""
+    matter = measured["matter"]
+    rows = []
+    for one in measured["methods"]:
+        first, second = one["seeds"]
+        rows.append(
+            [
+                f"`{one['method']}`",
+                f"`{one['mask']}`",
+                f"{100 * one['trainable_share']:.2f}",
+                number(one["seconds_per_epoch"]),
+                f"{one['lr']:g}",
+                *(f"{interval(first[k])}; {number(second[k]['value'])}" for k in FIGURES),
+            ]
+        )
+    return [
+        "## Adaptation methods",
+        "",
+        f"Validation figures after {matter['epochs']} epochs at the learning rate, of three, with "
+        "the best validation AUC: first seed with 95 % interval; second seed. The best of three "
+        "is too good by a little for every method alike.",
+        "",
+        *source(measured),
+        f"- run: {matter['model']} ({matter['weights']} weights) at {matter['image_size']} px on "
+        f"{matter['data']} ({matter['target']}), {matter['train_rows']} training and "
+        f"{matter['val_rows']} validation images, batches of {matter['batch_size']}, "
+        f"{matter['precision']}",
+        "",
+        *table(
+            [
+                "method",
+                "mask",
+                "trains, %",
+                "s/epoch",
+                "lr",
+                "AUC",
+                f"worst AUC by {matter['attribute']}",
+            ],
+            rows,
+        ),
+        "",
+    ]
+
+
+FIGURES = ("auc", "worst_auc")
+
+
+def interval(figure: Mapping[str, float]) -> str:
+    """Return a value with its interval."""
+    ends = ", ".join(number(figure[name]) for name in ("low", "high"))
+    return f"{number(figure['value'])} [{ends}]"
+
+
+def source(measured: Mapping[str, Any]) -> list[str]:
+    """Return command, commit and machine of a measurement."""
+    machine = measured["machine"]
+    return [
+        f"- command: `{measured['command']}`",
+        f"- commit: `{measured['commit'] or 'unknown'}`",
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['system']}, load {machine['load']} when it ended",
+    ]
+
+
+def least(figure: Mapping[str, Any]) -> str:
+    """Return a target from which larger is better, and whether it is met."""
+    if figure["target"] is None:
+        return NONE
+    return f"at least {number(figure['target'])}: {'met' if figure['met'] else '**missed**'}"
 
 
 KINDS = {
