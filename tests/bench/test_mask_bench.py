@@ -72,6 +72,7 @@ def test_switches_and_units_are_in_one_order() -> None:
     assert problem.score([one], {}) == pytest.approx(problem.quadratic(signs) / problem.best)
 
 
+@pytest.mark.slow
 def test_rows_are_added_to_a_file_and_reach_the_page(tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
     for name in ("random", "auto"):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from kit_page import Page
 from kit_study import Made, plan_of, search
 
@@ -42,6 +43,7 @@ def test_without_confirm_it_says_that_figures_read_too_well(page_of: Make) -> No
     assert {row["corrected for choice"] for row in rows.values()} == {"–"}
 
 
+@pytest.mark.slow
 def test_one_seed_speaks_of_this_model(page_of: Make) -> None:
     page = page_of(Made(seeds=1), seeds=1)
     assert "this model" in said(page)
@@ -57,6 +59,7 @@ def test_a_baseline_as_pick_is_a_no(page_of: Make) -> None:
     assert "fullft (pick)" in page.table("worst_auc@sex, by stage")
 
 
+@pytest.mark.slow
 def test_degenerate_recipes_are_named_and_ranked_last(page_of: Make) -> None:
     page = page_of(Made(flat="search"))
     assert "gave degenerate predictions" in said(page)
@@ -67,6 +70,7 @@ def test_degenerate_recipes_are_named_and_ranked_last(page_of: Make) -> None:
 RUNS = "All runs of search and baselines, on validation"
 
 
+@pytest.mark.slow
 def test_recipes_that_turn_out_degenerate_are_never_picked(page_of: Make) -> None:
     page = page_of(Made(flat="confirm"))
     assert "Degenerate when run again, so never picked: search-1, search-2" in said(page)
@@ -75,6 +79,7 @@ def test_recipes_that_turn_out_degenerate_are_never_picked(page_of: Make) -> Non
     assert "fullft (pick)" in rows
 
 
+@pytest.mark.slow
 def test_multiclass(page_of: Make) -> None:
     made = Made(task="multiclass", classes=("a", "b", "c"), objective="worst_auc@age")
     page = page_of(made, seeds=1)
@@ -83,6 +88,7 @@ def test_multiclass(page_of: Make) -> None:
     assert "ROC of the pick by age, test" in page.heads
 
 
+@pytest.mark.slow
 def test_a_gap_of_decisions_as_objective(page_of: Make) -> None:
     page = page_of(Made(objective="worst_tpr@sex"), seeds=1)
     assert "sensitivity by sex, test" in page.tables

@@ -52,6 +52,7 @@ def test_a_row_has_the_values_of_its_stored_run(tiny: Tiny) -> None:
             assert run.weights_file is None
 
 
+@pytest.mark.slow
 def test_a_loss_that_diverges_fails_its_trial_and_the_study_goes_on(tmp_path: Path) -> None:
     mine = fresh(tmp_path)
     recipe = with_optim(clip_norm=0.0, optimizer="sgd", schedule="constant", warmup=0.0)

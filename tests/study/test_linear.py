@@ -131,6 +131,7 @@ def test_evidence_finds_depth_structure_where_there_is_some() -> None:
     assert np.mean([p.structure for p in rough]) < 0.3
 
 
+@pytest.mark.slow
 def test_draws_have_the_mean_and_covariance_of_the_posterior() -> None:
     rng = np.random.default_rng(0)
     root = Switches.among(bits(3)).root

@@ -148,6 +148,7 @@ def test_a_field_fixed_inside_a_member_is_part_of_the_study() -> None:
     assert "fields fixed in space" not in identity(plan())
 
 
+@pytest.mark.slow
 def test_a_study_searches_methods_confirms_and_finetunes(tmp_path: Any) -> None:
     space = {
         "optim.lr": {"float": [1e-3, 1e-1], "log": True},
