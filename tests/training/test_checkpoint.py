@@ -125,6 +125,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     "changes",
     [
         {"fit__augment": "light"},
+        {"optim__ema": 0.9, "optim__mixup": 0.4, "fit__augment": "light", "fit__copies": 3},
+        {"adaptation": {"mask": "attn:last-2", "method": {"adalora": {"rank": 2}}}},
+        pytest.param(
+            {"adaptation": {"mask": "attn:last-2", "method": {"lora": {"dropout": 0.2}}}},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"optim__optimizer": "sgd"}, marks=pytest.mark.slow),
         pytest.param(
             {"optim__schedule": "constant", "optim__warmup": 0.5}, marks=pytest.mark.slow
