@@ -199,9 +199,16 @@ def table_of(*columns: str) -> Any:
 
 def print_table(table: Any) -> None:
     """Print a rich table."""
+    wide_console().print(table)
+
+
+def wide_console() -> Any:
+    """Return a console as wide as the terminal; wide enough for every table in a pipe or file."""
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    # A pipe has no width; the narrow default would fold words and cut numbers.
+    return console if console.is_terminal else Console(width=200)
 
 
 def print_json(value: object) -> None:

@@ -107,12 +107,9 @@ def score(
 
 
 def _print_tables(result: Score) -> None:
-    from rich.console import Console
+    from fairtune.cli.models import wide_console
 
-    console = Console()
-    if not console.is_terminal:
-        # A pipe has no width; a narrow default would cut the numbers.
-        console = Console(width=200)
+    console = wide_console()
     targets = list(dict.fromkeys(result.rows["target"]))
     for target in targets:
         rows = result.rows[[t == target for t in result.rows["target"]]]

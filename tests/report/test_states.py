@@ -51,6 +51,7 @@ def test_one_seed_speaks_of_this_model(page_of: Make) -> None:
     assert "this method" not in said(page)
 
 
+@pytest.mark.slow
 def test_a_baseline_as_pick_is_a_no(page_of: Make) -> None:
     page = page_of(Made(favours="baseline"), seeds=2)
     assert "Verdict: no" in said(page)

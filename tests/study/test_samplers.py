@@ -60,6 +60,7 @@ def test_generations_follow_from_the_order_of_trials() -> None:
     assert sum(sum(map(bool, p.values())) for p in drawn) / 96 > 0.55
 
 
+@pytest.mark.slow
 def test_cmaes_moves_masks_and_numbers_and_keeps_every_value_in_reach() -> None:
     space: dict[str, Dimension] = {"x": Float(0, 1), **bits(8)}
     late: list[FrozenTrial] = []
