@@ -71,13 +71,7 @@ def finetune(
         "--layout": layout is not None and mask is None,
         "--storage": study is None and storage is not None,
     }
-    for option, found in idle.items():
-        if found:
-            raise ConfigError(
-                "the option does nothing beside the others that were given",
-                where=option,
-                todo="leave it out, or say by one of --study, --trial, --mask what is retrained",
-            )
+    _refuse_idle(idle)
     from fairtune.training.ranks import joined
     from fairtune.training.train import follow, leading
 
@@ -100,6 +94,18 @@ def finetune(
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
                 _alone(mask, recipe, layout, options, _watch(stop), command, (out, data_root))
+
+
+def _refuse_idle(idle: dict[str, bool]) -> None:
+    from fairtune.errors import ConfigError
+
+    for option, found in idle.items():
+        if found:
+            raise ConfigError(
+                "the option does nothing beside the others that were given",
+                where=option,
+                todo="leave it out, or say by one of --study, --trial, --mask what is retrained",
+            )
 
 
 def _study(

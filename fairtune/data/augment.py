@@ -25,6 +25,25 @@ class Augment(Protocol):
         ...
 
 
+def rectangles(
+    unit: Tensor, area: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return left, top, width and height `(count,)` of rectangles, in shares of the image.
+
+    Args:
+        unit: `(count, 4)` uniform numbers in [0, 1).
+        area: Range of the share of the area, uniform.
+        ratio: Range of width / height relative to the image, log-uniform. A side that would be
+            longer than the image is cut to it.
+    """
+    share = area[0] + (area[1] - area[0]) * unit[:, 0]
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    shape = torch.exp(low + (high - low) * unit[:, 1])
+    width = (share * shape).sqrt().clamp(max=1.0)
+    height = (share / shape).sqrt().clamp(max=1.0)
+    return (1 - width) * unit[:, 2], (1 - height) * unit[:, 3], width, height
+
+
 @dataclass(frozen=True)
 class Light:
     """Random resized crop and mirroring.
@@ -49,12 +68,7 @@ class Light:
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return `(count, 6)`: left, top, width, height in shares of the image; signs of x, y."""
         unit = torch.rand(count, 6, generator=generator, device=generator.device)
-        area = self.area[0] + (self.area[1] - self.area[0]) * unit[:, 0]
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        ratio = torch.exp(low + (high - low) * unit[:, 1])
-        width = (area * ratio).sqrt().clamp(max=1.0)
-        height = (area / ratio).sqrt().clamp(max=1.0)
-        left, top = (1 - width) * unit[:, 2], (1 - height) * unit[:, 3]
+        left, top, width, height = rectangles(unit[:, :4], self.area, self.ratio)
         x, y = (
             self._signs(unit[:, 4], self.flip != "none"),
             self._signs(unit[:, 5], self.flip == "both"),

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fairtune.data.augment import rectangles
+
 _LEAST_SIGMA = 1e-3
 """Below it a blur leaves every pixel as it is, and its exponents would leave the float range."""
 
@@ -70,12 +72,7 @@ class Erase:
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return `(count, 4)`: left, top, width and height in shares; width 0 for no rectangle."""
         unit = torch.rand(count, 5, generator=generator, device=generator.device)
-        area = self.area[0] + (self.area[1] - self.area[0]) * unit[:, 0]
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        ratio = torch.exp(low + (high - low) * unit[:, 1])
-        width = (area * ratio).sqrt().clamp(max=1.0)
-        height = (area / ratio).sqrt().clamp(max=1.0)
-        left, top = (1 - width) * unit[:, 2], (1 - height) * unit[:, 3]
+        left, top, width, height = rectangles(unit[:, :4], self.area, self.ratio)
         chosen = unit[:, 4] < self.probability
         return torch.stack([left, top, torch.where(chosen, width, 0.0), height], dim=1)
 
