@@ -50,6 +50,8 @@ RANGE = Float(1e-5, 1e-2, log=True)
 UP = [StudyDirection.MAXIMIZE]
 FIRST_SEED = 100
 PROBLEMS = {
+    "sparse-12": ("sparse", 1, False),
+    "depth-12": ("depth", 1, False),
     "sparse-24": ("sparse", 2, False),
     "sparse-48": ("sparse", 4, False),
     "sparse-96": ("sparse", 8, False),
@@ -63,6 +65,9 @@ PROBLEMS = {
 }
 """Kind of objective, unit types and whether a learning rate is searched, by name."""
 
+FIELDS = {"topk": {"share": 0.5}}
+"""Fields of mask spaces that have no default; all units of the model are of one size."""
+
 TARGETS = {
     "sparse-24": 0.70,
     "sparse-48": 0.55,
@@ -75,7 +80,7 @@ TARGETS = {
     "depth-48+lr": 0.56,
     "depth-96+lr": 0.464,
 }
-"""Least mean score of `auto` on the space `bits`."""
+"""Least mean score of `auto` on the space `bits` after 100 trials."""
 
 
 @dataclass(frozen=True)
@@ -266,11 +271,11 @@ def measure(
         problems = {seed: Problem.drawn(name, seed) for seed in seeds}
         for space in spaces:
             types = [f"t{i}" for i in range(PROBLEMS[name][1])]
-            member = SPACES.parse({space: {"types": types}})
+            member = SPACES.parse({space: {"types": types, **FIELDS.get(space, {})}})
             for sampler in samplers:
                 made = SAMPLERS.parse(sampler)
                 runs = [study(problems[s], made, member, trials, s) for s in seeds]
-                rows.append(row(name, sampler, space, runs))
+                rows.append(row(name, sampler, space, trials, runs))
                 say(
                     f"{name:14} {sampler:8} {space:8} {rows[-1]['score']:.3f} "
                     f"+- {rows[-1]['se']:.3f}  {1000 * rows[-1]['seconds']:.1f} ms"
@@ -279,16 +284,17 @@ def measure(
 
 
 def row(
-    name: str, sampler: str, space: str, runs: Sequence[Mapping[str, float]]
+    name: str, sampler: str, space: str, trials: int, runs: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
     """Return mean and standard error of some studies."""
     scores = [run["score"] for run in runs]
-    target = TARGETS.get(name) if (sampler, space) == ("auto", "bits") else None
+    target = TARGETS.get(name) if (sampler, space, trials) == ("auto", "bits", 100) else None
     mean = statistics.fmean(scores)
     return {
         "problem": name,
         "sampler": sampler,
         "space": space,
+        "trials": trials,
         "seeds": len(runs),
         "score": mean,
         "se": statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else None,
@@ -297,6 +303,11 @@ def row(
         "target": target,
         "met": None if target is None else mean >= target,
     }
+
+
+def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a row is of."""
+    return tuple(row[name] for name in ("problem", "sampler", "space", "trials"))
 
 
 def main() -> None:
@@ -320,8 +331,8 @@ def main() -> None:
         options.trials,
         lambda line: sys.stderr.write(line + "\n"),
     )
-    fresh = {(r["problem"], r["sampler"], r["space"]) for r in rows}
-    kept = [r for r in known["rows"] if (r["problem"], r["sampler"], r["space"]) not in fresh]
+    fresh = {identity(r) for r in rows}
+    kept = [r for r in known["rows"] if identity(r) not in fresh]
     about = surroundings("masks.py")
     for one in rows:
         one["commit"] = about["commit"]
@@ -329,7 +340,6 @@ def main() -> None:
     content = {
         **about,
         "commands": list(dict.fromkeys(commands)),
-        "trials": options.trials,
         "noise": NOISE,
         "first_seed": options.first,
         "rows": [*kept, *rows],

@@ -11,29 +11,28 @@ NONE = "–"
 def section(found: Mapping[str, Any]) -> list[str]:
     """Return the lines of the section."""
     machine, rows = found["machine"], found["rows"]
-    names = list(dict.fromkeys(row["problem"] for row in rows))
-    cells = {(row["space"], row["sampler"], row["problem"]): row for row in rows}
-    ways = sorted({(row["space"] != "bits", row["space"], row["sampler"]) for row in rows})
+    names = sorted({row["problem"] for row in rows}, key=order)
+    cells = {(*way(row), row["problem"]): row for row in rows}
+    ways = sorted({way(row) for row in rows}, key=lambda w: (w[2], w[0] != "bits", w))
     commits = dict.fromkeys(row.get("commit") or "unknown" for row in rows)
     usual = max((row["seeds"] for row in rows), default=0)
 
     def table(show: Callable[[Mapping[str, Any]], str]) -> list[str]:
         body = [
-            [space, sampler]
-            + [show(cells[k]) if (k := (space, sampler, n)) in cells else NONE for n in names]
-            for _, space, sampler in ways
+            [str(part) for part in one]
+            + [show(cells[k]) if (k := (*one, n)) in cells else NONE for n in names]
+            for one in ways
         ]
-        rows = [["space", "sampler", *names], ["---"] * (len(names) + 2), *body]
+        rows = [["space", "sampler", "trials", *names], ["---"] * (len(names) + 3), *body]
         return [f"| {' | '.join(row)} |" for row in rows]
 
     return [
         "## Samplers and mask spaces",
         "",
-        "Synthetic masks, defined in `tests/bench/masks.py`: studies of "
-        f"{found['trials']} trials with noise of SD {found['noise']}; score of the trial with the "
-        "best noisy value, where a uniform mask has 0 and the optimum 1; mean ± standard error, "
-        "with the number of studies where it is not "
-        f"{usual}. Seeds from {found['first_seed']}, none of them used for tuning. `+lr`: a "
+        "Synthetic masks, defined in `tests/bench/masks.py`: studies with noise of SD "
+        f"{found['noise']}; score of the trial with the best noisy value, where a uniform mask "
+        "has 0 and the optimum 1; mean ± standard error, with the number of studies where it is "
+        f"not {usual}. Seeds from {found['first_seed']}, none of them used for tuning. `+lr`: a "
         "learning rate that explains half of the variance is searched too. Bold: a target, and "
         "whether it is met.",
         "",
@@ -49,6 +48,17 @@ def section(found: Mapping[str, Any]) -> list[str]:
         *table(lambda row: f"{1000 * row['seconds']:.0f}"),
         "",
     ]
+
+
+def way(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return space, sampler and trials of a row."""
+    return row["space"], row["sampler"], row["trials"]
+
+
+def order(problem: str) -> tuple[bool, bool, int]:
+    """Return the key by which objectives stand side by side."""
+    kind, switches = problem.removesuffix("+lr").split("-")
+    return problem.endswith("+lr"), kind == "depth", int(switches)
 
 
 def score(row: Mapping[str, Any], usual: int) -> str:

@@ -77,21 +77,22 @@ def test_rows_are_added_to_a_file_and_reach_the_page(tmp_path: Path) -> None:
     out = tmp_path / "masks.json"
     for name in ("random", "auto"):
         command = [sys.executable, HERE / "masks.py", out, "--seeds", "2", "--trials", "4"]
-        command += ["--problems", "sparse-24+lr", "--samplers", name]
+        command += ["--problems", "sparse-24+lr", "--samplers", name, "--spaces", "bits", "topk"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    assert [row["sampler"] for row in found["rows"]] == ["random", "auto"]
+    assert [row["sampler"] for row in found["rows"]] == ["random", "random", "auto", "auto"]
     assert len(found["commands"]) == 2
     assert str(tmp_path) not in out.read_text()
     found["rows"][0] |= {"score": 0.123, "se": 0.01, "seeds": 1}
-    found["rows"][1] |= {"score": 0.5, "se": 0.02, "met": False}
+    found["rows"][2] |= {"score": 0.5, "se": 0.02, "target": 0.56, "met": False}
     page = "\n".join(section(found))
-    assert "| bits | random | 0.12 ± 0.01 (1) |" in page
-    assert "| bits | auto | 0.50 ± 0.02 **≥ 0.56: missed** |" in page
+    assert "| bits | random | 4 | 0.12 ± 0.01 (1) |" in page
+    assert "| bits | auto | 4 | 0.50 ± 0.02 **≥ 0.56: missed** |" in page
 
 
 @pytest.mark.slow
 def test_auto_reaches_its_target_on_a_few_seeds(tmp_path: Path) -> None:
     rows = masks.measure(["depth-48"], ["auto", "random"], ["bits"], range(3), 100, lambda s: None)
+    assert rows[0]["target"] == 0.70
     assert rows[0]["score"] >= 0.6 > rows[1]["score"] + 0.1
