@@ -93,8 +93,8 @@ class Loader:
         view: Applied to images in [0, 1] after augmentation and before normalisation.
         weights: `(m,)` sample weights; ones when absent.
         resident: Whether images stay on the device; None decides by free memory.
-        serve: Returns what stands in place of the images of some rows of the pack, ready for
-            the model; images are then neither read nor augmented.
+        serve: Returns what stands in place of the images of some rows of the pack in one of their
+            fixed copies, ready for the model; images are then neither read nor augmented.
         test_pass: Needed when `rows` has a test row.
 
     Raises:
@@ -117,7 +117,7 @@ class Loader:
         view: Callable[[Tensor], Tensor] | None = None,
         weights: npt.NDArray[np.floating] | None = None,
         resident: bool | None = None,
-        serve: Callable[[IntArray], Tensor] | None = None,
+        serve: Callable[[IntArray, int | None], Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> None:
         self._serve = serve
@@ -125,6 +125,7 @@ class Loader:
         self.batch_size, self.device, self.dtype = batch_size, torch.device(device), dtype
         self.generator, self.augment, self.view = generator, augment, view
         self.copies, self.passes = copies, 0
+        self._everyone: tuple[int, Tensor] | None = None
         self._pass = test_pass
         self._scale, self._shift = _affine(mean, std, 1.0, dtype, self.device)
         self._row = torch.from_numpy(self.rows).to(self.device)
@@ -165,7 +166,7 @@ class Loader:
         parts = [slice(i, i + self.batch_size) for i in ends]
         if drop_last and len(order) % self.batch_size:
             parts.pop()
-        pixels = self._pixels(order, there, parts)
+        pixels = self._pixels(order, there, parts, copy)
         words = None if self._texts is None else order.tolist()
         for part, image in zip(parts, pixels, strict=True):
             drawn = None if parameters is None else parameters[part]
@@ -187,20 +188,29 @@ class Loader:
         if not self.copies:
             return None, self.augment.draw(len(order), self._source()).to(self.device)
         copy = (self.passes - 1) % self.copies
-        # Drawn for the whole pack: a row's copy is the same in every choice of rows.
-        source = torch.Generator().manual_seed(_COPY_SEED + copy)
-        everyone = self.augment.draw(len(self.pack), source)
-        return copy, everyone[self.rows[order.cpu().numpy()]].to(self.device)
+        return copy, self._fixed(self.rows[order.cpu().numpy()], copy)
 
-    def image(self, rows: IntArray) -> Tensor:
+    def _fixed(self, rows: IntArray, copy: int) -> Tensor:
+        """Return the parameters of fixed copy `copy` of rows of the pack."""
+        assert self.augment is not None
+        if self._everyone is None or self._everyone[0] != copy:
+            # Drawn for the whole pack: a row's copy is the same in every choice of rows.
+            source = torch.Generator().manual_seed(_COPY_SEED + copy)
+            self._everyone = copy, self.augment.draw(len(self.pack), source)
+        return self._everyone[1][rows].to(self.device)
+
+    def image(self, rows: IntArray, copy: int | None = None) -> Tensor:
         """Return the `(len(rows), c, h, w)` images of rows of the pack as batches have them.
 
-        Nothing is augmented.
+        Args:
+            rows: Rows of the pack.
+            copy: Which of their fixed copies; None for the images as they are.
 
         Raises:
             StudyError: A test row without a pass.
         """
-        return self._prepared(self._gather(rows), None)
+        drawn = None if copy is None else self._fixed(rows, copy)
+        return self._prepared(self._gather(rows), drawn)
 
     def state(self) -> dict[str, Any]:
         """Return what the next pass depends on, for `restore`."""
@@ -238,7 +248,9 @@ class Loader:
             unit = self.view(unit)
         return unit * self._scale - self._shift
 
-    def _pixels(self, order: Tensor, there: Tensor, parts: list[slice]) -> Iterator[Tensor]:
+    def _pixels(
+        self, order: Tensor, there: Tensor, parts: list[slice], copy: int | None
+    ) -> Iterator[Tensor]:
         if self._images is not None:
             for part in parts:
                 yield self._images.index_select(0, there[part])
@@ -246,7 +258,7 @@ class Loader:
         rows = self.rows[order.cpu().numpy()]
         if self._serve is not None:
             for part in parts:
-                yield self._serve(rows[part])
+                yield self._serve(rows[part], copy)
             return
         with ThreadPoolExecutor(1) as pool:
             ahead: deque[Future[Tensor]] = deque()

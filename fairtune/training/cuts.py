@@ -35,7 +35,8 @@ class Cost:
     """What a pass costs on this machine.
 
     Attributes:
-        rows: Rows that are computed once: training and validation.
+        rows: Rows of a pass: training and validation.
+        made: Rows that are computed once: every fixed copy of a training row counts.
         epochs: Passes of one run over them.
         block_seconds: Forward seconds of one row in one block.
         row_bytes: Size of what stands before a block, of one row.
@@ -43,6 +44,7 @@ class Cost:
     """
 
     rows: int
+    made: int
     epochs: int
     block_seconds: float
     row_bytes: int
@@ -50,7 +52,7 @@ class Cost:
 
     def making(self, cut: int) -> float:
         """Return the seconds that computing and writing the file of `cut` takes."""
-        return self.rows * (cut * self.block_seconds + self.row_bytes / WRITE)
+        return self.made * (cut * self.block_seconds + self.row_bytes / WRITE)
 
     def saved(self, cut: int) -> float:
         """Return the seconds that one run saves which starts at `cut`."""
@@ -87,6 +89,7 @@ class Cuts:
             "runs": round(self.runs, 1),
             "gib": round(self.gib, 3),
             "rows": self.cost.rows,
+            "rows_made": self.cost.made,
             "epochs": self.cost.epochs,
             "microseconds_a_row_and_block": round(1e6 * self.cost.block_seconds, 2),
             "bytes_a_row": self.cost.row_bytes,
@@ -106,7 +109,7 @@ def choose(starts: Mapping[int, float], cost: Cost, most: int = MOST) -> Cuts:
         cost: What a pass costs.
         most: Number of cuts.
     """
-    size = cost.rows * cost.row_bytes
+    size = cost.made * cost.row_bytes
     room = int(cost.free_bytes // size) if size else 0
     wanted = sorted(first for first, runs in starts.items() if first > 0 and runs > 0)
     best = _best(wanted, starts, cost, min(most, room))

@@ -30,7 +30,8 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, distances_of, lr_factor
-from fairtune.training.prefix import CHUNK, start_of
+from fairtune.training.prefix import start_of
+from fairtune.training.prefix_file import CHUNK
 from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.targets import Targets

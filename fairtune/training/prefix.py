@@ -2,8 +2,10 @@
 
 With an input that is the same in every pass, frozen leading blocks give the same activations in
 every epoch of every run. They are kept as one file in the cache, addressed by row of the pack:
-training and validation rows, never a test row. A run that starts from them gives the numbers that
-it would have given without, on a CPU bit for bit: what differs in rounding is not used.
+training and validation rows, never a test row. With fixed augmented copies there is a file of the
+training rows for each copy, and one of the validation rows. A run that starts from them gives the
+numbers that it would have given without, on a CPU bit for bit: what differs in rounding is not
+used.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,32 +27,32 @@ from torch import Tensor
 
 from fairtune import store
 from fairtune.config import digest
+from fairtune.data.medical import augmentation
 from fairtune.errors import StorageError
 from fairtune.training.cuts import Cost, Cuts, Expected, choose
+from fairtune.training.prefix_file import CHUNK, RESERVE, ROWS, Compute, mapped, write
 from fairtune.training.ranks import current
 from fairtune.training.recipe import PROTOCOL, Recipe
 
 if TYPE_CHECKING:
+    from fairtune.data.augment import Augment
     from fairtune.models.net import Net
     from fairtune.training.session import Ground
 
 log = logging.getLogger(__name__)
 
 SHELF = "prefixes"
-CHUNK = 128
-_HELD, _ROWS, _META = "hidden.bin", "rows.npy", "hidden.json"
 _CAP_SHARE = 0.5
-_RESERVE = 2**30
 _CLOSE = 1e-2
 _EQUAL, _NEAR, _OTHER = "equal", "near", "other"
 
 Rows = NDArray[np.int64]
-Compute = Callable[[Rows], Tensor]
+Serve = Callable[[Rows, int | None], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """What stands before block `cut`, for every training and validation row.
+    """What stands before block `cut`, for some training and validation rows.
 
     Attributes:
         cut: Block it stands before; None for pooled features `(rows, dim)`.
@@ -85,28 +86,32 @@ class Start:
     Attributes:
         cut: Block before which it starts; 0 for the image.
         why: Why there, in words.
-        prefix: What stands there; None for the image.
+        train: What stands there of training rows, by fixed copy; one without fixed copies, none
+            for the image.
+        val: What stands there of validation rows; None for the image.
     """
 
     cut: int
     why: str
-    prefix: Prefix | None = None
+    train: tuple[Prefix, ...] = ()
+    val: Prefix | None = None
 
-    def server(self, batch_size: int | None = None) -> Compute | None:
+    def server(self, batch_size: int | None = None) -> Serve | None:
         """Return what serves the batches of a loader, None when it is to serve images.
 
         Processors round a product of few rows in another way than one of many. A training batch
         that is not full is therefore computed from its images: it is what it would have been.
 
         Args:
-            batch_size: Rows of a full batch; None for validation rows in ascending order, which
-                were computed in the very batches in which they are scored.
+            batch_size: Rows of a full batch of training rows; None for validation rows in
+                ascending order, which were computed in the very batches in which they are scored.
         """
-        held = self.prefix
-        if held is None:
+        if self.val is None:
             return None
+        copies = (self.val,) if batch_size is None else self.train
 
-        def serve(rows: Rows) -> Tensor:
+        def serve(rows: Rows, copy: int | None) -> Tensor:
+            held = copies[copy or 0]
             if batch_size is not None and len(rows) < batch_size:
                 return held.compute(rows)
             taken = held.take(rows)
@@ -128,26 +133,39 @@ def start_of(net: Net, recipe: Recipe, ground: Ground) -> Start:
         cut = cuts.below(first)
         if not cut:
             return Start(0, f"what is before block {first} is not worth a file")
-        prefix = opened(ground, recipe, cut)
-        found = _agreement(prefix, recipe, ground)
-        if found == _OTHER:
-            log.warning("%s does not hold what it should: it is made again", prefix.folder)
-            shutil.rmtree(prefix.folder, ignore_errors=True)
-            ground.prefixes.pop(prefix.folder.name, None)
-            prefix = opened(ground, recipe, cut)
-            found = _agreement(prefix, recipe, ground)
+        files = [_Part(None, ground.pack.rows("train"), ground.pack.rows("val"))]
+        if recipe.fit.augment != "none":
+            rows, none = ground.fit_rows(recipe), ground.pack.rows("val")[:0]
+            files = [_Part(copy, rows, none) for copy in range(recipe.fit.copies)]
+            files.append(_Part(None, none, ground.pack.rows("val")))
+        held, found = zip(*(_agreeing(ground, recipe, cut, part) for part in files), strict=True)
     except (StorageError, OSError) as error:
         log.warning("frozen blocks are computed anew in every pass: %s", error)
         return Start(0, f"the cache cannot be used: {error}")
-    if found != _EQUAL and (ground.device.type == "cpu" or found == _OTHER):
+    if _OTHER in found or (ground.device.type == "cpu" and set(found) != {_EQUAL}):
         return Start(0, "batches of this size are rounded in another way than the kept ones")
-    return Start(cut, f"starts at block {cut}, of which what is before is kept", prefix)
+    why = f"starts at block {cut}, of which what is before is kept"
+    return Start(cut, why, held[: max(1, len(held) - 1)], held[-1])
+
+
+def _agreeing(ground: Ground, recipe: Recipe, cut: int, part: _Part) -> tuple[Prefix, str]:
+    """Return a file and how it agrees with what is computed; made again if it does not."""
+    prefix = opened(ground, recipe, cut, part)
+    found = _agreement(prefix, recipe, ground)
+    if found == _OTHER:
+        log.warning("%s does not hold what it should: it is made again", prefix.folder)
+        shutil.rmtree(prefix.folder, ignore_errors=True)
+        ground.prefixes.pop(prefix.folder.name, None)
+        prefix = opened(ground, recipe, cut, part)
+        found = _agreement(prefix, recipe, ground)
+    return prefix, found
 
 
 def chosen(ground: Ground, recipe: Recipe, first: int) -> Cuts:
     """Return the cuts whose activations are kept, for all runs that are expected, or for this."""
     expected = ground.expected or Expected({first: 1.0}, recipe.optim.epochs)
-    name = digest([recipe.fit.precision, expected.epochs, sorted(expected.starts.items())])
+    copies = _copies(recipe)
+    name = digest([recipe.fit.precision, expected.epochs, copies, sorted(expected.starts.items())])
     if name not in ground.cuts:
         cost = _measured(ground, recipe, expected.epochs)
         ground.cuts[name] = choose(expected.starts, cost)
@@ -162,17 +180,34 @@ def kept_cuts(ground: Ground, recipe: Recipe) -> dict[str, Any]:
     return {"cuts": [], "why": why} if why else chosen(ground, recipe, depth).to_json()
 
 
-def opened(ground: Ground, recipe: Recipe, cut: int | None) -> Prefix:
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What is in one file.
+
+    Attributes:
+        copy: Which fixed copy of the images; None for the images as they are.
+        train: Rows that are served in any order.
+        val: Rows that are served in ascending order.
+    """
+
+    copy: int | None
+    train: Rows
+    val: Rows
+
+
+def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None = None) -> Prefix:
     """Return what is kept before block `cut` (None: pooled features), made if nobody has yet.
 
     Raises:
         StorageError: The disk is full or the cache cannot be written.
     """
-    train, val = (ground.pack.rows(name) for name in ("train", "val"))
+    part = part or _Part(None, ground.pack.rows("train"), ground.pack.rows("val"))
+    augment = None if part.copy is None else [repr(_augment(ground, recipe)), part.copy]
     key = digest(
         {
             "pack": ground.pack.key,
-            "rows": [train.tolist(), val.tolist()],
+            "rows": [part.train.tolist(), part.val.tolist()],
+            "copy": augment,
             "view": [ground.spec.mean, ground.spec.std],
             "edit": None,
             "tensors": ground.tensor_digest(cut),
@@ -185,16 +220,16 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None) -> Prefix:
     )
     if key in ground.prefixes:
         return ground.prefixes[key]
-    compute = _computer(ground, recipe, cut)
+    compute = _computer(ground, recipe, cut, part.copy)
 
     def make(folder: Path) -> None:
-        _make(folder, train, val, compute, ground.progress, whole=cut is None)
+        write(folder, part.train, part.val, compute, ground.progress, whole=cut is None)
 
     folder = store.get_or_make(SHELF, key, make, root=ground.pack.cache, cap_gib=ground.cap_gib)
     slot = np.full(len(ground.pack), -1, dtype=np.int64)
-    rows = np.load(folder / _ROWS)
+    rows = np.load(folder / ROWS)
     slot[rows] = np.arange(len(rows))
-    made = Prefix(cut, folder, _mapped(folder), slot, compute, ground.device)
+    made = Prefix(cut, folder, mapped(folder), slot, compute, ground.device)
     ground.prefixes[key] = made
     return made
 
@@ -220,80 +255,44 @@ def _not_reused(recipe: Recipe, ground: Ground, first: int) -> str | None:
         return "this network cannot be cut behind a block"
     if first == 0:
         return "the stem or the first block trains"
-    if recipe.fit.augment != "none":
+    if recipe.fit.augment != "none" and not recipe.fit.copies:
         return f"augmentation '{recipe.fit.augment}' changes the images"
     if recipe.optim.mixup > 0 or recipe.optim.cutmix > 0:
         return "mixup and cutmix change the images"
     return None
 
 
-def _computer(ground: Ground, recipe: Recipe, cut: int | None) -> Compute:
+def _copies(recipe: Recipe) -> int:
+    """Return how many fixed copies of the training rows a run of `recipe` sees; 0 for none."""
+    return 0 if recipe.fit.augment == "none" else recipe.fit.copies
+
+
+def _augment(ground: Ground, recipe: Recipe) -> Augment | None:
+    return augmentation(recipe.fit.augment, ground.pack.table.spec)
+
+
+def _computer(ground: Ground, recipe: Recipe, cut: int | None, copy: int | None) -> Compute:
     """Return rows -> what stands before block `cut`, from their images."""
-    loader = ground.loader(ground.pack.rows("val")[:0], CHUNK)
+    augment = None if copy is None else _augment(ground, recipe)
+    none = ground.pack.rows("val")[:0]
+    loader = ground.loader(none, CHUNK, augment=augment, copies=recipe.fit.copies)
     backbone = ground.backbone
 
     def compute(rows: Rows) -> Tensor:
         backbone.eval()
         # Not inference mode: what comes out goes into a suffix that trains.
         with torch.no_grad(), ground.autocast(recipe):
-            image = loader.image(rows)
+            image = loader.image(rows, copy)
             return backbone.embed(image) if cut is None else backbone.front(image, cut)
 
     return compute
 
 
-def _make(
-    folder: Path,
-    train: Rows,
-    val: Rows,
-    compute: Compute,
-    progress: Callable[[str, int, int], None] | None,
-    *,
-    whole: bool,
-) -> None:
-    rows = np.concatenate([train, val])
-    shape: list[int] = []
-    kind = "float32"
-    with (folder / _HELD).open("wb") as file:
-        done = 0
-        for asked, new in (*_chunks(train, full=not whole), *_chunks(val, full=False)):
-            hidden = compute(asked)[-new:].cpu().contiguous()
-            if not shape:
-                shape, kind = [len(rows), *hidden.shape[1:]], str(hidden.dtype).split(".")[1]
-                _check_room(folder, math.prod(shape) * hidden.element_size())
-            # Written, not mapped: a full disk is then an error, where a map would kill us.
-            file.write(hidden.view(torch.uint8).numpy().tobytes())
-            done += new
-            if progress is not None:
-                progress("computing frozen blocks", done, len(rows))
-    np.save(folder / _ROWS, rows)
-    (folder / _META).write_text(json.dumps({"shape": shape, "dtype": kind}))
-
-
-def _chunks(rows: Rows, *, full: bool) -> Iterator[tuple[Rows, int]]:
-    """Yield rows to compute and how many of them, from the end, are new.
-
-    With `full` the last chunk reaches back, so that every row is computed among many.
-    """
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        asked = rows[max(0, start + len(part) - CHUNK) : start + CHUNK] if full else part
-        yield asked, len(part)
-
-
-def _mapped(folder: Path) -> Tensor:
-    meta = json.loads((folder / _META).read_text())
-    shape, dtype = meta["shape"], getattr(torch, meta["dtype"])
-    size = math.prod(shape)
-    flat = torch.from_file(str(folder / _HELD), shared=False, size=size, dtype=dtype)
-    return flat.view(shape)
-
-
 def _agreement(prefix: Prefix, recipe: Recipe, ground: Ground) -> str:
     """Return how a batch computed from its images compares with what is kept of its rows."""
     rows, size = ground.fit_rows(recipe), recipe.optim.batch_size
-    if len(rows) < size:
-        return _EQUAL  # no batch is full, so none is served
+    if len(rows) < size or not prefix.has(rows):
+        return _EQUAL  # no full batch of training rows is served
     name = f"{prefix.folder.name} {size}"
     if name not in ground.checked:
         sample = np.random.default_rng(0).choice(rows, size, replace=False)
@@ -310,28 +309,19 @@ def _measured(ground: Ground, recipe: Recipe, epochs: int) -> Cost:
     """Return what a pass costs, by timing one chunk of rows."""
     rows = ground.pack.rows("train")[:CHUNK]
     depth = ground.backbone.depth
-    compute = _computer(ground, recipe, depth)
+    compute = _computer(ground, recipe, depth, None)
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
         hidden = compute(rows).cpu()
         seconds.append(time.perf_counter() - began)
     root = ground.pack.folder
-    free = min(shutil.disk_usage(root).free - _RESERVE, _CAP_SHARE * ground.cap_gib * 2**30)
-    count = len(ground.pack.rows("train")) + len(ground.pack.rows("val"))
+    free = min(shutil.disk_usage(root).free - RESERVE, _CAP_SHARE * ground.cap_gib * 2**30)
+    train, val = (len(ground.pack.rows(name)) for name in ("train", "val"))
+    made = max(1, _copies(recipe)) * train + val
     size = hidden[0].numel() * hidden.element_size()
-    return Cost(count, epochs, min(seconds) / len(rows) / depth, size, max(0.0, free))
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + _RESERVE:
-        raise StorageError(
-            "the disk is too full to keep what frozen blocks compute",
-            where=folder.parent,
-            found=f"{free // 2**20} MiB free",
-            allowed=f"at least {(needed + _RESERVE) // 2**20} MiB",
-        )
+    block = min(seconds) / len(rows) / depth
+    return Cost(train + val, made, epochs, block, size, max(0.0, free))
 
 
 def _machine(device: torch.device) -> list[str | int]:

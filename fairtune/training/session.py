@@ -131,7 +131,7 @@ class Ground:
         seed: int = 0,
         augment: Augment | None = None,
         copies: int = 0,
-        serve: Callable[[Rows], torch.Tensor] | None = None,
+        serve: Callable[[Rows, int | None], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that normalises as the model expects."""

@@ -2,7 +2,8 @@
 
 Each method gets the same blocks, three learning rates and two epochs; the rate with the best
 validation AUC is run again with a second seed. Everything is written to methods.json, from which
-`measured.py` makes its table.
+`measured.py` makes its table. `--seconds` times the methods of such a file anew, one pass of each
+in turn, so that a change of the machine's load meets all alike.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from fairtune.evaluation.table import group_table
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
 from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.training.lane import Lane
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job
@@ -51,6 +54,9 @@ RATES = {
 
 WORST = "worst_auc"
 
+TIMED, ROUNDS = 320, 5
+"""Training images of a pass whose time is taken, and passes that a median is of."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -70,14 +76,29 @@ class Bench:
     base: dict[str, Any]
     attribute: str
 
-    def run(self, name: str, lr: float, seed: int) -> StoredRun:
-        """Train one method once."""
+    def recipe(self, name: str, lr: float) -> Recipe:
+        """Return the recipe of one method."""
         recipe = {
             **self.base,
             "adaptation": {"mask": MASKS.get(name, MATRICES), "method": name},
             "optim": {**self.base["optim"], "lr": lr},
         }
-        job = Job(self.session.resolve(parse(Recipe, recipe)), Seeds(data=seed, init=seed))
+        return self.session.resolve(parse(Recipe, recipe))
+
+    def lane(self, name: str, lr: float) -> Lane:
+        """Return a lane whose passes are over the first training rows only."""
+        recipe = self.recipe(name, lr)
+        ground = self.session.ground(recipe)
+        made = Lane(recipe, Seeds(), ground)
+        size = recipe.optim.batch_size
+        made.loader = ground.loader(
+            ground.fit_rows(recipe)[:TIMED], size, serve=made.start.server(size)
+        )
+        return made
+
+    def run(self, name: str, lr: float, seed: int) -> StoredRun:
+        """Train one method once."""
+        job = Job(self.recipe(name, lr), Seeds(data=seed, init=seed))
         made = run(job, self.session, self.runs, self.judge)
         assert isinstance(made, StoredRun)
         return made
@@ -106,6 +127,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = prepared(options, Path(folder))
+        if options.seconds:
+            retimed(options.out, bench)
+            return
         bench.run(options.only[0] if options.only else "direct", 1e-9, 99)  # opens everything
         for name in options.only or METHODS.names():
             rows.append(measured(name, bench))
@@ -128,6 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=METHODS.names(), help="train these only")
     parser.add_argument("--out", type=Path, default=Path("methods.json"), help="file to write")
+    parser.add_argument("--seconds", action="store_true", help="time what is in the file anew")
     return parser.parse_args()
 
 
@@ -169,6 +194,26 @@ def measured(name: str, bench: Bench) -> dict[str, Any]:
         "lr": best,
         "seeds": [bench.figures(made) for made in both],
     }
+
+
+def retimed(file: Path, bench: Bench) -> None:
+    """Write the seconds of an epoch of every method of `file`, each the median of its passes."""
+    report = json.loads(file.read_text())
+    lanes = {row["method"]: bench.lane(row["method"], row["lr"]) for row in report["methods"]}
+    taken: dict[str, list[float]] = {name: [] for name in lanes}
+    for i in range(ROUNDS + 1):
+        for name, lane in lanes.items():
+            began = time.perf_counter()
+            lane.epoch(lambda: None)
+            if i:  # the first round warms up
+                taken[name].append(time.perf_counter() - began)
+        say(f"round {i}")
+    share = report["matter"]["train_rows"] / TIMED
+    for row in report["methods"]:
+        row["seconds_per_epoch"] = share * statistics.median(taken[row["method"]])
+        say(f"{row['method']:12s} {row['seconds_per_epoch']:6.1f} s/epoch")
+    report["seconds"] = surroundings("methods.py")
+    file.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def matter(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fairtune.training.cuts import LEAST_SECONDS, READ, WRITE, Cost, choose
 def cost(**changes: Any) -> Cost:
     given = {
         "rows": 1000,
+        "made": 1000,
         "epochs": 4,
         "block_seconds": 1e-3,
         "row_bytes": 40_000,
@@ -97,3 +98,12 @@ def test_the_numbers_are_told() -> None:
     assert (told["rows"], told["epochs"], told["bytes_a_row"]) == (1000, 4, 40_000)
     assert told["microseconds_a_row_and_block"] == 1000.0
     assert told["gain_seconds"] > 0
+
+
+def test_fixed_copies_cost_more_to_make_and_save_no_more() -> None:
+    plain, copied = cost(), cost(made=4000)
+    assert copied.making(6) == pytest.approx(4 * plain.making(6))
+    assert copied.saved(6) == plain.saved(6)
+    assert choose({6: 1.0}, copied).seconds < choose({6: 1.0}, plain).seconds
+    short = plain.row_bytes * 3000
+    assert choose({6: 1.0}, cost(made=4000, free_bytes=short)).cuts == ()

@@ -73,6 +73,7 @@ def same(one: RunResult, other: RunResult) -> bool:
     [
         {},
         {"adaptation__mask": "mlp:last-1", "fit__precision": "bf16"},
+        {"fit__augment": "light", "fit__copies": 2, "optim__epochs": 3},
         pytest.param({"adaptation__mask": "final_norm"}, marks=pytest.mark.slow),
         pytest.param(
             {"adaptation__mask": "attn:2,norm:last-1", "optim__batch_size": 24},
@@ -238,7 +239,7 @@ def test_a_full_disk_costs_speed_and_nothing_else(
         "disk_usage",
         lambda path: real(path)._replace(free=2**30 + 1000),
     )
-    monkeypatch.setattr(prefix, "_measured", lambda *a: reckoning.Cost(1, 9, 1.0, 1, 1e9))
+    monkeypatch.setattr(prefix, "_measured", lambda *a: reckoning.Cost(1, 1, 9, 1.0, 1, 1e9))
     with caplog.at_level(logging.WARNING):
         result = made(held)
     assert result.costs["cut"] == 0.0
