@@ -168,6 +168,17 @@ def loop(measured: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def turns(measured: Mapping[str, Any]) -> list[str]:
+    """Return where seconds were taken that were taken apart, pass by pass in turn."""
+    if "seconds" not in measured:
+        return []
+    made = measured["seconds"]
+    return [
+        f"- an epoch's seconds: medians, methods in turns; commit `{made['commit']}`, "
+        f"load {made['machine']['load']} when it ended"
+    ]
+
+
 def methods(measured: Mapping[str, Any]) -> list[str]:
     """Return the section of `methods.json`."""
     matter = measured["matter"]
@@ -192,6 +203,7 @@ def methods(measured: Mapping[str, Any]) -> list[str]:
         "is too good by a little for every method alike.",
         "",
         *source(measured),
+        *turns(measured),
         f"- run: {matter['model']} ({matter['weights']} weights) at {matter['image_size']} px on "
         f"{matter['data']} ({matter['target']}), {matter['train_rows']} training and "
         f"{matter['val_rows']} validation images, batches of {matter['batch_size']}, "

@@ -27,7 +27,12 @@ def test_methods_are_trained_and_shown(tmp_path: Path) -> None:
     assert lora["lr"] in (3e-4, 1e-3, 3e-3)
     best = max(lora["auc_by_lr"].values())
     assert lora["seeds"][0]["auc"]["value"] == best
+    taken = found["methods"][0]["seconds_per_epoch"]
+    subprocess.run([*command, "--seconds"], check=True, capture_output=True)
+    found = json.loads(out.read_text())
+    assert 0 < found["methods"][0]["seconds_per_epoch"] != taken
     lines = methods(found)
+    assert any("an epoch's seconds" in line for line in lines)
     (row,) = (line for line in lines if line.startswith("| `lora`"))
     assert f"{best:#.3g}" in row
     assert "nih-cxr-64" in "\n".join(lines)
