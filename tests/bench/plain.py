@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from timm.layers import use_fused_attn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -71,15 +72,28 @@ class Plain:
         val: Rows scored after it.
         batch_size: Images a step.
         workers: Processes that decode.
+        untouched: Attention is computed as timm does by itself; otherwise as fairtune does, which
+            chooses the products that are faster with few tokens.
     """
 
     def __init__(
-        self, ground: Any, train: np.ndarray, val: np.ndarray, batch_size: int, workers: int
+        self,
+        ground: Any,
+        train: np.ndarray,
+        val: np.ndarray,
+        batch_size: int,
+        workers: int,
+        *,
+        untouched: bool = False,
     ) -> None:
         self.ground, self.train, self.val = ground, train, val
         self.batch_size, self.workers = batch_size, workers
         self.net = copy.deepcopy(ground.backbone.net)
         self.head = nn.Linear(ground.backbone.dim, 1)
+        if untouched:
+            for module in self.net.modules():
+                if hasattr(module, "fused_attn"):
+                    module.fused_attn = use_fused_attn()
 
     def epoch(self, mask: Sequence[str], how: How) -> None:
         """Train an epoch, and score as `how` says; the time it takes is what is measured."""
