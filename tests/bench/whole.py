@@ -171,14 +171,14 @@ def main() -> None:
     for seed in range(1, options.repeats + 1):
         with tempfile.TemporaryDirectory() as folder:
             matter = prepared(options, Path(folder))
-            turn, told = repeat(matter, seed, options)
+            turn, on = repeat(matter, seed, options)
         turns.append(turn)
         report = {
             "figures": figures(turns),
             "quick": options.quick,
             "repeats": len(turns),
             "turns": [turn.to_json() for turn in turns],
-            "matter": told,
+            "matter": on,
             **surroundings("whole.py"),
         }
         options.out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -300,14 +300,21 @@ def repeat(matter: Matter, seed: int, options: argparse.Namespace) -> tuple[Turn
         turn.confirmed[name] = confirmed(fitted, seed, matter, mine)
         turn.picks[name] = described(pick, ground.mask(pick).glyph(ground.units))
     say(f"repeat {seed}: study less plain {turn.difference:+.3f}, standard error {turn.error:.3f}")
-    return turn, {
+    return turn, told(recipe, ground, (len(train), len(val)), options)
+
+
+def told(
+    recipe: Recipe, ground: Any, rows: tuple[int, int], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return on what it was measured."""
+    return {
         "data": Path(recipe.data.dataset).stem.removesuffix("-part"),
         "target": recipe.data.target,
         "objective": OBJECTIVE,
         "model": recipe.model.name,
         "image_size": recipe.model.image_size,
-        "train_rows": len(train),
-        "val_rows": len(val),
+        "train_rows": rows[0],
+        "val_rows": rows[1],
         "batch_size": recipe.optim.batch_size,
         "epochs": EPOCHS,
         "recipes": options.recipes,
