@@ -8,7 +8,7 @@
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test test-slow lint format bench bench-loop clean
+.PHONY: help install quickstart test test-slow lint format bench bench-loop bench-whole clean
 
 PYTHON = python3
 VENV = .venv
@@ -64,6 +64,9 @@ bench: $(call installed,test) ## measure the speed on this machine (ten minutes)
 
 bench-loop: $(call installed,test) ## measure the inner loop against a plain one, into loop.json
 	$(PY) tests/bench/loop.py $(if $(QUICK),--quick --rounds 1) $(BENCH_ARGS)
+
+bench-whole: $(call installed,test) ## measure whole jobs against a plain loop (45 minutes; needs --weights), into whole.json
+	$(PY) tests/bench/whole.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 clean: ## remove what builds and checks left; keeps the environment and all results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
     parser.add_argument("--masks", type=Path, help="JSON that masks.py wrote")
     parser.add_argument("--loop", type=Path, help="loop.json that loop.py wrote")
+    parser.add_argument("--whole", type=Path, help="whole.json that whole.py wrote")
     parser.add_argument("--methods", type=Path, help="methods.json that methods.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
@@ -47,6 +48,8 @@ def main() -> None:
     lines = [*head(), *speed(bench)]
     if options.loop is not None:
         lines += loop(read(options.loop))
+    if options.whole is not None:
+        lines += whole(read(options.whole))
     if options.masks is not None:
         lines += section(read(options.masks))
     if options.augment is not None:
@@ -177,6 +180,79 @@ def turns(measured: Mapping[str, Any]) -> list[str]:
         f"- an epoch's seconds: medians, methods in turns; commit `{made['commit']}`, "
         f"load {made['machine']['load']} when it ended"
     ]
+
+
+WHOLE = {
+    "plain": "plain loop, all recipes",
+    "ours": "the same recipes by `run`, empty cache",
+    "study": "a whole search with as many trials, empty cache",
+    "same_recipes": "the same recipes",
+    "whole_study": "a whole search",
+    "confirmed_plain": "confirmed objective of the plain loop's best",
+    "confirmed_study": "confirmed objective of the search's best",
+    "difference": "difference of the two",
+    "error": "its standard error over seeds",
+    "not_lower": "difference plus its standard error",
+}
+"""Figures of whole.json in words."""
+
+
+def whole(measured: Mapping[str, Any]) -> list[str]:
+    """Return the section of `whole.json`."""
+    matter = measured["matter"]
+    rows = [
+        [WHOLE[name], number(f["value"]), f["unit"], least(f)]
+        for name, f in measured["figures"].items()
+    ]
+    turns = [
+        [
+            str(i),
+            *(number(turn[side]) for side in ("plain", "ours", "study")),
+            *(f"{number(turn[name])} x" for name in ("same_recipes", "whole_study")),
+            f"{turn['difference']:+.3f} ± {turn['error']:.3f}",
+            ", ".join(f"{count} {state}" for state, count in turn["trials"].items()),
+        ]
+        for i, turn in enumerate(measured["turns"], start=1)
+    ]
+    return [
+        "## Whole jobs",
+        "",
+        f"Medians of {measured['repeats']} repeats with other seeds: {matter['recipes']} random "
+        f"`auto_peft1` recipes of {matter['epochs']} epochs by a plain loop (PIL in a DataLoader, "
+        f"{matter['attention_of_plain']} attention, full backward pass, fp32, scored after every "
+        "epoch) and by `run`, in turns, and a search "
+        f"with as many trials over masks of the last blocks ({words(matter['masks_of_study'])}), "
+        "the same learning rates, asha after every epoch, anchors, no baselines. The best of the "
+        f"plain loop and of the search are trained again with {matter['fresh_seeds']} fresh "
+        f"seeds, which is not counted, and compared by `{matter['objective']}` on validation.",
+        "",
+        *source(measured),
+        f"- run: {matter['model']} at {matter['image_size']} px on {matter['data']} "
+        f"({matter['target']}), {matter['train_rows']} training and {matter['val_rows']} "
+        f"validation images, batches of {matter['batch_size']}, {matter['precision']}",
+        "",
+        *table(["what", "measured", "unit", "target"], rows),
+        "",
+        *table(
+            [
+                "repeat",
+                "plain, s",
+                "same recipes, s",
+                "search, s",
+                "plain / same",
+                "plain / search",
+                "search less plain",
+                "trials",
+            ],
+            turns,
+        ),
+        "",
+    ]
+
+
+def words(names: Sequence[str]) -> str:
+    """Return names as code, with commas."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def methods(measured: Mapping[str, Any]) -> list[str]:

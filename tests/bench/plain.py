@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.layers import use_fused_attn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from fairtune.training.optim import lr_factor
+from fairtune.training.recipe import OptimPart
 
 SCORE_BATCH = 128
 
@@ -68,37 +72,100 @@ class Plain:
         val: Rows scored after it.
         batch_size: Images a step.
         workers: Processes that decode.
+        untouched: Attention is computed as timm does by itself; otherwise as fairtune does, which
+            chooses the products that are faster with few tokens.
     """
 
     def __init__(
-        self, ground: Any, train: np.ndarray, val: np.ndarray, batch_size: int, workers: int
+        self,
+        ground: Any,
+        train: np.ndarray,
+        val: np.ndarray,
+        batch_size: int,
+        workers: int,
+        *,
+        untouched: bool = False,
     ) -> None:
         self.ground, self.train, self.val = ground, train, val
         self.batch_size, self.workers = batch_size, workers
         self.net = copy.deepcopy(ground.backbone.net)
         self.head = nn.Linear(ground.backbone.dim, 1)
+        if untouched:
+            for module in self.net.modules():
+                if hasattr(module, "fused_attn"):
+                    module.fused_attn = use_fused_attn()
 
     def epoch(self, mask: Sequence[str], how: How) -> None:
         """Train an epoch, and score as `how` says; the time it takes is what is measured."""
-        masked = set(mask)
-        trained = []
+        trained = self._trained(mask, how)
+        optimizer = torch.optim.AdamW([*trained, *self.head.parameters()], lr=1e-5)
+        for image, label in self._batches(self.train, how, shuffle=True):
+            self._gradient(image, label, how)
+            optimizer.step()
+        if how.scored:
+            self._scores(how)
+
+    def run(
+        self, mask: Sequence[str], optim: OptimPart, seed: int, take: Callable[[np.ndarray], None]
+    ) -> None:
+        """Train one recipe from the pretrained weights: a new head, AdamW, decay of matrices only.
+
+        Args:
+            mask: Tensors that train beside the head.
+            optim: Rates, decay, schedule, clipping and epochs.
+            seed: Of head and order.
+            take: Is given the logits `(rows,)` of the validation rows after every epoch.
+        """
+        torch.manual_seed(seed)
+        self.net.load_state_dict(self.ground.backbone.net.state_dict())
+        self.head = nn.Linear(self.head.in_features, 1)
+        groups = [
+            {
+                "params": [p for p in tensors if (p.ndim > 1) == matrices],
+                "lr": rate,
+                "weight_decay": optim.weight_decay if matrices else 0.0,
+            }
+            for tensors, rate in (
+                (self._trained(mask, How()), optim.lr),
+                (list(self.head.parameters()), optim.head_lr),
+            )
+            for matrices in (True, False)
+        ]
+        everything = [p for group in groups for p in group["params"]]
+        optimizer = torch.optim.AdamW(groups)
+        steps = -(-len(self.train) // self.batch_size)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(optim, steps))
+        for _ in range(optim.epochs):
+            for image, label in self._batches(self.train, How(), shuffle=True):
+                self._gradient(image, label, How())
+                if optim.clip_norm > 0:
+                    nn.utils.clip_grad_norm_(everything, optim.clip_norm)
+                optimizer.step()
+                schedule.step()
+            take(self._scores(How()))
+
+    def _trained(self, mask: Sequence[str], how: How) -> list[nn.Parameter]:
+        """Return the parameters of `mask`; a gradient gets what `how` says."""
+        masked, found = set(mask), []
         for name, parameter in self.net.named_parameters():
             parameter.requires_grad_(name in masked or not how.skipped)
             if name in masked:
-                trained.append(parameter)
-        optimizer = torch.optim.AdamW([*trained, *self.head.parameters()], lr=1e-5)
-        for image, label in self._batches(self.train, how, shuffle=True):
-            loss = nn.functional.binary_cross_entropy_with_logits(
-                self._forward(image, how), label.float()
-            )
-            self.net.zero_grad(set_to_none=True)
-            self.head.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        if how.scored:
-            with torch.no_grad():
-                for image, _ in self._batches(self.val, how, shuffle=False):
-                    self._forward(image, how)
+                found.append(parameter)
+        return found
+
+    def _gradient(self, image: Tensor, label: Tensor, how: How) -> None:
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            self._forward(image, how), label.float()
+        )
+        self.net.zero_grad(set_to_none=True)
+        self.head.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _scores(self, how: How) -> np.ndarray:
+        """Return the logits `(rows,)` of the validation rows."""
+        with torch.no_grad():
+            batches = self._batches(self.val, how, shuffle=False)
+            return torch.cat([self._forward(image, how) for image, _ in batches]).numpy()
 
     def _forward(self, image: Tensor, how: How) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=how.half):

@@ -238,3 +238,69 @@ def test_the_loop_is_measured(tmp_path: Path) -> None:
         one = found["figures"][name]
         assert one["value"] > 0
         assert one["met"] == (one["value"] >= one["target"])
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    turn = {"plain": 90.0, "ours": 30.0, "study": 9.0, "same_recipes": 3.0, "whole_study": 10.0}
+    more = {"difference": -0.0124, "error": 0.01, "trials": {"complete": 9, "pruned": 7}}
+    plain = measured()
+    return {
+        **{name: plain[name] for name in ("command", "commit", "machine", "quick")},
+        "repeats": 1,
+        "figures": {
+            "plain": figure(90.0, "s"),
+            "whole_study": {"value": 10.0, "unit": "x plain", "target": 8.0, "met": True},
+            "not_lower": {"value": -0.0024, "unit": "", "target": 0.0, "met": False},
+        },
+        "turns": [{**turn, **more}],
+        "matter": {
+            **plain["matter"],
+            "target": "malignant",
+            "objective": "worst_auc@age",
+            "recipes": 16,
+            "fresh_seeds": 4,
+            "attention_of_plain": "timm's own",
+            "masks_of_study": ["none", "attn:last-3"],
+        },
+    } | changes
+
+
+def page_of_whole(found: dict[str, Any], folder: Path) -> str:
+    paths = [folder / name for name in ("bench.json", "whole.json", "page.md")]
+    for path, content in zip(paths, (measured(), found)):
+        path.write_text(json.dumps(content))
+    command = [sys.executable, HERE / "measured.py", paths[0], "--whole", paths[1]]
+    done = subprocess.run([*command, "--out", paths[2]], capture_output=True, text=True)
+    return paths[2].read_text() if done.returncode == 0 else done.stderr
+
+
+def test_the_page_shows_whole_jobs_with_every_repeat(tmp_path: Path) -> None:
+    page = page_of_whole(whole(), tmp_path)
+    assert "| a whole search | 10.0 | x plain | at least 8.00: met |" in page
+    assert (
+        "| difference plus its standard error | -0.00240 |  | at least 0.00: **missed** |" in page
+    )
+    said = "| 1 | 90.0 | 30.0 | 9.00 | 3.00 x | 10.0 x | -0.012 ± 0.010 | 9 complete, 7 pruned |"
+    assert said in page
+    assert "masks of the last blocks (`none`, `attn:last-3`)" in page
+    assert "--quick, which measures nothing real" in page_of_whole(whole(quick=True), tmp_path)
+
+
+@pytest.mark.slow
+def test_whole_jobs_are_measured(tmp_path: Path) -> None:
+    out = tmp_path / "whole.json"
+    command = [sys.executable, HERE / "whole.py", "--quick", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["quick"]
+    (turn,) = found["turns"]
+    assert found["matter"]["train_rows"] == found["matter"]["val_rows"] == 64
+    assert len(turn["scores"]) == len(turn["ours_scores"]) == found["matter"]["recipes"]
+    assert turn["trials"]["complete"] + turn["trials"]["pruned"] == len(turn["scores"])
+    means = {side: sum(values) / len(values) for side, values in turn["confirmed"].items()}
+    assert turn["difference"] == pytest.approx(means["study"] - means["plain"])
+    for name in ("same_recipes", "whole_study", "not_lower"):
+        one = found["figures"][name]
+        assert one["met"] == (one["value"] >= one["target"])
+    assert str(tmp_path) not in out.read_text()
