@@ -183,7 +183,7 @@ def build_study(document: Located) -> StudyFile:
         file.seed,
         recipe,
         space,
-        Judge(tuple(objectives), file.validation),
+        Judge(tuple(objectives), file.validation, file.seed),
         baselines,
         file.budget,
         file.sampler,

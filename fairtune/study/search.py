@@ -160,7 +160,9 @@ def check_objectives(plan: Plan, session: Session) -> None:
     score = np.broadcast_to(spread.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
     if ground.task == "multiclass":
         score /= score.sum(axis=1, keepdims=True)
-    plan.study.judge.values(ground.pack.predictions(rows, score))
+    predictions = ground.pack.predictions(rows, score)
+    for part in plan.study.judge.parts:
+        plan.study.judge.on(part).values(predictions)
 
 
 def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, ConfirmPhase]:

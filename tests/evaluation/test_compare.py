@@ -97,10 +97,10 @@ def test_seeds_widen_the_interval() -> None:
 
 
 def test_the_seed_level_has_the_variance_of_a_mean_of_seeds() -> None:
-    from fairtune.evaluation.paired import _over_seeds
+    from fairtune.evaluation.sampled import over_seeds
 
     values = np.array([0.0, 1.0, 3.0])
-    drawn = _over_seeds(np.repeat(values[:, None], 40_000, axis=1), np.random.default_rng(0))
+    drawn = over_seeds(np.repeat(values[:, None], 40_000, axis=1), np.random.default_rng(0))
     assert drawn.mean() == pytest.approx(values.mean(), abs=0.02)
     assert drawn.var() == pytest.approx(values.var(ddof=1) / 3, rel=0.03)
 
