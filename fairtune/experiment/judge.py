@@ -12,6 +12,7 @@ import pydantic
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, Problems
+from fairtune.evaluation.constraints import Constraint
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.parts import confirm_rows
 from fairtune.evaluation.predictions import Predictions
@@ -131,12 +132,14 @@ class Judge:
     Attributes:
         objectives: What is optimised, the primary one first.
         validation: The study's validation block.
+        constraints: What a recipe must keep to.
         seed: Seed of the study; with `confirm_part` it says which patients are kept.
         part: Rows of validation that this judge looks at.
     """
 
     objectives: tuple[Objective, ...]
     validation: Validation = field(default_factory=Validation)
+    constraints: tuple[Constraint, ...] = ()
     seed: int = 0
     part: Part = "all"
 
@@ -145,12 +148,14 @@ class Judge:
         cls,
         objectives: Sequence[str],
         validation: Mapping[str, Any] | None = None,
+        constraints: Sequence[str] = (),
         seed: int = 0,
     ) -> Judge:
-        """Return the judge of objectives written as text."""
+        """Return the judge of objectives and constraints written as text."""
         return cls(
             tuple(Objective.parse(text) for text in objectives),
             Validation.model_validate(dict(validation or {})),
+            tuple(Constraint.parse(text) for text in constraints),
             seed,
         )
 
@@ -222,10 +227,16 @@ class Judge:
         return {
             "objectives": [str(o) for o in self.objectives],
             "validation": self.validation.to_json(),
+            **({"constraints": [str(c) for c in self.constraints]} if self.constraints else {}),
             **({"seed": self.seed} if self.validation.confirm_part else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Judge:
         """Return the judge that `to_json` wrote."""
-        return cls.of(data["objectives"], data["validation"], int(data.get("seed", 0)))
+        return cls.of(
+            data["objectives"],
+            data["validation"],
+            data.get("constraints", ()),
+            int(data.get("seed", 0)),
+        )

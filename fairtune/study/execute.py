@@ -17,6 +17,7 @@ from fairtune.study.claim import Claim
 from fairtune.study.plan import Plan
 from fairtune.study.rank import DEGENERATE
 from fairtune.study.rows import Complete, Failed, Outcome, Pruned, part_of
+from fairtune.study.shortlist import DRAWS, draws_of
 from fairtune.study.worker import Stop
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Seeds
@@ -133,6 +134,11 @@ class Executor:
             **group_figures(predictions, judge),
             **{name: made.costs[name] for name in COSTS},
         }
+        if len(judge.objectives) > 1:
+            rules = judge.validation
+            attrs[DRAWS] = draws_of(
+                predictions, judge.objectives, minimum=rules.minimum, threshold=rules.rule
+            )
         why = degenerate(predictions)
         if why is not None:
             attrs[DEGENERATE] = why
