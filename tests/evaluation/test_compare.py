@@ -225,7 +225,7 @@ def test_verdicts() -> None:
     assert verdict(clear).why.startswith("this method")
     harmed = verdict(clear, harmed=["60+"], delta=0.02)
     assert (harmed.answer, "60+" in harmed.why) == ("cannot tell", True)
-    assert verdict(clear, utility_holds=False).answer == "cannot tell"
+    assert verdict(clear, broken=["auc >= 0.8"]).answer == "cannot tell"
     mixed = holm({"age vs fullft": drawn(0.05), "age vs linear": drawn(-0.05, seed=1)})
     lost = verdict(mixed)
     assert (lost.answer, "age vs linear" in lost.why) == ("no", True)
