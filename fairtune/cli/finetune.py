@@ -39,7 +39,10 @@ def finetune(
     trial: Annotated[
         int | None, typer.Option("--trial", min=1, help="Take this trial of the search.")
     ] = None,
-    rule: Annotated[str, typer.Option("--rule", help="Selection rule.")] = "best",
+    rule: Annotated[
+        str | None,
+        typer.Option("--rule", help="Selection rule (default: the study's `select`)."),
+    ] = None,
     on: Annotated[
         str, typer.Option("--on", help="Rows to fit: train, or train+val (nothing is chosen).")
     ] = "train",
@@ -67,7 +70,7 @@ def finetune(
     idle = {
         "--recipe": study is not None and recipe is not None,
         "--trial": trial is not None and (study is None or mask is not None),
-        "--rule": rule != "best" and (study is None or mask is not None or trial is not None),
+        "--rule": rule is not None and (study is None or mask is not None or trial is not None),
         "--layout": layout is not None and mask is None,
         "--storage": study is None and storage is not None,
     }
@@ -189,6 +192,8 @@ def _table(outcome: Outcome) -> str:
     lines = [test_table(outcome)]
     found = outcome.verdict
     lines.append(f"verdict: {found.answer} ({found.why})")
+    if outcome.attribution is not None:
+        lines.append(f"control: {outcome.attribution}")
     lines.append(f"the test split has been opened {outcome.openings} time(s) from this folder")
     deployed = outcome.tested[outcome.pick].deploy
     lines.append(f"checkpoint: {view.runs.folder(deployed)}")

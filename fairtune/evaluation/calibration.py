@@ -52,41 +52,59 @@ def ece(
     Returns:
         `(r,)` values in [0, 1].
     """
-    place, slots = _bins(score, weight)
-    replicates = weight.shape[1]
-
-    def total(values: FloatArray) -> FloatArray:
-        summed = np.bincount(place, weights=values.ravel(), minlength=slots)
-        return np.asarray(summed.reshape(BINS, replicates), dtype=np.float64)
-
-    mass = total(weight)
+    order = np.argsort(score, kind="stable")
+    ordered, own = score[order], weight[order]
+    positive_rows, squares_rows = own * label[order, None], own * own
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    if len(starts) < len(order):
+        ordered = ordered[starts]
+        own, positive_rows, squares_rows = (
+            np.add.reduceat(rows, starts, axis=0) for rows in (own, positive_rows, squares_rows)
+        )
+    upto = np.cumsum(own, axis=0)
+    edges = _edges(upto - 0.5 * own, upto[-1])
+    mass = _between(upto, edges)
     safe = np.where(mass > 0, mass, 1.0)
-    positive = total(weight * label[:, None]) / safe
-    error = np.abs(total(weight * score[:, None]) / safe - positive)
+    positive = _between(np.cumsum(positive_rows, axis=0, out=positive_rows), edges) / safe
+    own *= ordered[:, None]
+    error = np.abs(_between(np.cumsum(own, axis=0, out=own), edges) / safe - positive)
     if estimator == "debiased":
-        squares = total(weight**2)
+        squares = _between(np.cumsum(squares_rows, axis=0, out=squares_rows), edges)
         variance = positive * (1 - positive) * squares / safe**2
         error = 2 * error - _folded_mean(error, np.sqrt(np.maximum(variance, 0.0)))
     return np.asarray(np.maximum((mass * error).sum(axis=0) / mass.sum(axis=0), 0.0))
 
 
-def _bins(score: FloatArray, weight: FloatArray) -> tuple[IntArray, int]:
-    """Return for each (row, replicate) its bin in the flat `(BINS, replicates)` layout."""
-    values, tie = np.unique(score, return_inverse=True)
-    by_tie = weight
-    if len(values) < len(score):
-        order = np.argsort(tie, kind="stable")
-        starts = np.flatnonzero(np.diff(tie[order], prepend=-1))
-        by_tie = np.add.reduceat(weight[order], starts, axis=0)
-    else:
-        by_tie = weight[np.argsort(score, kind="stable")]
-    upto = np.cumsum(by_tie, axis=0)
-    share = (upto - 0.5 * by_tie) / upto[-1]
+def _edges(middle: FloatArray, total: FloatArray) -> IntArray:
+    """Return where each bin begins and the last one ends, `(BINS + 1, r)`.
+
+    Rows are in the order of their scores, so a bin is a run of them: its first row is found by
+    bisection, in all replicates at once.
+
+    Args:
+        middle: `(t, r)` weight below each distinct score and half its own; never falls.
+        total: `(r,)` weight of all rows.
+    """
+    replicates = middle.shape[1]
     # The last bits of a cumulative sum must not push a mid-rank over the edge of its bin.
-    bins = np.minimum((share * BINS + 1e-9).astype(np.int64), BINS - 1)
-    replicates = weight.shape[1]
-    place = bins * replicates + np.arange(replicates)
-    return place[tie].ravel(), BINS * replicates
+    wanted = (np.arange(1, BINS)[:, None] - 1e-9) / BINS * total
+    low = np.zeros((BINS - 1, replicates), dtype=np.int64)
+    high = np.full_like(low, len(middle))
+    column = np.arange(replicates)
+    for _ in range(len(middle).bit_length()):
+        half = (low + high) // 2
+        at = middle[np.minimum(half, len(middle) - 1), column]
+        beyond = (half < len(middle)) & (at < wanted)
+        low, high = np.where(beyond, half + 1, low), np.where(beyond, high, half)
+    ends = np.full((1, replicates), len(middle))
+    return np.concatenate([np.zeros_like(ends), low, ends])
+
+
+def _between(upto: FloatArray, edges: IntArray) -> FloatArray:
+    """Return the sums of each bin, `(BINS, r)`, from cumulative sums `(t, r)`."""
+    column = np.arange(upto.shape[1])
+    reached = np.where(edges > 0, upto[np.maximum(edges, 1) - 1, column], 0.0)
+    return np.asarray(np.diff(reached, axis=0))
 
 
 def _folded_mean(mean: FloatArray, sd: FloatArray) -> FloatArray:
@@ -124,7 +142,7 @@ def calibration_slope(label: FloatArray, score: FloatArray, weight: FloatArray) 
     centre, scale = float(x.mean()), float(x.std())
     z = (x - centre) / scale
     start = _logistic(z, label, weight.mean(axis=1, keepdims=True), np.zeros((2, 1)))
-    _, b = _logistic(z, label, weight, np.repeat(start, replicates, axis=1))
+    _, b = _logistic(z, label, weight, start)
     slope = np.clip(b / scale, -LIMIT, LIMIT)
     separated = _separation(label, x, weight)
     return np.asarray(np.where(separated == 0, slope, separated * LIMIT))
@@ -133,23 +151,36 @@ def calibration_slope(label: FloatArray, score: FloatArray, weight: FloatArray) 
 def _logistic(
     z: FloatArray, label: FloatArray, weight: FloatArray, start: FloatArray
 ) -> FloatArray:
-    """Return intercepts and slopes `(2, r)` of weighted logistic regressions on one variable."""
+    """Return intercepts and slopes `(2, r)` of weighted logistic regressions on one variable.
+
+    Args:
+        z: `(m,)` the variable.
+        label: `(m,)` of 0/1.
+        weight: `(m, r)`.
+        start: `(2, r)`, or `(2, 1)` for all.
+    """
     powers = np.stack([np.ones_like(z), z, z * z])
-    observed = powers[:2] @ (weight * label[:, None])
+    observed = (powers[:2] * label) @ weight
     a, b = start
     for _ in range(NEWTON_STEPS):
         p = expit(a + z[:, None] * b)
-        fitted = weight * p
-        g0, g1 = observed - powers[:2] @ fitted
-        fitted -= fitted * p
-        h00, h01, h11 = powers @ fitted
+        if len(a) == 1:  # one point for all replicates: only the weights differ
+            p = p[:, 0]
+            g0, g1 = (powers[:2] * (label - p)) @ weight
+            h00, h01, h11 = (powers * (p * (1 - p))) @ weight
+        else:
+            fitted = weight * p
+            g0, g1 = observed - powers[:2] @ fitted
+            p *= fitted
+            fitted -= p
+            h00, h01, h11 = powers @ fitted
         # Weights that leave one score, or certain predictions, make the two columns one.
         determinant = np.maximum(h00 * h11 - h01**2, 1e-12 * h00 * h11 + 1e-300)
         step0 = np.clip((h11 * g0 - h01 * g1) / determinant, -STEP, STEP)
         step1 = np.clip((h00 * g1 - h01 * g0) / determinant, -STEP, STEP)
         a, b = a + step0, b + step1
-        # Newton squares the error, so the next step would be below 1e-12.
-        if max(np.abs(step0).max(), np.abs(step1).max()) < 1e-6:
+        # Newton squares the error, so the next step would be below 1e-10.
+        if max(np.abs(step0).max(), np.abs(step1).max()) < 1e-5:
             break
     return np.stack([a, b])
 

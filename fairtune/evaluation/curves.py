@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairtune.evaluation.arrays import FloatArray, IntArray
+from fairtune.evaluation.arrays import FloatArray
 
 
 def auc(label: FloatArray, score: FloatArray, weight: FloatArray) -> FloatArray:
@@ -24,12 +24,18 @@ def auc(label: FloatArray, score: FloatArray, weight: FloatArray) -> FloatArray:
     Returns:
         `(r,)` values in [0, 1].
     """
-    order, starts = _tied(score)
-    positive, negative = _by_tie(label, weight, order, starts)
-    below = np.cumsum(negative, axis=0)
-    below -= 0.5 * negative
-    total = positive.sum(axis=0) * negative.sum(axis=0)
-    return np.asarray(np.einsum("tr,tr->r", positive, below) / total)
+    negative, positive = np.flatnonzero(label != 1), np.flatnonzero(label == 1)
+    negative = negative[np.argsort(score[negative], kind="stable")]
+    ordered = score[negative]
+    upto = np.zeros((len(negative) + 1, weight.shape[1]))
+    np.cumsum(weight[negative], axis=0, out=upto[1:])
+    first, last = (np.searchsorted(ordered, score[positive], side) for side in ("left", "right"))
+    # What lies below each positive, tied negatives counting one half.
+    below = upto[first]
+    if (first != last).any():
+        below = 0.5 * (below + upto[last])
+    own = weight[positive]
+    return np.asarray(np.einsum("pr,pr->r", own, below) / (own.sum(axis=0) * upto[-1]))
 
 
 def average_precision(label: FloatArray, score: FloatArray, weight: FloatArray) -> FloatArray:
@@ -43,31 +49,18 @@ def average_precision(label: FloatArray, score: FloatArray, weight: FloatArray) 
     Returns:
         `(r,)` values in [0, 1].
     """
-    order, starts = _tied(-score)
-    positive, negative = _by_tie(label, weight, order, starts)
-    hits = np.cumsum(positive, axis=0)
-    called = hits + np.cumsum(negative, axis=0)
-    # Rows of no weight at the top leave 0 / 0, which the zero step in recall cancels.
-    precision = hits / np.where(called > 0, called, 1.0)
-    return np.asarray(np.einsum("tr,tr->r", positive, precision) / hits[-1])
-
-
-def _tied(score: FloatArray) -> tuple[IntArray, IntArray]:
-    """Return the ascending order of `score` and where each run of equal scores starts in it."""
-    order = np.argsort(score, kind="stable")
+    order = np.argsort(-score, kind="stable")
     ordered = score[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    return order, starts
-
-
-def _by_tie(
-    label: FloatArray, weight: FloatArray, order: IntArray, starts: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the weight of positives and of negatives per run of equal scores, `(t, r)` each."""
-    ordered = weight[order]
-    positive = ordered * label[order, None]
-    negative = ordered - positive
+    called = weight[order]
+    positive = called * label[order, None]
     if len(starts) < len(order):
         positive = np.add.reduceat(positive, starts, axis=0)
-        negative = np.add.reduceat(negative, starts, axis=0)
-    return positive, negative
+        called = np.add.reduceat(called, starts, axis=0)
+    np.cumsum(called, axis=0, out=called)
+    hits = np.cumsum(positive, axis=0)
+    # Rows of no weight at the top leave 0 / 0, which the zero step in recall cancels.
+    called[called <= 0] = 1.0
+    total = hits[-1].copy()
+    hits /= called
+    return np.asarray(np.einsum("tr,tr->r", positive, hits) / total)

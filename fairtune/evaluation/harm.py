@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from fairtune.errors import ConfigError, DataError
-from fairtune.evaluation.arrays import FloatArray
-from fairtune.evaluation.groups import group_rows
 from fairtune.evaluation.metrics import Metric
 from fairtune.evaluation.metrics import metric as base_metric
-from fairtune.evaluation.objectives import Objective
-from fairtune.evaluation.paired import Thresholds, asked_of, difference, same_rows
-from fairtune.evaluation.predictions import Attribute, Predictions
+from fairtune.evaluation.paired import of_figures
+from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.resampling import REPLICATES
 from fairtune.evaluation.rules import GroupMinimum
-from fairtune.evaluation.values import Question
+from fairtune.evaluation.sampled import Sampled, Side, Thresholds, sample
 
 
 @dataclass(frozen=True)
@@ -82,53 +77,49 @@ def no_harm(
         ConfigError: A metric without a better side.
         DataError: Different rows on the two sides, or no eligible group.
     """
-    same_rows([*pick, *baseline])
-    asked = base_metric(metric)
-    sign = _sign(asked)
-    sides = (
-        asked_of(pick, [Objective(metric)], minimum, thresholds_pick),
-        asked_of(baseline, [Objective(metric)], minimum, thresholds_baseline),
+    _sign(base_metric(metric))
+    drawn = sample(
+        {"pick": Side(pick, thresholds_pick), "baseline": Side(baseline, thresholds_baseline)},
+        [],
+        [(metric, attribute)],
+        minimum=minimum,
+        replicates=replicates,
+        seed=seed,
     )
-    groups = pick[0].attribute(attribute)
+    return changes(drawn["pick"], drawn["baseline"], attribute, metric, delta)
+
+
+def changes(
+    pick: Sampled, baseline: Sampled, attribute: str, metric: str, delta: float
+) -> list[GroupChange]:
+    """Return the same as `no_harm` from two sides drawn in one call of `sample`.
+
+    Raises:
+        ConfigError: A metric without a better side.
+        DataError: No group has enough rows.
+    """
+    sign = _sign(base_metric(metric))
+    mine = pick.groups.get((metric, attribute))
+    if mine is None:
+        raise DataError(f"no group of {attribute} has enough rows for {metric}")
+    theirs = baseline.groups[metric, attribute]
     found = []
-    for code, rows in enumerate(group_rows(groups)):
-        if not any(q.eligible(asked, groups)[code] for q in sides[0][0]):
-            continue
-
-        def statistic(
-            questions: Sequence[Question], weight: FloatArray, code: int = code
-        ) -> FloatArray:
-            return _of_group(questions, asked, groups, code, weight)
-
-        change = difference(sides, statistic, replicates=replicates, seed=seed, sign=sign)
+    for name, rows, a, b in zip(mine.names, mine.rows, mine.values, theirs.values):
+        change = of_figures(a, b, (pick.seeds, baseline.seeds), pick.patients, sign)
         found.append(
             GroupChange(
-                groups.names[code],
-                baseline=change.points[1],
-                pick=change.points[0],
+                name,
+                baseline=b.point,
+                pick=a.point,
                 change=change.value,
                 low=change.low,
                 high=change.high,
                 harmed=change.value < -delta,
                 certain=change.high < -delta,
-                n=len(rows),
+                n=rows,
             )
         )
-    if not found:
-        raise DataError(f"no group of {attribute} has enough rows for {metric}")
     return found
-
-
-def _of_group(
-    questions: Sequence[Question],
-    metric: Metric,
-    groups: Attribute,
-    code: int,
-    weight: FloatArray,
-) -> FloatArray:
-    rows = np.flatnonzero(groups.codes == code)
-    used = [q for q in questions if q.eligible(metric, groups)[code]]
-    return np.asarray(np.mean([q.values(metric, [rows], weight)[0] for q in used], axis=0))
 
 
 def _sign(metric: Metric) -> float:

@@ -1,14 +1,12 @@
 """What a study optimises: one grammar, one parser, one printer.
 
-    objective  = [REDUCTION_]METRIC[_gap][@spec=x | @sens=x][@ATTR[*ATTR]...][:min|:max]
-    constraint = OBJECTIVE (>=|<=) (NUMBER | baseline[NAME] [+|- NUMBER]) | no_harm(DELTA)
+    objective = [REDUCTION_]METRIC[_gap][@spec=x | @sens=x][@ATTR[*ATTR]...][:min|:max]
 
 `auc`, `worst_auc@age`, `auc_gap@age*sex`, `es_auc@race`, `worst_tpr@spec=0.9@sex`, `eo_diff@age`.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -237,98 +235,3 @@ def _check_attribute(text: str, head: str, reduction: Reduction, attribute: str 
         raise ConfigError(
             f"{head} compares groups and needs an attribute", where=text, todo=f"{text}@ATTR"
         )
-
-
-Relation = Literal[">=", "<=", "no_harm"]
-SIGNED = rf"[+-]?\s*{NUMBER}"
-BOUND = re.compile(
-    rf"(?:(?P<number>{SIGNED})|baseline\[(?P<name>[^\[\]]+)\]\s*(?P<offset>[+-]\s*{NUMBER})?)"
-)
-NO_HARM = re.compile(rf"no_harm\(\s*(?P<delta>{NUMBER})\s*\)")
-CONSTRAINT_FORM = "OBJECTIVE >= NUMBER | OBJECTIVE <= baseline[NAME] + NUMBER | no_harm(DELTA)"
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A condition a recipe must meet.
-
-    Args:
-        relation: `>=`, `<=` or `no_harm`.
-        bound: The number on the right, the offset to the baseline, or the delta of `no_harm`.
-        objective: What stands on the left; None for `no_harm`.
-        baseline: The baseline that the bound is relative to, if any.
-    """
-
-    relation: Relation
-    bound: float
-    objective: Objective | None = None
-    baseline: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """Read a constraint.
-
-        Raises:
-            ConfigError: Text of another form, or an objective that cannot be.
-        """
-        harm = NO_HARM.fullmatch(text.strip())
-        if harm is not None:
-            return cls("no_harm", float(harm["delta"]))
-        left, relation, right = _cut(text)
-        bound = BOUND.fullmatch(right.strip())
-        if bound is None:
-            raise ConfigError("not a bound", where=text, found=right, allowed=CONSTRAINT_FORM)
-        objective = Objective.parse(left, directed=False)
-        number = bound["number"] or bound["offset"] or "0"
-        value = float(re.sub(r"\s", "", number)) + 0.0
-        name = bound["name"]
-        return cls(relation, value, objective, None if name is None else name.strip())
-
-    def evaluate(self, value: float, baselines: Mapping[str, float] | None = None) -> float:
-        """Return by how much the condition is violated; at most 0 where it holds.
-
-        Args:
-            value: The objective, or for `no_harm` the smallest change of any group to its
-                baseline with better counted up (see `compare.smallest_change`).
-            baselines: Values of the same objective for the baselines by name.
-
-        Raises:
-            ConfigError: The baseline is not among `baselines`.
-        """
-        if self.relation == "no_harm":
-            return -self.bound - value
-        bound = self.bound
-        if self.baseline is not None:
-            known = baselines or {}
-            if self.baseline not in known:
-                raise ConfigError(
-                    "no value for this baseline",
-                    where=str(self),
-                    found=self.baseline,
-                    allowed=sorted(known) or "none are finished",
-                    todo=did_you_mean(self.baseline, known),
-                )
-            bound += known[self.baseline]
-        return bound - value if self.relation == ">=" else value - bound
-
-    def holds(self, value: float, baselines: Mapping[str, float] | None = None) -> bool:
-        """Return whether the condition is met."""
-        return self.evaluate(value, baselines) <= 0
-
-    def __str__(self) -> str:
-        if self.relation == "no_harm":
-            return f"no_harm({self.bound!r})"
-        if self.baseline is None:
-            return f"{self.objective} {self.relation} {self.bound!r}"
-        right = f"baseline[{self.baseline}]"
-        if self.bound:
-            right += f" {'-' if math.copysign(1, self.bound) < 0 else '+'} {abs(self.bound)!r}"
-        return f"{self.objective} {self.relation} {right}"
-
-
-def _cut(text: str) -> tuple[str, Literal[">=", "<="], str]:
-    for relation in (">=", "<="):
-        left, sign, right = text.partition(relation)
-        if sign:
-            return left.strip(), relation, right
-    raise ConfigError("not a constraint", found=text, allowed=CONSTRAINT_FORM)

@@ -10,10 +10,10 @@ import numpy as np
 from fairtune.errors import DataError
 from fairtune.evaluation.arrays import BoolArray, FloatArray, IntArray
 from fairtune.evaluation.objectives import COMPOUNDS, Objective
-from fairtune.evaluation.paired import Asked, asked_of, same_rows
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.resampling import bag_chunks
 from fairtune.evaluation.rules import GroupMinimum, Threshold
+from fairtune.evaluation.sampled import Asked, asked_of, same_rows
 from fairtune.evaluation.values import Part, Question, objective_values, reduce
 
 REPLICATES = 200

@@ -5,23 +5,19 @@ Two sides are two lists of predictions, one per seed. Patients are shared, seeds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
-from fairtune.errors import DataError
 from fairtune.evaluation.arrays import FloatArray
-from fairtune.evaluation.groups import unit_weights
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
-from fairtune.evaluation.resampling import REPLICATES, resample
-from fairtune.evaluation.rules import GroupMinimum, Threshold
-from fairtune.evaluation.values import Question, objective_values, questions
+from fairtune.evaluation.resampling import REPLICATES
+from fairtune.evaluation.rules import GroupMinimum
+from fairtune.evaluation.sampled import Drawn, Sampled, Side, Thresholds, sample
 
 TAIL = 0.025
-Thresholds = Threshold | Sequence[Threshold]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,104 +90,34 @@ def paired_difference(
     Raises:
         DataError: The tables do not hold the same patients and rows, or too few groups.
     """
-    same_rows([*a, *b])
-    sides = (
-        asked_of(a, [objective], minimum, thresholds_a),
-        asked_of(b, [objective], minimum, thresholds_b),
-    )
-    return difference(
-        sides,
-        lambda asked, weight: objective_values(asked, objective, weight),
-        replicates=replicates,
-        seed=seed,
-    )
+    sides = {"a": Side(a, thresholds_a), "b": Side(b, thresholds_b)}
+    drawn = sample(sides, [objective], minimum=minimum, replicates=replicates, seed=seed)
+    return difference(drawn["a"], drawn["b"], objective)
 
 
-Asked = Sequence[Sequence[Question]]
-"""The questions of one side, per seed and target."""
+def difference(a: Sampled, b: Sampled, objective: Objective) -> Difference:
+    """Return objective(a) - objective(b) of two sides drawn in one call of `sample`.
+
+    Raises:
+        DataError: The tables cannot answer it.
+    """
+    return of_figures(a.of(objective), b.of(objective), (a.seeds, b.seeds), a.patients)
 
 
-def asked_of(
-    side: Sequence[Predictions],
-    objectives: Sequence[Objective],
-    minimum: GroupMinimum,
-    cuts: Thresholds,
-) -> Asked:
-    """Return the questions of one side, each seed decided at its threshold."""
-    return [questions(p, objectives, minimum, cut) for p, cut in zip(side, _each(cuts, side))]
-
-
-def difference(
-    sides: tuple[Asked, Asked],
-    statistic: Callable[[Sequence[Question], FloatArray], FloatArray],
-    *,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-    sign: float = 1.0,
+def of_figures(
+    a: Drawn, b: Drawn, seeds: tuple[int, int], patients: int, sign: float = 1.0
 ) -> Difference:
-    """Return `sign` times the difference of any statistic of one seed's questions.
+    """Return `sign` times a - b, the draws moved to have the point difference as their mean.
 
     Args:
-        sides: Questions of a and of b, on the same rows.
-        statistic: Maps questions and weights `(n, r)` to `(r,)`.
-        replicates: Draws.
-        seed: Seed of the draws.
+        a: A figure of one side.
+        b: The same figure of the other.
+        seeds: Number of seeds of a and of b.
+        patients: Patients resampled.
         sign: -1 to count lower as better.
     """
-    patient = sides[0][0][0].p.patient
-    ones = unit_weights(len(patient))
-    rng = np.random.default_rng([seed, 1])
-    points, drawn = [], []
-    for side in sides:
-        points.append(float(np.mean([statistic(asked, ones)[0] for asked in side])))
-        per_seed = [
-            resample(patient, partial(statistic, asked), replicates, seed) for asked in side
-        ]
-        drawn.append(_over_seeds(np.stack(per_seed), rng))
-    value, draws = sign * (points[0] - points[1]), sign * (drawn[0] - drawn[1])
+    value, draws = sign * (a.point - b.point), sign * (a.draws - b.draws)
     centred = draws + (value - draws.mean())
     low, high = np.quantile(centred, [TAIL, 1 - TAIL])
-    seeds = (len(sides[0]), len(sides[1]))
-    return Difference(
-        value, float(low), float(high), centred, seeds, len(np.unique(patient)), tuple(points)
-    )
-
-
-def _over_seeds(values: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return `(r,)` means over seeds `(s, r)` with the seeds resampled.
-
-    Flat Dirichlet weights give a mean of s values the variance (s - 1) / (s + 1) of what s
-    independent seeds have, so deviations are stretched by the root of the inverse.
-    """
-    seeds, replicates = values.shape
-    mean = values.mean(axis=0)
-    if seeds == 1:
-        return np.asarray(mean)
-    weight = rng.standard_exponential((seeds, replicates))
-    weight /= weight.sum(axis=0)
-    moved = (weight * (values - mean)).sum(axis=0)
-    return np.asarray(mean + np.sqrt((seeds + 1) / (seeds - 1)) * moved)
-
-
-def same_rows(tables: Sequence[Predictions]) -> None:
-    """Raise a DataError unless all tables hold the same rows of the same patients."""
-    first = tables[0]
-    for other in tables[1:]:
-        alike = len(other) == len(first) and bool(
-            (other.patient == first.patient).all() and (other.label == first.label).all()
-        )
-        if not alike:
-            raise DataError(
-                "only predictions on the same rows can be compared",
-                found=f"{len(first)} and {len(other)} rows, or other patients or labels",
-                todo="score both models on one split, in one order",
-            )
-
-
-def _each(cuts: Thresholds, side: Sequence[Predictions]) -> Sequence[Threshold]:
-    """Return one threshold per seed; a tuple is one threshold per target, so it is no list."""
-    if isinstance(cuts, Sequence) and not isinstance(cuts, tuple):
-        if len(cuts) != len(side):
-            raise DataError("one threshold per seed is needed", found=len(cuts), allowed=len(side))
-        return cuts
-    return [cuts] * len(side)
+    points = (a.point, b.point)
+    return Difference(value, float(low), float(high), centred, seeds, patients, points)

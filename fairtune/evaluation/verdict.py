@@ -99,18 +99,18 @@ def verdict(
     *,
     harmed: Sequence[str] = (),
     delta: float = 0.0,
-    utility_holds: bool = True,
+    broken: Sequence[str] = (),
 ) -> Verdict:
     """Return the answer.
 
-    *yes*: every lower bound is above 0, no group is harmed by more than delta and the utility
-    constraint holds. *no*: some upper bound is below 0. Else *cannot tell*.
+    *yes*: every lower bound is above 0, no group is harmed by more than delta and all
+    constraints hold. *no*: some upper bound is below 0. Else *cannot tell*.
 
     Args:
         bounds: From `holm`, better counted up, one per attribute and baseline.
         harmed: Names of groups harmed by more than `delta`.
         delta: The tolerated loss, for the words.
-        utility_holds: Whether the utility constraint is met.
+        broken: Constraints that are not met.
     """
     losing = [name for name, b in bounds.items() if b.high < 0]
     if losing:
@@ -128,8 +128,10 @@ def verdict(
             "cannot tell",
             f"the objective improved, but harmed by more than {delta:g}: {', '.join(harmed)}",
         )
-    if not utility_holds:
-        return Verdict("cannot tell", "the objective improved, but the utility constraint fails")
+    if broken:
+        return Verdict(
+            "cannot tell", f"the objective improved, but not within {', '.join(broken)}"
+        )
     least = min(bounds.values(), key=lambda b: b.low)
     return Verdict("yes", f"{least.speaks_of} is better by at least {least.low:.3f} everywhere")
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pydantic
 
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, Problems
+from fairtune.evaluation.constraints import Constraint
 from fairtune.evaluation.objectives import Objective
+from fairtune.evaluation.parts import confirm_rows
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.experiment.runs import StoredRun
 
-LATER = {"folds": 1, "confirm_part": 0.0}
+LATER = {"folds": 1}
 """Fields of later capabilities with the only value they take now."""
+
+Part = Literal["all", "search", "confirm"]
+"""Rows of validation: all, those that the search sees, those kept for confirm and selection."""
 
 
 class BestEpoch(Config):
@@ -50,14 +56,15 @@ class Validation(Config):
         threshold: One rule for all groups; cross-fitted on patient-disjoint folds.
         min_group: What a group must have before its figure counts.
         folds: Training folds of one trial; a later version.
-        confirm_part: Share of validation kept for confirm; a later version.
+        confirm_part: Share of the validation patients that search and baselines do not see:
+            confirm runs and selection are judged by them alone.
     """
 
     epoch: Literal["last"] | BestEpoch = "last"
     threshold: str | dict[str, float] = "youden"
     min_group: dict[str, int] = pydantic.Field(default_factory=dict)
     folds: int = 1
-    confirm_part: float = 0.0
+    confirm_part: Annotated[float, pydantic.Field(ge=0, le=0.8)] = 0.0
 
     @pydantic.field_validator("epoch", mode="before")
     @classmethod
@@ -94,6 +101,19 @@ class Validation(Config):
             raise carried(Problems("validation", problems))
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _one_split(self) -> Validation:
+        if self.confirm_part and self.folds > 1:
+            raise carried(
+                ConfigError(
+                    "confirm_part needs one validation split, and folds have several",
+                    found={"folds": self.folds, "confirm_part": self.confirm_part},
+                    todo="keep one of the two",
+                ),
+                "confirm_part",
+            )
+        return self
+
     @property
     def minimum(self) -> GroupMinimum:
         """What a group must have."""
@@ -112,17 +132,31 @@ class Judge:
     Attributes:
         objectives: What is optimised, the primary one first.
         validation: The study's validation block.
+        constraints: What a recipe must keep to.
+        seed: Seed of the study; with `confirm_part` it says which patients are kept.
+        part: Rows of validation that this judge looks at.
     """
 
     objectives: tuple[Objective, ...]
     validation: Validation = field(default_factory=Validation)
+    constraints: tuple[Constraint, ...] = ()
+    seed: int = 0
+    part: Part = "all"
 
     @classmethod
-    def of(cls, objectives: Sequence[str], validation: Mapping[str, Any] | None = None) -> Judge:
-        """Return the judge of objectives written as text."""
+    def of(
+        cls,
+        objectives: Sequence[str],
+        validation: Mapping[str, Any] | None = None,
+        constraints: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Judge:
+        """Return the judge of objectives and constraints written as text."""
         return cls(
             tuple(Objective.parse(text) for text in objectives),
             Validation.model_validate(dict(validation or {})),
+            tuple(Constraint.parse(text) for text in constraints),
+            seed,
         )
 
     @property
@@ -130,22 +164,42 @@ class Judge:
         """The first objective."""
         return self.objectives[0]
 
+    def on(self, part: Part) -> Judge:
+        """Return the judge that looks at `part` of the validation rows."""
+        return replace(self, part=part)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that a study judges by: one, or two with `confirm_part`."""
+        return ("search", "confirm") if self.validation.confirm_part else ("all",)
+
+    def seen(self, predictions: Predictions) -> Predictions:
+        """Return the rows of a whole validation table that this judge looks at."""
+        share = self.validation.confirm_part
+        if not share or self.part == "all":
+            return predictions
+        kept = confirm_rows(predictions, share, self.seed)
+        return predictions.take(np.flatnonzero(kept if self.part == "confirm" else ~kept))
+
     def values(self, predictions: Predictions) -> dict[str, float]:
-        """Return every objective of validation predictions, thresholds cross-fitted."""
+        """Return every objective of a whole validation table, thresholds cross-fitted."""
         return evaluate_objectives(
-            predictions,
+            self.seen(predictions),
             self.objectives,
             minimum=self.validation.minimum,
             threshold=self.validation.rule,
         )
 
     def epoch_value(self, predictions: Predictions) -> float:
-        """Return the epoch rule's utility, larger is better; 0 for `last`."""
+        """Return the epoch rule's utility, larger is better; 0 for `last`.
+
+        Read on what the search sees, by every judge: the kept epoch is one of a run.
+        """
         if isinstance(self.validation.epoch, str):
             return 0.0
         objective = Objective.parse(self.validation.epoch.best)
         found = evaluate_objectives(
-            predictions,
+            self.on("search").seen(predictions),
             [objective],
             minimum=self.validation.minimum,
             threshold=self.validation.rule,
@@ -173,9 +227,16 @@ class Judge:
         return {
             "objectives": [str(o) for o in self.objectives],
             "validation": self.validation.to_json(),
+            **({"constraints": [str(c) for c in self.constraints]} if self.constraints else {}),
+            **({"seed": self.seed} if self.validation.confirm_part else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Judge:
         """Return the judge that `to_json` wrote."""
-        return cls.of(data["objectives"], data["validation"])
+        return cls.of(
+            data["objectives"],
+            data["validation"],
+            data.get("constraints", ()),
+            int(data.get("seed", 0)),
+        )

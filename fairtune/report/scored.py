@@ -17,7 +17,6 @@ from fairtune.report.trials import fairness_name
 from fairtune.report.words import FEW
 from fairtune.study.outcome import Tested
 from fairtune.study.overview import Candidate, Overview
-from fairtune.study.rows import BASELINE, SEARCH
 
 REPLICATES = 500
 PERMUTATIONS = 200
@@ -64,12 +63,12 @@ def on_validation(view: Overview, candidate: Candidate) -> Scored | None:
         values = list(candidate.values)
         run: StoredRun | None = candidate.runs[values.index(statistics.median_low(values))]
     else:
-        phase = BASELINE if candidate.is_baseline else SEARCH
-        row = next(row for row in view.rows[phase] if row.number == candidate.number)
+        row = next(r for r in view.rows[candidate.phase] if r.number == candidate.number)
         run = view.stored(row)
     if run is None:
         return None
-    predictions = run.validation(view.judge.epoch_of(run))
+    judge = view.judge.on("confirm" if candidate.runs else "search")
+    predictions = judge.seen(run.validation(judge.epoch_of(run)))
     return Scored(candidate.label, VALIDATION, predictions, view.judge.validation.rule, run)
 
 

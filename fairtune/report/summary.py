@@ -11,7 +11,7 @@ from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rank import DEGENERATE
 from fairtune.study.rows import SEARCH, current, results
-from fairtune.study.select import pick as pick_by
+from fairtune.study.select import picked
 
 CLOSED = "not tested yet"
 
@@ -56,7 +56,7 @@ def chosen(view: Overview, candidates: list[Candidate], outcome: Outcome | None)
     if outcome is not None:
         return outcome.pick
     try:
-        return pick_by(candidates, view.judge.primary.sign, str(view.settings["select"])).label
+        return picked(view, candidates).label
     except FairtuneError:
         return None
 

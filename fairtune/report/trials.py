@@ -12,7 +12,7 @@ from fairtune.adaptation.rules import Rule
 from fairtune.models.units import Units
 from fairtune.study.overview import Overview
 from fairtune.study.rank import DEGENERATE, ranked
-from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, Row, current, valid
+from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, Row, current, valid
 
 NAN = float("nan")
 POINTS = 200
@@ -163,7 +163,7 @@ def cost_frame(view: Overview) -> pd.DataFrame:
     pruning spared), `seconds` (all attempts that say so), `median` (seconds of a finished run).
     """
     rows = []
-    for phase in (BASELINE, SEARCH, CONFIRM, FINAL):
+    for phase in (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL):
         kept = valid(view.rows[phase])
         if not kept:
             continue

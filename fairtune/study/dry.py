@@ -9,6 +9,7 @@ from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.evaluation.power import outlook
 from fairtune.study.phases import BaselinePhase
 from fairtune.study.plan import Plan
+from fairtune.study.selection import SELECTIONS
 
 if TYPE_CHECKING:
     from fairtune.training.session import Session
@@ -56,10 +57,16 @@ def estimate(plan: Plan, session: Session) -> str:
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
     per_run = seconds * steps * plan.base.optim.epochs
     baselines = sum(1 for _ in BaselinePhase(plan).proposals())
-    confirm = study.confirm.top + len(study.baselines.of) if study.confirm.top else 0
-    total = baselines + study.budget.trials + confirm * study.confirm.seeds
+    controls = 0 if study.baselines.control is None else study.budget.trials
+    confirm = 0
+    if study.confirm.top:
+        confirm = study.confirm.top + len(study.baselines.of) + (1 if controls else 0)
+        # With several objectives what each selection rule would pick is confirmed as well.
+        confirm += len(SELECTIONS.names()) if len(study.judge.objectives) > 1 else 0
+    total = baselines + study.budget.trials + controls + confirm * study.confirm.seeds
+    control = f"{controls} control + " if controls else ""
     lines.append(
-        f"runs: {baselines} baseline + {study.budget.trials} search + "
+        f"runs: {baselines} baseline + {study.budget.trials} search + {control}"
         f"{confirm * study.confirm.seeds} confirm; at most {per_run / 60:.1f} minutes each on "
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )

@@ -16,7 +16,8 @@ from fairtune.experiment.runs import Runs, StoredRun
 from fairtune.study.claim import Claim
 from fairtune.study.plan import Plan
 from fairtune.study.rank import DEGENERATE
-from fairtune.study.rows import Complete, Failed, Outcome, Pruned
+from fairtune.study.rows import Complete, Failed, Outcome, Pruned, part_of
+from fairtune.study.shortlist import DRAWS, draws_of
 from fairtune.study.worker import Stop
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Seeds
@@ -79,9 +80,10 @@ class Executor:
         for claim in claims:
             self.notify(Event("claim", claim))
         orders = [self._order(claim) for claim in claims]
-        judge = self.plan.study.judge
+        # Of claims of several phases the earliest comes first: its runs may be pruned.
+        judge = self.plan.study.judge.on(part_of(claims[0].phase))
         for number, end in run_together(orders, self.session, self.runs, judge):
-            outcome = self._outcome(end, alone=len(claims) == 1)
+            outcome = self._outcome(end, claims[number].phase, alone=len(claims) == 1)
             if outcome is not None:
                 self.notify(Event("finish", claims[number], outcome=outcome))
                 yield claims[number], outcome
@@ -104,10 +106,12 @@ class Executor:
             },
         )
 
-    def _outcome(self, end: StoredRun | Stopped | Exception, *, alone: bool) -> Outcome | None:
+    def _outcome(
+        self, end: StoredRun | Stopped | Exception, phase: str, *, alone: bool
+    ) -> Outcome | None:
         try:
             if isinstance(end, StoredRun):
-                return self._complete(end)
+                return self._complete(end, phase)
             if isinstance(end, Exception):
                 raise end
             return _ended(end.reason, end.epochs, end.values, end.seconds, self.plan)
@@ -122,14 +126,19 @@ class Executor:
                 "error", "".join(traceback.format_exception(error))[-DETAIL:], retry=True
             )
 
-    def _complete(self, made: StoredRun) -> Outcome:
-        judge = self.plan.study.judge
-        predictions = made.validation(judge.epoch_of(made))
-        values = judge.values(predictions)
+    def _complete(self, made: StoredRun, phase: str) -> Outcome:
+        judge = self.plan.study.judge.on(part_of(phase))
+        whole = made.validation(judge.epoch_of(made))
+        values, predictions = judge.values(whole), judge.seen(whole)
         attrs: dict[str, Any] = {
             **group_figures(predictions, judge),
             **{name: made.costs[name] for name in COSTS},
         }
+        if len(judge.objectives) > 1:
+            rules = judge.validation
+            attrs[DRAWS] = draws_of(
+                predictions, judge.objectives, minimum=rules.minimum, threshold=rules.rule
+            )
         why = degenerate(predictions)
         if why is not None:
             attrs[DEGENERATE] = why

@@ -19,9 +19,9 @@ DRAWS = 200
 def expected_starts(plan: Plan) -> dict[int, float]:
     """Return the expected number of runs by the first block that trains.
 
-    Baselines and anchors are counted as they are, the rest of the search and the confirm runs as
-    uniform draws from the space. 0 stands for the stem, the number of blocks for what follows
-    them; a linear readout trains nothing and is not counted.
+    Baselines and anchors are counted as they are, the rest of the search, the control and the
+    confirm runs as uniform draws from the space. 0 stands for the stem, the number of blocks for
+    what follows them; a linear readout trains nothing and is not counted.
     """
     study = plan.study
     fixed: Counter[int] = Counter()
@@ -35,6 +35,8 @@ def expected_starts(plan: Plan) -> dict[int, float]:
     for proposal in anchors:
         _count(fixed, plan, proposal.recipe["adaptation"]["mask"], 1)
     drawn = max(0, study.budget.trials - len(anchors)) + study.confirm.top * again
+    if study.baselines.control is not None:
+        drawn += study.budget.trials + again
     starts: Counter[int] = Counter()
     rng = random.Random(0)
     for _ in range(DRAWS):

@@ -19,7 +19,7 @@ from fairtune.study.outcome import FINAL_SET, Outcome
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.plan import seeds_of
 from fairtune.study.rows import FINAL, Proposal
-from fairtune.study.select import best_searched, pick
+from fairtune.study.select import best_searched, picked
 from fairtune.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class Wanted:
     """What a user asks to be retrained.
 
     Attributes:
-        rule: Selection rule.
+        rule: Selection rule; None takes the study's.
         trial: Number of a search trial to take instead of the rule's pick, counted from 1.
         recipe: A recipe to take instead (from `--mask`), resolved.
         rows: Rows to fit on.
         seeds: Fresh seeds for each recipe.
     """
 
-    rule: str = "best"
+    rule: str | None = None
     trial: int | None = None
     recipe: Recipe | None = None
     rows: Rows = "train"
@@ -98,28 +98,28 @@ def finetune_study(
 
 
 def choose(view: Overview, wanted: Wanted) -> tuple[Candidate, list[Candidate]]:
-    """Return the pick and everything to retrain with it: the search's best and the baselines.
+    """Return the pick and what to retrain with it: the search's best, baselines, the control.
 
     Raises:
         StudyError: There is nothing to pick from, or no such trial.
     """
     candidates = view.candidates()
     sign = view.judge.primary.sign
-    baselines = [c for c in candidates if c.is_baseline]
+    references = [c for c in candidates if c.is_baseline or c.is_control]
     if wanted.recipe is not None:
         digest = wanted.recipe.identity()
         given = Candidate("search-mask", digest, wanted.recipe, -1, float("nan"))
-        return given, [given, *(c for c in baselines if c.digest != digest)]
+        return given, [given, *(c for c in references if c.digest != digest)]
     if wanted.trial is not None:
-        return _trial(view, wanted.trial, baselines)
-    chosen = pick(candidates, sign, wanted.rule)
+        return _trial(view, wanted.trial, references)
+    chosen = picked(view, candidates, wanted.rule)
     searched = best_searched(candidates, sign)
-    others = [c for c in (searched, *baselines) if c is not None and c is not chosen]
+    others = [c for c in (searched, *references) if c is not None and c is not chosen]
     return chosen, [chosen, *others]
 
 
 def _trial(
-    view: Overview, number: int, baselines: Sequence[Candidate]
+    view: Overview, number: int, references: Sequence[Candidate]
 ) -> tuple[Candidate, list[Candidate]]:
     from fairtune.config import parse
     from fairtune.study.rows import SEARCH, results
@@ -135,7 +135,7 @@ def _trial(
     assert row.values is not None
     recipe = parse(Recipe, dict(row.recipe))
     given = Candidate(f"search-trial-{number}", row.digest, recipe, row.number, row.values[0])
-    return given, [given, *(c for c in baselines if c.digest != row.digest)]
+    return given, [given, *(c for c in references if c.digest != row.digest)]
 
 
 def _entry(view: Overview, candidate: Candidate, wanted: Wanted) -> Entry:

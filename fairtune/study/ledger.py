@@ -1,9 +1,10 @@
 """The one place that decides what a study's rows mean and who may run what.
 
-A study is a family of Optuna studies in one storage: NAME (search), NAME/baseline, NAME/confirm,
-NAME/final. Each run is a row. A worker creates a row RUNNING with everything it stands for in one
-transaction, looks whether the row may stand (budget, one run per key), beats while it runs and
-ends it. Workers never talk to each other: what each may do follows from the rows alone.
+A study is a family of Optuna studies in one storage: NAME (search), NAME/baseline, NAME/control,
+NAME/confirm, NAME/final. Each run is a row. A worker creates a row RUNNING with everything it
+stands for in one transaction, looks whether the row may stand (budget, one run per key), beats
+while it runs and ends it. Workers never talk to each other: what each may do follows from the rows
+alone.
 
 A draw depends on the rows, the study's seed, the worker's slot and the number of first attempts
 so far, and on nothing a process remembers. With one worker a resumed study therefore draws the
@@ -36,6 +37,7 @@ from fairtune.study.overlay import Draw, Drawn
 from fairtune.study.rows import (
     BASELINE,
     CONFIRM,
+    CONTROL,
     FINAL,
     SEARCH,
     STALE,
@@ -71,7 +73,7 @@ __all__ = [
     "worker_name",
 ]
 
-FAMILY = (SEARCH, BASELINE, CONFIRM, FINAL)
+FAMILY = (SEARCH, BASELINE, CONTROL, CONFIRM, FINAL)
 _SLOWEST_BEAT = 60.0
 _DETAIL = 4000
 _BRIEF = 5.0

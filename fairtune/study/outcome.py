@@ -10,25 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairtune.errors import FairtuneError, StudyError
-from fairtune.evaluation.compare import (
-    Bounds,
-    Difference,
-    GroupChange,
-    Verdict,
-    holm,
-    no_harm,
-    paired_difference,
-    verdict,
-)
-from fairtune.evaluation.objectives import COMPOUNDS, Objective
+from fairtune.errors import DataError, FairtuneError, StudyError
+from fairtune.evaluation.compare import Bounds, Difference, GroupChange, Verdict, holm, verdict
+from fairtune.evaluation.constraints import Constraint, Harm, figures, harm_metric
+from fairtune.evaluation.harm import changes
+from fairtune.evaluation.objectives import Objective
+from fairtune.evaluation.paired import difference
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import Threshold
+from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.evaluation.table import group_table
 from fairtune.experiment.runs import StoredRun
 from fairtune.study.overview import Overview
-from fairtune.study.rows import SEARCH, roots
+from fairtune.study.rows import CONTROL, SEARCH, roots
 from fairtune.study.select import corrected
 
 FINAL_SET = "final_set"
@@ -133,35 +128,72 @@ class Outcome:
         """The reference recipes other than the pick."""
         return [t for t in self.tested.values() if t.is_baseline and t.label != self.pick]
 
+    @property
+    def control(self) -> Tested | None:
+        """The best of the random masks, where the study ran them."""
+        return self.tested.get(CONTROL)
+
+    @property
+    def compared(self) -> list[Objective]:
+        """Objectives over which Holm's procedure runs: the primary one and those of groups."""
+        judge = self.view.judge
+        fair = [o for o in judge.objectives if o.attribute is not None]
+        return list(dict.fromkeys([judge.primary, *fair]))
+
+    @cached_property
+    def sampled(self) -> dict[str, Sampled]:
+        """What is compared, of every recipe, under the same resampled patients: drawn once.
+
+        Raises:
+            DataError: The recipes were not tested on the same rows.
+        """
+        others = [*self.baselines, *([] if self.control is None else [self.control])]
+        sides = {t.label: Side(t.predictions, t.thresholds) for t in others}
+        chosen = self.tested[self.pick]
+        metric = self.harm_metric
+        return sample(
+            {self.pick: Side(chosen.predictions, chosen.thresholds), **sides},
+            self.compared,
+            [(metric, attribute) for attribute in self.view.base.data.attributes],
+            minimum=self.view.judge.validation.minimum,
+        )
+
     @cached_property
     def differences(self) -> dict[str, Difference]:
         """Difference of the primary objective to each baseline, better counted up."""
-        chosen, judge = self.tested[self.pick], self.view.judge
-        return {
-            base.label: paired_difference(
-                chosen.predictions,
-                base.predictions,
-                judge.primary,
-                minimum=judge.validation.minimum,
-                thresholds_a=chosen.thresholds,
-                thresholds_b=base.thresholds,
-            ).gain(judge.primary)
-            for base in self.baselines
-        }
+        return {b.label: self.gain(b.label, self.view.judge.primary) for b in self.baselines}
+
+    def gain(self, label: str, objective: Objective) -> Difference:
+        """Return the difference of the pick to another recipe, better counted up.
+
+        Raises:
+            DataError: The test rows cannot answer it.
+        """
+        drawn = self.sampled
+        return difference(drawn[self.pick], drawn[label], objective).gain(objective)
 
     @cached_property
     def bounds(self) -> dict[str, Bounds]:
-        """Holm-adjusted bounds of the differences, by `OBJECTIVE vs BASELINE`."""
-        name = str(self.view.judge.primary)
-        return holm({f"{name} vs {label}": d for label, d in self.differences.items()})
+        """Holm-adjusted bounds over attributes x baselines, by `OBJECTIVE vs BASELINE`."""
+        family = {f"{self.view.judge.primary} vs {b}": d for b, d in self.differences.items()}
+        for objective in self.compared[1:]:
+            for base in self.baselines:
+                try:
+                    family[f"{objective} vs {base.label}"] = self.gain(base.label, objective)
+                except DataError:
+                    continue  # an attribute that the test split cannot answer compares nothing
+        return holm(family)
 
     @property
     def harm_metric(self) -> str:
         """Base metric in which harm is counted: the primary objective's own, or `auc`."""
-        metric = self.view.judge.primary.metric
-        better = {"calibration", "neither"}
-        part = self.view.judge.primary.parts[0]
-        return "auc" if metric in COMPOUNDS or part.better in better else metric
+        return harm_metric(self.view.judge.primary)
+
+    @property
+    def delta(self) -> float:
+        """Loss of a group that counts as none: that of the study's `no_harm`, or 0.02."""
+        limits = [c.bound for c in self.view.judge.constraints if c.relation == "no_harm"]
+        return min(limits, default=HARM)
 
     def harm(self, baseline: Tested, attribute: str) -> list[GroupChange]:
         """Return the change of every eligible group of `attribute` against `baseline`.
@@ -169,16 +201,9 @@ class Outcome:
         Raises:
             DataError: No group is large enough.
         """
-        chosen = self.tested[self.pick]
-        return no_harm(
-            chosen.predictions,
-            baseline.predictions,
-            attribute,
-            self.harm_metric,
-            HARM,
-            minimum=self.view.judge.validation.minimum,
-            thresholds_pick=chosen.thresholds,
-            thresholds_baseline=baseline.thresholds,
+        drawn = self.sampled
+        return changes(
+            drawn[self.pick], drawn[baseline.label], attribute, self.harm_metric, self.delta
         )
 
     @cached_property
@@ -194,8 +219,39 @@ class Outcome:
         return found
 
     @cached_property
+    def broken(self) -> list[str]:
+        """Constraints that the pick does not meet on test, or that cannot be read there.
+
+        Point values, means over the seeds; `no_harm` is counted group by group in `harms`.
+        """
+        limits = [c for c in self.view.judge.constraints if c.relation != "no_harm"]
+        return [str(limit) for limit in limits if not self._meets(limit)]
+
+    def _meets(self, limit: Constraint) -> bool:
+        judge = self.view.judge
+        names = [self.pick, *([] if limit.baseline is None else [limit.baseline])]
+        if any(name not in self.tested for name in names):
+            return False
+        harm = Harm.of(judge.primary, self.view.base.data.attributes)
+        found: dict[str, dict[str, float]] = {}
+        for name in names:
+            tested = self.tested[name]
+            try:
+                each = [
+                    figures(p, [limit], harm, minimum=judge.validation.minimum, threshold=cut)
+                    for p, cut in zip(tested.predictions, tested.thresholds)
+                ]
+            except DataError:
+                return False
+            found[name] = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
+        return limit.violation(found[self.pick], found, None, harm) <= 0
+
+    @cached_property
     def verdict(self) -> Verdict:
-        """Whether the pick serves the primary objective better than the baselines."""
+        """Whether the pick serves the primary objective better than the baselines.
+
+        The bounds are those of the primary objective, adjusted for all that was compared.
+        """
         if self.tested[self.pick].is_baseline:
             return Verdict(
                 "no",
@@ -208,11 +264,39 @@ class Outcome:
             return Verdict("cannot tell", f"the test split cannot answer: {error.what}")
         harmed = [
             f"{change.group} against {label}"
-            for (label, _), changes in self.harms.items()
-            for change in changes
+            for (label, _), found in self.harms.items()
+            for change in found
             if change.harmed
         ]
-        return verdict(bounds, harmed=harmed, delta=HARM)
+        own = {f"{self.view.judge.primary} vs {label}" for label in self.differences}
+        return verdict(
+            {name: b for name, b in bounds.items() if name in own},
+            harmed=harmed,
+            delta=self.delta,
+            broken=self.broken,
+        )
+
+    @cached_property
+    def attribution(self) -> str | None:
+        """Whether it is the search, or the learning rate: the pick against random masks, in words.
+
+        None without a control, or where the test split cannot answer.
+        """
+        if self.control is None or self.pick == CONTROL:
+            return None
+        try:
+            d = self.gain(CONTROL, self.view.judge.primary)
+        except FairtuneError:
+            return None
+        tried = len(roots(self.view.rows[CONTROL]))
+        said = f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f})"
+        if d.low > 0:
+            told = "the search found more than random masks with searched rates do"
+        elif d.high < 0:
+            told = "random masks with searched rates do better than what the search found"
+        else:
+            told = "what was found cannot be told from random masks with searched rates"
+        return f"against the best of {tried} random masks {said}: {told}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures of the set, for metrics.json."""
@@ -229,6 +313,7 @@ class Outcome:
             "pick": self.pick,
             "openings": self.openings,
             "verdict": {"answer": self.verdict.answer, "why": self.verdict.why},
+            **({} if self.attribution is None else {"control": self.attribution}),
             "recipes": {
                 label: {
                     "runs": [run.key for run in tested.runs],

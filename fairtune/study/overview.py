@@ -13,24 +13,25 @@ from fairtune.experiment.runs import Runs, StoredRun
 from fairtune.models.units import Units
 from fairtune.study.ledger import Ledger
 from fairtune.study.place import PINS, Place
-from fairtune.study.rank import DEGENERATE, best_baselines, is_unusable, ranked
-from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, Row, results
+from fairtune.study.rank import DEGENERATE, best_baselines, is_unusable
+from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, Row, results
+from fairtune.study.shortlist import best_of_control, shortlist
 from fairtune.training.recipe import Recipe
 
-PHASES = (SEARCH, BASELINE, CONFIRM, FINAL)
+PHASES = (SEARCH, BASELINE, CONTROL, CONFIRM, FINAL)
 LABEL = "label"
 SEARCHED = "search-"
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A recipe that may be picked: one of the search's best, or a baseline.
+    """A recipe that may be picked: one of the search's best, or a baseline; or the control.
 
     Attributes:
-        label: `search-1`, ... by rank before confirm, or the baseline's name.
+        label: `search-1`, ... by rank before confirm, the baseline's name, or `control`.
         digest: Identity of the recipe.
         recipe: The recipe.
-        number: Its trial in the search (or baseline) phase.
+        number: Its trial in the phase that it comes from.
         searched: Primary objective on validation as the search saw it (shrunken mean, or the
             baseline's best point).
         runs: Confirm runs that are finished, one per fresh seed.
@@ -55,7 +56,17 @@ class Candidate:
     @property
     def is_baseline(self) -> bool:
         """Whether it is a reference recipe."""
-        return not self.label.startswith(SEARCHED)
+        return not (self.label.startswith(SEARCHED) or self.is_control)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is the best of the random masks: compared with the pick, never picked."""
+        return self.label == CONTROL
+
+    @property
+    def phase(self) -> str:
+        """The phase that `number` is of."""
+        return CONTROL if self.is_control else BASELINE if self.is_baseline else SEARCH
 
     @property
     def confirmed(self) -> float | None:
@@ -139,7 +150,7 @@ class Overview:
         return self.runs.get(row.key)
 
     def candidates(self) -> list[Candidate]:
-        """Return the search's best and the baselines, with whatever confirm runs they have."""
+        """Return the search's best, the baselines and the control, with their confirm runs."""
         sign = self.judge.primary.sign
         found: list[Candidate] = []
         kept = self.settings["baselines"]["of"]
@@ -147,18 +158,24 @@ class Overview:
         baselines = {name: row for name, row in best.items() if name in kept}
         taken = {row.digest for row in baselines.values()}
         top = int(self.settings["confirm"]["top"]) or 1
-        for entry in ranked(self.rows[SEARCH], sign):
-            if len(found) == top:
-                break
-            if entry.digest in taken or entry.unusable:
-                continue
+        for entry in shortlist(self.rows, self.judge.objectives, top, taken):
             label = f"{SEARCHED}{len(found) + 1}"
             found.append(self._candidate(label, entry.rows[0], entry.shrunk, entry.degenerate))
         for name, row in baselines.items():
             assert row.values is not None
             why = row.attrs.get(DEGENERATE)
             found.append(self._candidate(name, row, row.values[0], why))
-        return found
+        control = self._control()
+        return found if control is None else [*found, control]
+
+    def _control(self) -> Candidate | None:
+        if self.settings["baselines"].get("control") is None:
+            return None
+        rule = str(self.settings["select"])
+        best = best_of_control(self.rows, self.judge.objectives, rule)
+        if best is None:
+            return None
+        return self._candidate(CONTROL, best.rows[0], best.shrunk, best.degenerate)
 
     def _candidate(self, label: str, row: Row, searched: float, why: str | None) -> Candidate:
         runs, values, reasons = [], [], []

@@ -6,10 +6,10 @@ whose turn has not come proposes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Dimension, Float, Int
@@ -17,10 +17,11 @@ from fairtune.config.dimensions import Scalar
 from fairtune.errors import ModelError
 from fairtune.study.overlay import Draw
 from fairtune.study.plan import Plan
-from fairtune.study.rank import best_baselines, ranked
+from fairtune.study.rank import best_baselines
 from fairtune.study.rows import (
     BASELINE,
     CONFIRM,
+    CONTROL,
     SEARCH,
     STALE,
     Proposal,
@@ -32,6 +33,7 @@ from fairtune.study.rows import (
     results,
     roots,
 )
+from fairtune.study.shortlist import best_of_control, shortlist
 from fairtune.study.space import middle
 from fairtune.training.recipe import Recipe
 
@@ -61,7 +63,7 @@ class BaselinePhase:
 
     def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
         """Return the first run of the list that no row stands for."""
-        return _first_missing(self.proposals(), rows.get(BASELINE, ()))
+        return first_missing(self.proposals(), rows.get(BASELINE, ()))
 
     def budget(self) -> int | None:
         """No limit: the list is finite."""
@@ -69,7 +71,7 @@ class BaselinePhase:
 
     def done(self, rows: Mapping[str, Sequence[Row]]) -> bool:
         """Tell whether every run of the list has ended."""
-        return _all_ended(self.proposals(), rows.get(BASELINE, ()))
+        return all_ended(self.proposals(), rows.get(BASELINE, ()))
 
     def proposals(self) -> Iterator[Proposal]:
         """Yield every run: for each point, each baseline, so that a partial list is even."""
@@ -152,7 +154,7 @@ class SearchPhase:
     def _drawn(self, mine: Sequence[Row], draw: Draw) -> Proposal | None:
         for _ in range(REDRAWS):
             drawn = draw()
-            recipe, params = _point(self.plan, drawn.suggest)
+            recipe, params = point(self.plan, drawn.suggest)
             digest = recipe.identity()
             verdict = decide_digest(mine, digest)
             if verdict == "new":
@@ -192,19 +194,26 @@ class SearchPhase:
         return minutes is not None and busy_seconds(mine) >= 60 * minutes
 
 
+class Before(Protocol):
+    """A phase that another one waits for."""
+
+    def done(self, rows: Mapping[str, Sequence[Row]]) -> bool:
+        """Tell whether nothing more is to be run."""
+
+
 @dataclass(eq=False)
 class ConfirmPhase:
     """The best of the search and every baseline at its best point, with fresh seeds."""
 
     plan: Plan
-    before: SearchPhase
+    before: Before
     name: str = CONFIRM
 
     def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
         """Return the first run of the list that no row stands for."""
         if self.plan.study.confirm.top == 0 or not self.before.done(rows):
             return None
-        return _first_missing(self.proposals(rows), rows.get(CONFIRM, ()))
+        return first_missing(self.proposals(rows), rows.get(CONFIRM, ()))
 
     def budget(self) -> int | None:
         """No limit: the list is finite."""
@@ -214,7 +223,7 @@ class ConfirmPhase:
         """Tell whether every run of the list has ended."""
         if self.plan.study.confirm.top == 0:
             return self.before.done(rows)
-        return self.before.done(rows) and _all_ended(self.proposals(rows), rows.get(CONFIRM, ()))
+        return self.before.done(rows) and all_ended(self.proposals(rows), rows.get(CONFIRM, ()))
 
     def proposals(self, rows: Mapping[str, Sequence[Row]]) -> Iterator[Proposal]:
         """Yield every run, seed by seed, so that a partial list is even over recipes."""
@@ -225,8 +234,8 @@ class ConfirmPhase:
                 )
 
     def candidates(self, rows: Mapping[str, Sequence[Row]]) -> dict[str, Recipe]:
-        """Return recipes by label: `search-N` by rank, then the baselines; no digest twice."""
-        study = self.plan.study
+        """Return recipes by label: `search-N` by rank, baselines, `control`; no digest twice."""
+        study, objectives = self.plan.study, self.plan.study.judge.objectives
         found: dict[str, Recipe] = {}
         digests: set[str] = set()
         for name, row in best_baselines(rows.get(BASELINE, ()), self.sign).items():
@@ -234,13 +243,14 @@ class ConfirmPhase:
                 continue  # taken out of the study since
             found[name] = self.plan.recipe_of(row)
             digests.add(row.digest)
-        top: dict[str, Recipe] = {}
-        for entry in ranked(rows.get(SEARCH, ()), self.sign):
-            if len(top) == study.confirm.top:
-                break
-            if entry.digest not in digests and not entry.unusable:
-                top[f"search-{len(top) + 1}"] = self.plan.recipe_of(entry.rows[0])
-        return {**top, **found}
+        top = shortlist(rows, objectives, study.confirm.top, digests)
+        digests |= {entry.digest for entry in top}
+        if study.baselines.control is not None:
+            control = best_of_control(rows, objectives, study.select)
+            if control is not None and control.digest not in digests:
+                found[CONTROL] = self.plan.recipe_of(control.rows[0])
+        best = {f"search-{i + 1}": self.plan.recipe_of(e.rows[0]) for i, e in enumerate(top)}
+        return {**best, **found}
 
     @property
     def sign(self) -> int:
@@ -270,7 +280,10 @@ def _aware(moment: datetime | None) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _point(plan: Plan, suggest: Any) -> tuple[Recipe, dict[str, Scalar]]:
+def point(
+    plan: Plan, suggest: Callable[[str, Dimension], Scalar]
+) -> tuple[Recipe, dict[str, Scalar]]:
+    """Return a point of a study's space and its parameters, drawn by `suggest`."""
     params: dict[str, Scalar] = {}
 
     def noted(name: str, dimension: Dimension) -> Scalar:
@@ -291,12 +304,14 @@ def _central(node: Any, path: str, plan: Plan) -> Any:
     return node.draw(path, central, plan.units)
 
 
-def _first_missing(wanted: Iterator[Proposal], rows: Sequence[Row]) -> Proposal | None:
+def first_missing(wanted: Iterator[Proposal], rows: Sequence[Row]) -> Proposal | None:
+    """Return the first run of a list that no row stands for."""
     known = current(rows)
     return next((proposal for proposal in wanted if proposal.key not in known), None)
 
 
-def _all_ended(wanted: Iterator[Proposal], rows: Sequence[Row]) -> bool:
+def all_ended(wanted: Iterator[Proposal], rows: Sequence[Row]) -> bool:
+    """Tell whether every run of a list has ended."""
     speaking = current(rows)
     again = {row.key for row in due(rows)}
     return all(

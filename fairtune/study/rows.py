@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fairtune.config.dimensions import Dimension, Scalar
 
 SEARCH, BASELINE, CONFIRM, FINAL = "search", "baseline", "confirm", "final"
+CONTROL = "control"
 RUNS_PER_DIGEST = 3
 STALE_RETRIES = 2
 ERROR_RETRIES = 1
@@ -59,7 +60,7 @@ class Row:
     """One trial as it was read.
 
     Attributes:
-        phase: `search`, `baseline`, `confirm` or `final`.
+        phase: `search`, `baseline`, `control`, `confirm` or `final`.
         number: Number of the row in its phase, counted from 0.
         state: `running`, `complete`, `pruned`, `failed` or `waiting`.
         kind: As in `Proposal`; likewise `params` to `replicate`.
@@ -176,6 +177,11 @@ class Failed:
 
 
 Outcome: TypeAlias = Complete | Pruned | Failed
+
+
+def part_of(phase: str) -> Literal["search", "confirm"]:
+    """Return the part of the validation patients that the runs of a phase are judged by."""
+    return "confirm" if phase == CONFIRM else "search"
 
 
 def valid(rows: Iterable[Row]) -> list[Row]:

@@ -21,13 +21,13 @@ from fairtune.experiment.judge import Judge, Validation
 from fairtune.study.fields import MASK, PINNED, parts_of
 from fairtune.study.pruners import PRUNERS
 from fairtune.study.samplers import SAMPLERS
+from fairtune.study.selection import known_rule
 from fairtune.study.space import Space
 from fairtune.study.written import compile_space
 from fairtune.training.recipe import LATER as NOT_YET
 from fairtune.training.recipe import Recipe
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-RULES_LATER = ("minimax", "dto", "es", "constraint", "1se", "knee")
 BASELINES = ("fullft", "linear_readout", "norm:all", "attn:all", "block:last-3")
 
 
@@ -35,8 +35,8 @@ class Budget(Config):
     """How much a search may spend.
 
     Attributes:
-        trials: Trials in all, over every worker and every resume; baselines, confirm runs and
-            retries are not counted.
+        trials: Trials in all, over every worker and every resume; baselines, the control,
+            confirm runs and retries are not counted.
         minutes: Wall time after which no further trial of the search starts.
     """
 
@@ -62,10 +62,13 @@ class Baselines(Config):
     Attributes:
         of: Named masks or mask rules.
         lr_points: Learning rates (L2 penalties for the linear readout) tried for each.
+        control: `random` runs as many random points of the space as the search has trials; the
+            best of them is confirmed and tested beside the winner. Not part of the budget.
     """
 
     of: tuple[str, ...] = BASELINES
     lr_points: Annotated[int, pydantic.Field(ge=1)] = 6
+    control: Literal["random"] | None = None
 
 
 class _File(Config):
@@ -82,7 +85,7 @@ class _File(Config):
     sampler: Annotated[Any, SAMPLERS.field()] = pydantic.Field("auto", validate_default=True)
     pruner: Annotated[Any, PRUNERS.field()] = pydantic.Field("asha", validate_default=True)
     confirm: Confirm = Confirm()
-    select: Literal["best"] = "best"
+    select: Annotated[str, pydantic.AfterValidator(known_rule)] = "best"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +121,8 @@ class StudyFile:
     source: Source
 
 
-LATER = {"constraints": None, "select": RULES_LATER}
-"""Keys, and values, of later capabilities."""
+LATER = {"constraints": None}
+"""Keys of later capabilities."""
 
 
 def load_study(path: str, words: Sequence[str] = (), name: str | None = None) -> StudyFile:
@@ -150,7 +153,7 @@ def build_study(document: Located) -> StudyFile:
     if not isinstance(data, dict):
         raise ConfigError("a study file is a mapping", where=source.where(), found=data)
     problems: list[FairtuneError] = list(_refuse_later(data, source))
-    plain = {key: value for key, value in data.items() if key not in LATER or key == "select"}
+    plain = {key: value for key, value in data.items() if key not in LATER}
     file = _caught(lambda: parse(_File, plain, source), problems)
     fixed = data.get("recipe")
     recipe = None
@@ -183,7 +186,7 @@ def build_study(document: Located) -> StudyFile:
         file.seed,
         recipe,
         space,
-        Judge(tuple(objectives), file.validation),
+        Judge(tuple(objectives), file.validation, seed=file.seed),
         baselines,
         file.budget,
         file.sampler,
@@ -226,9 +229,6 @@ def _refuse_later(data: dict[str, Any], source: Source) -> list[FairtuneError]:
     found: list[FairtuneError] = []
     if "constraints" in data:
         found.append(_later("constraints", data["constraints"], source.where("constraints")))
-    if data.get("select") in RULES_LATER:
-        found.append(_later(f"select: {data['select']}", data["select"], source.where("select")))
-        data["select"] = "best"
     recipe = data.get("recipe")
     for key in NOT_YET:
         if isinstance(recipe, dict) and key in recipe:

@@ -11,10 +11,11 @@ from fairtune.config import Choice
 from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
 from fairtune.models.units import Units
+from fairtune.study.control import ControlPhase
 from fairtune.study.execute import Event, Executor
 from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
-from fairtune.study.ledger import Ledger, Options
+from fairtune.study.ledger import Ledger, Options, Phase
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import PINS, Place
 from fairtune.study.plan import Plan
@@ -160,14 +161,19 @@ def check_objectives(plan: Plan, session: Session) -> None:
     score = np.broadcast_to(spread.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
     if ground.task == "multiclass":
         score /= score.sum(axis=1, keepdims=True)
-    plan.study.judge.values(ground.pack.predictions(rows, score))
+    predictions = ground.pack.predictions(rows, score)
+    for part in plan.study.judge.parts:
+        plan.study.judge.on(part).values(predictions)
 
 
-def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, ConfirmPhase]:
-    """Return the phases of a study in their order."""
+def phases(plan: Plan) -> tuple[Phase, ...]:
+    """Return the phases of a study in their order: baseline, search, control if any, confirm."""
     baseline = BaselinePhase(plan)
     search = SearchPhase(plan, baseline)
-    return baseline, search, ConfirmPhase(plan, search)
+    if plan.study.baselines.control is None:
+        return baseline, search, ConfirmPhase(plan, search)
+    control = ControlPhase(plan, search)
+    return baseline, search, control, ConfirmPhase(plan, control)
 
 
 def open_study(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from fairtune.errors import FairtuneError
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
-from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH, counts
-from fairtune.study.select import corrected, pick
+from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, counts
+from fairtune.study.select import corrected, picked, rows_in_words
 
 
 def summary(place: Place) -> str:
     """Return counts by phase, the candidates with their figures, and the pick with its reason."""
     view = Overview.load(place)
     lines = [f"study {place.name}: {view.judge.primary} on validation, {view.url}"]
-    for phase in (BASELINE, SEARCH, CONFIRM, FINAL):
+    for phase in (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL):
         tally = {state: n for state, n in counts(view.rows[phase]).items() if n}
         if tally:
             parts = ", ".join(f"{n} {state}" for state, n in tally.items())
@@ -29,15 +30,18 @@ def summary(place: Place) -> str:
         lines.append(f"  {c.label:<{wide}}  {c.searched:.3f}   {confirm}   ({seeds}){note}")
     if all(c.unusable for c in candidates):
         return "\n".join([*lines, "  every recipe is degenerate: there is nothing to pick"])
-    chosen = pick(candidates, view.judge.primary.sign, str(view.settings["select"]))
+    try:
+        chosen = picked(view, candidates)
+    except FairtuneError as error:
+        return "\n".join([*lines, f"  no pick by '{view.settings['select']}': {error.what}"])
     lines.append(f"  pick by '{view.settings['select']}': {chosen.label}")
     if chosen.degenerate:
         lines.append("  warning: on this validation set no recipe can be told from chance")
     found = corrected(view, candidates)
     if found is not None:
         lines.append(
-            f"  validation {found.naive:.3f}, corrected for the choice of recipe and group "
-            f"{found.corrected:.3f}"
+            f"  {rows_in_words(view)} {found.naive:.3f}, corrected for the choice of recipe and "
+            f"group {found.corrected:.3f}"
         )
     lines.append(f"  next: fairtune finetune --study {place.name}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The grammar of objectives and constraints."""
+"""The grammar of objectives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fairtune.errors import ConfigError
 from fairtune.evaluation.metrics import METRICS
-from fairtune.evaluation.objectives import COMPOUNDS, Constraint, Objective, known_heads
+from fairtune.evaluation.objectives import COMPOUNDS, Objective, known_heads
 
 ATTRIBUTES = st.lists(
     st.sampled_from(["age", "sex", "skin_type", "race-3", "Ä1"]), min_size=1, max_size=3
@@ -40,21 +40,6 @@ def objectives(draw: st.DrawFn, directed: bool = True) -> Objective:
 def test_objectives_round_trip(objective: Objective) -> None:
     assert Objective.parse(str(objective)) == objective
     assert objective.direction in ("minimize", "maximize")
-
-
-@st.composite
-def constraints(draw: st.DrawFn) -> Constraint:
-    number = st.floats(-1e3, 1e3).map(lambda x: x + 0.0)
-    if draw(st.booleans()):
-        return Constraint("no_harm", draw(st.floats(0, 1)))
-    name = draw(st.sampled_from([None, "fullft", "block:last-3", "linear_readout"]))
-    relation = draw(st.sampled_from([">=", "<="]))
-    return Constraint(relation, draw(number), draw(objectives(directed=False)), name)
-
-
-@given(constraints())
-def test_constraints_round_trip(constraint: Constraint) -> None:
-    assert Constraint.parse(str(constraint)) == constraint
 
 
 @pytest.mark.parametrize(
@@ -126,35 +111,3 @@ def test_disparities_and_thresholds_are_told_apart() -> None:
     assert flags("worst_tpr@a") == (False, True)
     assert flags("worst_tpr@spec=0.9@a") == (False, False)
     assert flags("auc") == (False, False)
-
-
-def test_constraints_are_violated_by_positive_amounts() -> None:
-    constraint = Constraint.parse("auc >= baseline[fullft] - 0.01")
-    assert constraint.evaluate(0.80, {"fullft": 0.85}) == pytest.approx(0.04)
-    assert constraint.holds(0.84, {"fullft": 0.85})
-    assert Constraint.parse("eo_diff@age <= 0.1").evaluate(0.3) == pytest.approx(0.2)
-    assert Constraint.parse("cal_slope >= 0.8").holds(0.9)
-    harm = Constraint.parse("no_harm(0.02)")
-    assert harm.holds(-0.01)
-    assert harm.evaluate(-0.05) == pytest.approx(0.03)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("auc > 0.5", "not a constraint"),
-        ("auc >= high", "not a bound"),
-        ("auc >= baseline[fullft] * 2", "not a bound"),
-        ("no_harm(-0.1)", "not a constraint"),
-        ("wost_auc@age >= 0.5", "did you mean 'worst_auc'"),
-    ],
-)
-def test_constraints_that_cannot_be(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Constraint.parse(text)
-    assert message in str(caught.value)
-
-
-def test_a_missing_baseline_is_named() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'fullft'"):
-        Constraint.parse("auc >= baseline[fulft]").evaluate(0.8, {"fullft": 0.8})
