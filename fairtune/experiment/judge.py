@@ -11,6 +11,7 @@ import pydantic
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, Problems
+from fairtune.evaluation.constraints import Constraint, Harm, figures
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
@@ -112,17 +113,25 @@ class Judge:
     Attributes:
         objectives: What is optimised, the primary one first.
         validation: The study's validation block.
+        constraints: What a recipe must keep to.
     """
 
     objectives: tuple[Objective, ...]
     validation: Validation = field(default_factory=Validation)
+    constraints: tuple[Constraint, ...] = ()
 
     @classmethod
-    def of(cls, objectives: Sequence[str], validation: Mapping[str, Any] | None = None) -> Judge:
-        """Return the judge of objectives written as text."""
+    def of(
+        cls,
+        objectives: Sequence[str],
+        validation: Mapping[str, Any] | None = None,
+        constraints: Sequence[str] = (),
+    ) -> Judge:
+        """Return the judge of objectives and constraints written as text."""
         return cls(
             tuple(Objective.parse(text) for text in objectives),
             Validation.model_validate(dict(validation or {})),
+            constraints=tuple(Constraint.parse(text) for text in constraints),
         )
 
     @property
@@ -135,6 +144,20 @@ class Judge:
         return evaluate_objectives(
             predictions,
             self.objectives,
+            minimum=self.validation.minimum,
+            threshold=self.validation.rule,
+        )
+
+    def harm(self, attributes: Sequence[str]) -> Harm:
+        """Return in what `no_harm` compares groups of `attributes`."""
+        return Harm.of(self.primary, attributes)
+
+    def figures(self, predictions: Predictions) -> dict[str, float]:
+        """Return what the constraints read of validation predictions, empty without any."""
+        return figures(
+            predictions,
+            self.constraints,
+            self.harm(list(predictions.attributes)),
             minimum=self.validation.minimum,
             threshold=self.validation.rule,
         )
@@ -173,9 +196,10 @@ class Judge:
         return {
             "objectives": [str(o) for o in self.objectives],
             "validation": self.validation.to_json(),
+            **({"constraints": [str(c) for c in self.constraints]} if self.constraints else {}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Judge:
         """Return the judge that `to_json` wrote."""
-        return cls.of(data["objectives"], data["validation"])
+        return cls.of(data["objectives"], data["validation"], data.get("constraints", ()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.evaluation.power import outlook
-from fairtune.study.phases import BaselinePhase
+from fairtune.study.bill import baseline_runs, bill, confirm_runs, reached
 from fairtune.study.plan import Plan
 
 if TYPE_CHECKING:
@@ -55,14 +55,20 @@ def estimate(plan: Plan, session: Session) -> str:
     seconds = _step_seconds(plan, session)
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
     per_run = seconds * steps * plan.base.optim.epochs
-    baselines = sum(1 for _ in BaselinePhase(plan).proposals())
-    confirm = study.confirm.top + len(study.baselines.of) if study.confirm.top else 0
-    total = baselines + study.budget.trials + confirm * study.confirm.seeds
+    baselines, confirm = baseline_runs(plan), confirm_runs(study)
+    total = baselines + study.budget.trials + confirm
     lines.append(
         f"runs: {baselines} baseline + {study.budget.trials} search + "
-        f"{confirm * study.confirm.seeds} confirm; at most {per_run / 60:.1f} minutes each on "
+        f"{confirm} confirm; at most {per_run / 60:.1f} minutes each on "
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )
+    lines.append(bill(plan))
+    trials = reached(study.budget, per_run)
+    if trials < study.budget.trials:
+        lines.append(
+            f"one device gets through about {trials} of {study.budget.trials} trials before the "
+            "budget of time ends the search, without pruning"
+        )
     return "\n".join(lines)
 
 

@@ -11,13 +11,15 @@ from fairtune.config import Choice
 from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
 from fairtune.models.units import Units
+from fairtune.study.bounds import Bounds
 from fairtune.study.execute import Event, Executor
 from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
 from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
-from fairtune.study.place import PINS, Place
+from fairtune.study.place import ENDED, PINS, Place
 from fairtune.study.plan import Plan
+from fairtune.study.rows import BASELINE, SEARCH
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 def identity(plan: Plan) -> dict[str, Any]:
     """Return what makes a study the one it is; a resume with anything else is refused.
 
-    Baselines, budget, sampler, pruner, confirm and select may change.
+    Baselines, budget, search, sampler, pruner, confirm and select may change.
     """
     judged = plan.study.judge.to_json()
     fixed = plan.space.constants()
@@ -39,8 +41,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "recipe": _base(plan),
         "space": {name: d.to_json() for name, d in plan.dimensions().items()},
         "mask_spaces": plan.space.mask_spaces(),
-        "objectives": judged["objectives"],
-        "validation": judged["validation"],
+        **judged,
         "seed": plan.study.seed,
         "protocol": PROTOCOL,
         **({"fields fixed in space": fixed} if fixed else {}),
@@ -146,7 +147,9 @@ def _method_faults(study: StudyFile, units: Units) -> Iterator[FairtuneError]:
 
 
 def check_objectives(plan: Plan, session: Session) -> None:
-    """Refuse objectives that this validation split cannot answer, before anything is trained.
+    """Refuse what this validation split cannot answer, before anything is trained.
+
+    That is objectives and constraints.
 
     Raises:
         DataError: Too few eligible groups; names groups, counts and minimum.
@@ -160,7 +163,9 @@ def check_objectives(plan: Plan, session: Session) -> None:
     score = np.broadcast_to(spread.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
     if ground.task == "multiclass":
         score /= score.sum(axis=1, keepdims=True)
-    plan.study.judge.values(ground.pack.predictions(rows, score))
+    predictions = ground.pack.predictions(rows, score)
+    plan.study.judge.values(predictions)
+    plan.study.judge.figures(predictions)
 
 
 def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, ConfirmPhase]:
@@ -191,6 +196,7 @@ def open_study(
         or Options(
             sampler=plan.study.sampler,  # type: ignore[arg-type]
             pruner=plan.study.pruner,  # type: ignore[arg-type]
+            form=plan.study.form,
             seed=plan.study.seed,
         ),
     )
@@ -205,6 +211,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "units": plan.units.to_json(),
         "baselines": study.baselines.to_json(),
         "budget": study.budget.to_json(),
+        "search": study.form.to_json(study.judge.objectives),
         "confirm": study.confirm.to_json(),
         "select": study.select,
         "name": study.name,
@@ -244,12 +251,26 @@ def run_study(
     notify: Callable[[Event], None] = lambda event: None,
     limits: Limits | None = None,
 ) -> Exit:
-    """Work on a study until nothing is left or `stop` says so."""
+    """Work on a study until nothing is left or `stop` says so.
+
+    Why its search starts no further trial is stored with what may change on resume.
+    """
     from fairtune.training.prefix import kept_cuts
 
     session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
     kept = kept_cuts(session.ground(plan.base), plan.base)
     if ledger.attrs().get(KEPT) is None:
         ledger.set_attr(KEPT, kept)
-    executor = Executor(plan, session, place.runs, stop, notify)
-    return work(ledger, phases(plan), executor, limits or Limits(), stop)
+    bound = Bounds(
+        plan.study.judge,
+        plan.base.data.attributes,
+        plan.study.baselines.of,
+        lambda: ledger.rows(BASELINE),
+    )
+    executor = Executor(plan, session, place.runs, stop, notify, bound)
+    parts = phases(plan)
+    left = work(ledger, parts, executor, limits or Limits(), stop)
+    ended = parts[1].ended(ledger.rows(SEARCH))
+    if ended is not None:
+        ledger.set_attr(PINS, settings_of(plan) | {ENDED: ended})
+    return left
