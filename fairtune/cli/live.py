@@ -6,7 +6,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,15 +60,16 @@ class Progress:
     """Turns a worker's events into lines, and on a terminal into a view that is rewritten.
 
     Args:
-        objective: The primary objective.
+        objectives: The study's, the primary one first.
         trials: Budget of the search.
         echo: Where lines go.
     """
 
     def __init__(
-        self, objective: Objective, trials: int, echo: Callable[[str], None] = print
+        self, objectives: Sequence[Objective], trials: int, echo: Callable[[str], None] = print
     ) -> None:
-        self.objective, self.trials, self.echo = objective, trials, echo
+        self.objectives, self.trials, self.echo = tuple(objectives), trials, echo
+        self.objective = self.objectives[0]
         self.best: Best | None = None
         self._retries: set[int] = set()
         self._seconds: list[float] = []
@@ -98,7 +99,7 @@ class Progress:
             if row.number != row.root:
                 self._retries.add(row.number)
             if row.state == "complete" and row.values:
-                self._improved(row.values[0], row.attrs, self._trial(row.root))
+                self._improved(row.values[0], row.attrs, row.constraints, self._trial(row.root))
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
@@ -116,8 +117,8 @@ class Progress:
     def _epoch(self, event: Event, report: Epoch) -> str:
         rate = report.images / max(report.seconds, 1e-9)
         left = (report.of - report.number) * report.seconds
-        value = event.values.get(str(self.objective))
-        shown = "" if value is None else f"{self.objective} {value:.3f}  "
+        known = [(o, event.values.get(str(o))) for o in self.objectives]
+        shown = "".join(f"{o} {value:.3f}  " for o, value in known if value is not None)
         return (
             f"{self._name(event.claim)}: epoch {report.number}/{report.of}  "
             f"{rate:.0f} images/s  {shown}{_span(left)} left{self._search_left(event)}"
@@ -140,15 +141,20 @@ class Progress:
         tail = f"{event.claim.proposal.attrs.get('mask', '')}  {_span(seconds)}"
         if isinstance(outcome, Complete):
             searched = event.claim.phase == "search"
-            mark = searched and self._improved(outcome.values[0], outcome.attrs, name)
+            mark = searched and self._improved(
+                outcome.values[0], outcome.attrs, outcome.constraints, name
+            )
+            named = {str(objective) for objective in self.objectives}
             figures = "  ".join(
                 f"{k} {v:.3f}"
                 for k, v in outcome.attrs.items()
-                if k == "auc" or k.startswith("auc_gap@")
+                if (k == "auc" or k.startswith("auc_gap@")) and k not in named
             )
             why = outcome.attrs.get("degenerate")
             note = f"  {why}" if why else ""
-            value = f"{self.objective} {outcome.values[0]:.3f}{' *' if mark else ''}"
+            note += "".join(f"  breaks {k}" for k, v in outcome.constraints.items() if v > 0)
+            first, *others = (f"{o} {v:.3f}" for o, v in zip(self.objectives, outcome.values))
+            value = "  ".join([first + (" *" if mark else ""), *others])
             return f"{name}  {value}  {figures}  {tail}{note}"
         if isinstance(outcome, Pruned):
             return f"{name}  pruned ({outcome.reason})  {tail}"
@@ -156,8 +162,15 @@ class Progress:
         detail = outcome.detail.strip().splitlines()
         return f"{name}  failed: {outcome.reason}  {detail[-1] if detail else ''}"
 
-    def _improved(self, value: float, attrs: Mapping[str, Any], name: str) -> bool:
-        if attrs.get("degenerate"):
+    def _improved(
+        self,
+        value: float,
+        attrs: Mapping[str, Any],
+        constraints: Mapping[str, float],
+        name: str,
+    ) -> bool:
+        """Take in a finished trial; tell whether it is the best yet by the primary objective."""
+        if attrs.get("degenerate") or any(v > 0 for v in constraints.values()):
             return False
         sign = self.objective.sign
         if self.best is not None and sign * value <= sign * self.best.value:

@@ -15,6 +15,14 @@ def search(
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Trials in all; also on resume.")
     ] = None,
+    ending: Annotated[
+        str | None,
+        typer.Option(
+            "--stop",
+            metavar="auto|none",
+            help="auto: end the search once nothing rises any more; also on resume.",
+        ),
+    ] = None,
     together: Annotated[
         int,
         typer.Option("--together", min=1, help="Runs made at once in this process, sharing data."),
@@ -37,9 +45,12 @@ def search(
     given = list(words or ())
     if trials is not None:
         given.append(f"budget.trials={trials}")
+    if ending is not None:
+        given.append(f"budget.stop={ending}")
     file = load_study(study, given, name)
     place = place_of(file.name, out, storage)
 
+    from fairtune.study.bill import bill
     from fairtune.study.search import (
         check_objectives,
         make_plan,
@@ -57,11 +68,12 @@ def search(
 
         print(estimate(plan, session))
         return
-    progress = Progress(file.judge.primary, file.budget.trials)
+    progress = Progress(file.judge.objectives, file.budget.trials)
     stop = StopFlag()
     make_folder(place.folder, "--out")
     with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
         print(f"study {file.name}: {ledger.url}")
+        print(bill(plan))
         progress.goes_on(ledger.rows("search"))
         limits = Limits(together=together)
         left = run_study(ledger, plan, session, place, stop, notify=progress, limits=limits)

@@ -258,6 +258,18 @@ def shrunken_means(
     }
 
 
+def seed_sd(values: Mapping[str, Sequence[float]]) -> float | None:
+    """Return the standard deviation between seeds, pooled within recipes.
+
+    None where no recipe has two runs.
+
+    Args:
+        values: Objective values of the runs of each recipe.
+    """
+    variance = _seed_variance(values)
+    return None if variance is None else float(np.sqrt(variance))
+
+
 def _seed_variance(values: Mapping[str, Sequence[float]]) -> float | None:
     """Return the variance within recipes pooled over those with two runs or more."""
     replicated = [np.asarray(runs) for runs in values.values() if len(runs) > 1]

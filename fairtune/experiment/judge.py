@@ -12,7 +12,7 @@ import pydantic
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, Problems
-from fairtune.evaluation.constraints import Constraint
+from fairtune.evaluation.constraints import Constraint, Harm, figures
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.parts import confirm_rows
 from fairtune.evaluation.predictions import Predictions
@@ -186,6 +186,20 @@ class Judge:
         return evaluate_objectives(
             self.seen(predictions),
             self.objectives,
+            minimum=self.validation.minimum,
+            threshold=self.validation.rule,
+        )
+
+    def harm(self, attributes: Sequence[str]) -> Harm:
+        """Return in what `no_harm` compares groups of `attributes`."""
+        return Harm.of(self.primary, attributes)
+
+    def figures(self, predictions: Predictions) -> dict[str, float]:
+        """Return what the constraints read of a whole validation table, empty without any."""
+        return figures(
+            self.seen(predictions),
+            self.constraints,
+            self.harm(list(predictions.attributes)),
             minimum=self.validation.minimum,
             threshold=self.validation.rule,
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fairtune.study import codec
 from fairtune.study.codec import Origin
-from fairtune.study.rows import SEARCH, Proposal
+from fairtune.study.rows import SEARCH, Proposal, Score
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Desk(Protocol):
     def rungs(self, claim: Claim, of: int) -> tuple[int, ...]:
         """Return the epochs at which the claim is judged."""
 
-    def score(self, utility: float, objective: float | None) -> float:
-        """Return the score, higher is better; of the utility where `objective` is None."""
+    def score(self, utility: float, objective: float | Sequence[float] | None) -> Score:
+        """Return the score, of the utility where `objective` is None."""
 
     def publish(self, claim: Claim) -> None:
         """Write the claim's beat now; a storage that does not answer is left to the next beat."""
 
-    def judge(self, claim: Claim, epoch: int, of: int, score: float) -> str | None:
+    def judge(self, claim: Claim, epoch: int, of: int, score: Score) -> str | None:
         """Return why the claim is to be pruned, or None."""
 
 
@@ -64,7 +64,7 @@ class Claim:
         phase: str,
         number: int,
         trial_id: int,
-        rungs: Mapping[int, float],
+        rungs: Mapping[int, Score],
         planned: int | None,
         desk: Desk,
     ) -> None:
@@ -87,7 +87,11 @@ class Claim:
         return self._stop
 
     def report(
-        self, epoch: int, of: int, utility: float, objective: float | None = None
+        self,
+        epoch: int,
+        of: int,
+        utility: float,
+        objective: float | Sequence[float] | None = None,
     ) -> Decision:
         """Tell the score after an epoch and ask whether to go on.
 
@@ -99,14 +103,14 @@ class Claim:
             epoch: Epochs done, counted from 1.
             of: Epochs planned; only runs planned for as many are compared.
             utility: Validation negative log-likelihood; lower is better.
-            objective: The first objective, in the study's direction.
+            objective: The objectives in the study's directions, one number where there is one.
         """
         rungs = self._desk.rungs(self, of)
         if epoch not in rungs or epoch in self._rungs:
             return Decision()
         early = epoch == rungs[0] or 2 * epoch < of
         score = self._desk.score(utility, None if early else objective)
-        if not math.isfinite(score):
+        if not all(map(math.isfinite, score if isinstance(score, tuple) else (score,))):
             return Decision()
         with self.held():
             self._rungs[epoch], self._planned = score, of

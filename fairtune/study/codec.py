@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fairtune.study.distributions import from_optuna, to_optuna
-from fairtune.study.rows import Complete, Failed, Outcome, Proposal, Pruned, Row
+from fairtune.study.rows import Complete, Failed, Outcome, Proposal, Pruned, Row, Score
 
 # The worker that runs a row writes its outcome, any other that ends it writes `taken`: whoever
 # wins the race for the row's state, what the other wrote is not in the way.
 BEAT, OUTCOME, TAKEN = "beat", "outcome", "taken"
 # Optuna's own older form of constraints: one list, so one transaction, and the dashboard reads it.
 CONSTRAINTS = "constraints"
+RUNGS = "fairtune:rungs"
+"""Attribute of a trial in memory: its scores by epoch, in a study with several objectives."""
+
 _OWN = (
     "kind", "digest", "key", "replicate", "seed", "recipe",
     "attempt", "root", "worker", "claim", "recovered", "started",
@@ -89,10 +92,10 @@ def finished_trial(
 
 
 def beat(
-    count: int, rungs: Mapping[int, float], planned: int | None, progress: Mapping[str, Any]
+    count: int, rungs: Mapping[int, Score], planned: int | None, progress: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the attribute that a beat writes."""
-    scores = {str(epoch): score for epoch, score in rungs.items()}
+    scores = {str(e): list(s) if isinstance(s, tuple) else s for e, s in rungs.items()}
     return {"n": count, "progress": dict(progress), "rungs": scores, "of": planned}
 
 
@@ -107,24 +110,38 @@ def state_of(outcome: Outcome) -> TrialState:
             return TrialState.FAIL
 
 
-def for_sampler(trial: FrozenTrial, sign: float | None) -> FrozenTrial:
+def for_sampler(trial: FrozenTrial, signs: Sequence[float]) -> FrozenTrial:
     """Return `trial` as a sampler may learn from it.
 
-    Of a pruned trial samplers want to know how far it came and how well it did there, which they
-    read from Optuna's intermediate values; they are filled from our rungs. Those of complete
-    trials are what it is compared with.
+    Of a pruned trial samplers want to know how far it came and how well it did there. With one
+    objective they read it from Optuna's intermediate values, which are filled from our rungs;
+    with several Optuna has no such thing, and ours find the rungs in the attribute `RUNGS`. Those
+    of complete trials are what it is compared with.
 
     Args:
         trial: As it was read.
-        sign: 1 when higher objectives are better, -1 when lower ones are; None for several
-            objectives, where no sampler can use it.
+        signs: Per objective 1 when higher is better, -1 when lower is.
     """
-    rungs = trial.user_attrs.get(BEAT, {}).get("rungs", {})
-    if sign is None or not trial.state.is_finished() or not rungs:
+    rungs = rungs_of(trial)
+    if not trial.state.is_finished() or not rungs:
         return trial
     shown = copy.copy(trial)
-    shown.intermediate_values = {int(epoch): sign * score for epoch, score in rungs.items()}
+    if len(signs) == 1:
+        shown.intermediate_values = {e: signs[0] * s for e, s in rungs.items() if is_one(s)}
+    else:
+        shown.system_attrs = {**trial.system_attrs, RUNGS: rungs}
     return shown
+
+
+def rungs_of(trial: FrozenTrial) -> dict[int, Score]:
+    """Return the scores that `trial` reached, by epoch."""
+    written = trial.user_attrs.get(BEAT, {}).get("rungs", {})
+    return {int(e): tuple(s) if isinstance(s, list) else s for e, s in written.items()}
+
+
+def is_one(score: Score) -> TypeGuard[float]:
+    """Tell whether a score is one number."""
+    return not isinstance(score, tuple)
 
 
 def constraints_of(outcome: Outcome) -> list[float] | None:
@@ -175,7 +192,7 @@ def read_row(phase: str, trial: FrozenTrial) -> Row | None:
         worker=attrs["worker"],
         recovered=attrs["recovered"],
         values=None if trial.values is None else tuple(trial.values),
-        rungs={int(epoch): score for epoch, score in beat.get("rungs", {}).items()},
+        rungs=rungs_of(trial),
         planned=beat.get("of"),
         reason=outcome.get("reason", "unknown") if ended else None,
         retryable=bool(outcome.get("retry", False)),

@@ -6,15 +6,17 @@ Both run beside the ledger's own thread, so nothing here touches what the ledger
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from optuna.exceptions import UpdateFinishedTrialError
 
 from fairtune.errors import StorageError
 from fairtune.study.claim import Claim
 from fairtune.study.family import Family
+from fairtune.study.form import Form, signed
 from fairtune.study.pruners import Rule
-from fairtune.study.rows import STALE, current
+from fairtune.study.rows import STALE, Row, Score, current
 from fairtune.study.storage import PASSING
 
 # While a run trains it does not wait long for the storage.
@@ -28,27 +30,33 @@ class StudyDesk:
     Attributes:
         family: The study.
         rule: The pruner.
-        sign: 1 when a higher first objective is better, -1 when a lower one is.
+        signs: Per objective 1 when higher is better, -1 when lower is.
+        form: How several objectives are compared.
     """
 
     family: Family
     rule: Rule
-    sign: float
+    signs: tuple[float, ...]
+    form: Form = field(default_factory=Form)
 
     def rungs(self, claim: Claim, of: int) -> tuple[int, ...]:
         """Return the epochs at which the claim is judged."""
         return self.rule.rungs(of, claim.proposal.key)
 
-    def score(self, utility: float, objective: float | None) -> float:
-        """Return the score, higher is better; of the utility where `objective` is None."""
-        return -utility if objective is None else self.sign * objective
+    def score(self, utility: float, objective: float | Sequence[float] | None) -> Score:
+        """Return the score, of the utility where `objective` is None."""
+        if objective is None:
+            return -utility
+        given = [objective] if isinstance(objective, int | float) else objective
+        values = signed(given, self.signs)
+        return values[0] if len(values) == 1 else values
 
     def publish(self, claim: Claim) -> None:
         """Write the claim's beat now; if the storage does not answer, the next beat says it."""
         with contextlib.suppress(StorageError, *PASSING):
             self.beat(claim)
 
-    def judge(self, claim: Claim, epoch: int, of: int, score: float) -> str | None:
+    def judge(self, claim: Claim, epoch: int, of: int, score: Score) -> str | None:
         """Return why the claim is to be pruned, or None, also when the peers cannot be read."""
         key = claim.proposal.key
         try:
@@ -60,7 +68,16 @@ class StudyDesk:
             for row in current(rows).values()
             if row.key != key and row.planned == of and row.state != "failed"
         ]
-        return self.rule.stop(epoch, of, key, score, peers)
+        return self.rule.stop(epoch, of, key, *self._seen(epoch, score, peers))
+
+    def _seen(self, epoch: int, score: Score, peers: Sequence[Row]) -> tuple[Score, list[Row]]:
+        """Return score and peers at a rung as the study's form sees them."""
+        here = [row for row in peers if isinstance(row.rungs.get(epoch), tuple)]
+        if not self.form.is_scalar or not isinstance(score, tuple):
+            return score, list(peers)
+        own, *others = self.form.scalar([score, *(row.rungs[epoch] for row in here)]).tolist()
+        shown = [replace(r, rungs={**r.rungs, epoch: s}) for r, s in zip(here, others)]
+        return own, shown
 
     def beat(self, claim: Claim) -> None:
         """Write one beat; if the row was taken away meanwhile, tell the claim to stop."""

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.evaluation.power import outlook
-from fairtune.study.phases import BaselinePhase
+from fairtune.study.bill import baseline_runs, bill, confirm_runs, control_runs, reached
 from fairtune.study.plan import Plan
-from fairtune.study.selection import SELECTIONS
 
 if TYPE_CHECKING:
     from fairtune.training.session import Session
@@ -56,20 +55,21 @@ def estimate(plan: Plan, session: Session) -> str:
     seconds = _step_seconds(plan, session)
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
     per_run = seconds * steps * plan.base.optim.epochs
-    baselines = sum(1 for _ in BaselinePhase(plan).proposals())
-    controls = 0 if study.baselines.control is None else study.budget.trials
-    confirm = 0
-    if study.confirm.top:
-        confirm = study.confirm.top + len(study.baselines.of) + (1 if controls else 0)
-        # With several objectives what each selection rule would pick is confirmed as well.
-        confirm += len(SELECTIONS.names()) if len(study.judge.objectives) > 1 else 0
-    total = baselines + study.budget.trials + controls + confirm * study.confirm.seeds
+    baselines, controls, confirm = baseline_runs(plan), control_runs(study), confirm_runs(study)
+    total = baselines + study.budget.trials + controls + confirm
     control = f"{controls} control + " if controls else ""
     lines.append(
         f"runs: {baselines} baseline + {study.budget.trials} search + {control}"
-        f"{confirm * study.confirm.seeds} confirm; at most {per_run / 60:.1f} minutes each on "
+        f"{confirm} confirm; at most {per_run / 60:.1f} minutes each on "
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )
+    lines.append(bill(plan))
+    trials = reached(study.budget, per_run)
+    if trials < study.budget.trials:
+        lines.append(
+            f"one device gets through about {trials} of {study.budget.trials} trials before the "
+            "budget of time ends the search, without pruning"
+        )
     return "\n".join(lines)
 
 

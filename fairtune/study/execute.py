@@ -60,6 +60,7 @@ class Executor:
         runs: Where runs are stored.
         stop: Asked at every step.
         notify: Told of claims, epochs and outcomes.
+        bound: Adds to an outcome what it violates.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Executor:
     runs: Runs
     stop: Stop
     notify: Callable[[Event], None] = lambda event: None
+    bound: Callable[[Claim, Outcome], Outcome] = lambda claim, outcome: outcome
 
     def __call__(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Outcome]]:
         """Make the runs of `claims` together; yield each claim with its outcome when it ends.
@@ -85,6 +87,7 @@ class Executor:
         for number, end in run_together(orders, self.session, self.runs, judge):
             outcome = self._outcome(end, claims[number].phase, alone=len(claims) == 1)
             if outcome is not None:
+                outcome = self.bound(claims[number], outcome)
                 self.notify(Event("finish", claims[number], outcome=outcome))
                 yield claims[number], outcome
 
@@ -132,6 +135,7 @@ class Executor:
         values, predictions = judge.values(whole), judge.seen(whole)
         attrs: dict[str, Any] = {
             **group_figures(predictions, judge),
+            **judge.figures(predictions),
             **{name: made.costs[name] for name in COSTS},
         }
         if len(judge.objectives) > 1:
@@ -164,7 +168,8 @@ class _Watch:
         self.executor.notify(Event("epoch", self.claim, report, values))
         if report.number == report.of:
             return None
-        decision = self.claim.report(report.number, report.of, report.val_loss, objective)
+        every = [values[str(o)] for o in self.judge.objectives]
+        decision = self.claim.report(report.number, report.of, report.val_loss, every)
         return None if decision.stop is None else PRUNED + decision.stop
 
     def poll(self) -> str | None:

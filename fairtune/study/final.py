@@ -196,7 +196,6 @@ def _write_rows(
     candidates: Sequence[Candidate],
 ) -> None:
     known = {row.key for row in ledger.rows(FINAL)}
-    primary = view.judge.primary
     for entry in entries:
         for i, run in enumerate(made.runs[entry.label]):
             if run.key in known:
@@ -216,8 +215,8 @@ def _write_rows(
                 figures = test_figures(view, run)
             except DataError:
                 continue  # too few test rows for the objective: the verdict says so
-            value = figures.pop(str(primary))
-            ledger.append_final(proposal, [value], {f"test/{k}": v for k, v in figures.items()})
+            values = [figures.pop(str(objective)) for objective in view.judge.objectives]
+            ledger.append_final(proposal, values, {f"test/{k}": v for k, v in figures.items()})
 
 
 def test_figures(view: Overview, run: StoredRun) -> dict[str, float]:

@@ -16,7 +16,8 @@ from fairtune.study import codec
 from fairtune.study.codec import Origin
 from fairtune.study.options import Options
 from fairtune.study.overlay import Draw
-from fairtune.study.rows import Proposal, Row, current, due, roots
+from fairtune.study.rows import Proposal, Row, Score, current, due, roots
+from fairtune.study.standing import as_one, signs_of
 from fairtune.study.view import View
 
 
@@ -46,7 +47,7 @@ class Wanted:
 
     proposal: Proposal
     origin: Origin
-    rungs: Mapping[int, float] = field(default_factory=dict)
+    rungs: Mapping[int, Score] = field(default_factory=dict)
     planned: int | None = None
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,12 +101,15 @@ def _draw(
 ) -> Draw:
     rows = view.rows[phase]
     speaking, ours = {r.number for r in current(rows).values()}, {r.number for r in rows}
-    sign = 1.0 if directions[0] is StudyDirection.MAXIMIZE else -1.0
+    signs = signs_of(directions)
     trials = [
-        codec.for_sampler(trial, sign if len(directions) == 1 else None)
+        codec.for_sampler(trial, signs)
         for trial in view.trials[phase]
         if trial.number in speaking or trial.number not in ours
     ]
+    if len(directions) > 1 and options.form.is_scalar:
+        trials = as_one(trials, signs, options.form)
+        directions = [StudyDirection.MAXIMIZE]
 
     def sampler(index: int) -> BaseSampler:
         # From the rows alone: a resumed study goes on as if it had never stopped.

@@ -52,6 +52,7 @@ from fairtune.study.rows import (
     current,
     refusal,
 )
+from fairtune.study.standing import signs_of
 from fairtune.study.storage import open_storage
 from fairtune.study.view import View
 
@@ -86,13 +87,13 @@ class Ledger:
         self, family: Family, directions: Sequence[StudyDirection], options: Options
     ) -> None:
         self._family, self._directions, self._options = family, list(directions), options
-        self._sign = 1.0 if directions[0] is StudyDirection.MAXIMIZE else -1.0
         self._clock, self._grace = options.clock, options.grace
         self.worker = options.worker or worker_name()
         self._seen: dict[tuple[str, int], tuple[int, float]] = {}
         self._mine: dict[tuple[str, int], Claim] = {}
         self._view = View(family)
-        self._desk = StudyDesk(family, options.pruner.build(), self._sign)
+        rule = options.pruner.build()
+        self._desk = StudyDesk(family, rule, signs_of(directions), options.form)
         self._fresh = False
 
     @classmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from fairtune.config import digest
+from fairtune.study.form import Form
 from fairtune.study.pruners import Pruner
 from fairtune.study.pruners.asha import Asha
 from fairtune.study.samplers import Sampler
@@ -27,6 +28,7 @@ class Options:
     Attributes:
         sampler: Declaration of the sampler.
         pruner: Declaration of the pruner.
+        form: How sampler and pruner see several objectives.
         seed: The study's seed.
         slot: This worker's index among those of the study; workers that draw at the same moment
             draw different points.
@@ -39,6 +41,7 @@ class Options:
 
     sampler: Sampler = field(default_factory=Tpe)
     pruner: Pruner = field(default_factory=Asha)
+    form: Form = field(default_factory=Form)
     seed: int = 0
     slot: int = 0
     worker: str | None = None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Dimension, Float, Int
 from fairtune.config.dimensions import Scalar
 from fairtune.errors import ModelError
+from fairtune.study.budget import Ending
 from fairtune.study.overlay import Draw
 from fairtune.study.plan import Plan
 from fairtune.study.rank import best_baselines
@@ -23,7 +23,6 @@ from fairtune.study.rows import (
     CONFIRM,
     CONTROL,
     SEARCH,
-    STALE,
     Proposal,
     Row,
     current,
@@ -31,8 +30,8 @@ from fairtune.study.rows import (
     due,
     next_replicate,
     results,
-    roots,
 )
+from fairtune.study.samplers import startup_of
 from fairtune.study.shortlist import best_of_control, shortlist
 from fairtune.study.space import middle
 from fairtune.training.recipe import Recipe
@@ -103,7 +102,7 @@ class SearchPhase:
         if not self.before.done(rows):
             return None
         mine = rows.get(SEARCH, ())
-        if self._spent(mine):
+        if self.ended(mine) is not None:
             return None
         known = {row.digest for row in current(mine).values()}
         for anchor in self.anchors():
@@ -119,8 +118,9 @@ class SearchPhase:
         """Tell whether nothing more is to be run."""
         mine = rows.get(SEARCH, ())
         running = any(row.state == "running" for row in mine)
-        waiting = bool(due(mine)) and not self._late(mine)
-        return self.before.done(rows) and self._spent(mine) and not running and not waiting
+        waiting = bool(due(mine)) and self._ending.late(mine) is None
+        ended = self.ended(mine) is not None
+        return self.before.done(rows) and ended and not running and not waiting
 
     def anchors(self) -> list[Proposal]:
         """Return the anchors this space can express, at most a quarter of the budget."""
@@ -186,12 +186,14 @@ class SearchPhase:
             params=first.params,
         )
 
-    def _spent(self, mine: Sequence[Row]) -> bool:
-        return len(roots(mine)) >= self.plan.study.budget.trials or self._late(mine)
+    def ended(self, mine: Sequence[Row]) -> str | None:
+        """Return why no further trial starts, or None while one may."""
+        return self._ending.reason(mine)
 
-    def _late(self, mine: Sequence[Row]) -> bool:
-        minutes = self.plan.study.budget.minutes
-        return minutes is not None and busy_seconds(mine) >= 60 * minutes
+    def __post_init__(self) -> None:
+        study = self.plan.study
+        signs = [objective.sign for objective in study.judge.objectives]
+        self._ending = Ending.of(study.budget, signs, startup_of(study.sampler))
 
 
 class Before(Protocol):
@@ -256,28 +258,6 @@ class ConfirmPhase:
     def sign(self) -> int:
         """1 when a larger objective is better, else -1."""
         return self.plan.study.judge.primary.sign
-
-
-def busy_seconds(rows: Sequence[Row], now: datetime | None = None) -> float:
-    """Return the wall time in which at least one of `rows` ran: overlaps count once.
-
-    A run whose worker vanished counts nothing: it ended when somebody noticed, perhaps days later.
-    """
-    now = now or datetime.now(UTC)
-    known = [r for r in rows if r.started and r.reason != STALE]
-    spans = sorted((_aware(r.started), _aware(r.finished or now)) for r in known)
-    total, end = 0.0, None
-    for start, stop in spans:
-        begin = start if end is None or start > end else end
-        if stop > begin:
-            total += (stop - begin).total_seconds()
-            end = stop
-    return total
-
-
-def _aware(moment: datetime | None) -> datetime:
-    assert moment is not None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def point(

@@ -10,6 +10,9 @@ from fairtune.experiment.runs import Runs
 PINS = "plan"
 """Study attribute with what a reader needs beside the identity: units, budget, confirm, select."""
 
+ENDED = "search_ended"
+"""One of these settings: why the search starts no further trial, once that is so."""
+
 
 @dataclass(frozen=True)
 class Place:

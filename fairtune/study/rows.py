@@ -13,6 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 from fairtune.config.dimensions import Dimension, Scalar
 
+Score: TypeAlias = float | tuple[float, ...]
+"""What a run is compared by at a rung, higher is better: one number, or one per objective."""
+
 SEARCH, BASELINE, CONFIRM, FINAL = "search", "baseline", "confirm", "final"
 CONTROL = "control"
 RUNS_PER_DIGEST = 3
@@ -69,7 +72,7 @@ class Row:
         recovered: The row holds a result that came after its own row had been failed.
         worker: Who ran it.
         values: Objectives in the study's order, once complete (or pruned with values).
-        rungs: Score at each rung that was reached, higher is better.
+        rungs: Score at each rung that was reached.
         planned: Epochs that were planned, once a rung was reached.
         reason: Why a failed or pruned row ended.
         retryable: A failed row may be tried once more.
@@ -97,7 +100,7 @@ class Row:
     worker: str
     recovered: bool = False
     values: tuple[float, ...] | None = None
-    rungs: Mapping[int, float] = field(default_factory=dict)
+    rungs: Mapping[int, Score] = field(default_factory=dict)
     planned: int | None = None
     reason: str | None = None
     retryable: bool = False

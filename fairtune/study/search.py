@@ -11,14 +11,16 @@ from fairtune.config import Choice
 from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
 from fairtune.models.units import Units
+from fairtune.study.bounds import Bounds
 from fairtune.study.control import ControlPhase
 from fairtune.study.execute import Event, Executor
 from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
 from fairtune.study.ledger import Ledger, Options, Phase
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
-from fairtune.study.place import PINS, Place
+from fairtune.study.place import ENDED, PINS, Place
 from fairtune.study.plan import Plan
+from fairtune.study.rows import BASELINE, SEARCH
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 def identity(plan: Plan) -> dict[str, Any]:
     """Return what makes a study the one it is; a resume with anything else is refused.
 
-    Baselines, budget, sampler, pruner, confirm and select may change.
+    Baselines, budget, search, sampler, pruner, confirm and select may change.
     """
     judged = plan.study.judge.to_json()
     fixed = plan.space.constants()
@@ -40,8 +42,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "recipe": _base(plan),
         "space": {name: d.to_json() for name, d in plan.dimensions().items()},
         "mask_spaces": plan.space.mask_spaces(),
-        "objectives": judged["objectives"],
-        "validation": judged["validation"],
+        **judged,
         "seed": plan.study.seed,
         "protocol": PROTOCOL,
         **({"fields fixed in space": fixed} if fixed else {}),
@@ -147,7 +148,9 @@ def _method_faults(study: StudyFile, units: Units) -> Iterator[FairtuneError]:
 
 
 def check_objectives(plan: Plan, session: Session) -> None:
-    """Refuse objectives that this validation split cannot answer, before anything is trained.
+    """Refuse what this validation split cannot answer, before anything is trained.
+
+    That is objectives and constraints.
 
     Raises:
         DataError: Too few eligible groups; names groups, counts and minimum.
@@ -163,10 +166,12 @@ def check_objectives(plan: Plan, session: Session) -> None:
         score /= score.sum(axis=1, keepdims=True)
     predictions = ground.pack.predictions(rows, score)
     for part in plan.study.judge.parts:
-        plan.study.judge.on(part).values(predictions)
+        judge = plan.study.judge.on(part)
+        judge.values(predictions)
+        judge.figures(predictions)
 
 
-def phases(plan: Plan) -> tuple[Phase, ...]:
+def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, *tuple[Phase, ...]]:
     """Return the phases of a study in their order: baseline, search, control if any, confirm."""
     baseline = BaselinePhase(plan)
     search = SearchPhase(plan, baseline)
@@ -197,6 +202,7 @@ def open_study(
         or Options(
             sampler=plan.study.sampler,  # type: ignore[arg-type]
             pruner=plan.study.pruner,  # type: ignore[arg-type]
+            form=plan.study.form,
             seed=plan.study.seed,
         ),
     )
@@ -211,6 +217,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "units": plan.units.to_json(),
         "baselines": study.baselines.to_json(),
         "budget": study.budget.to_json(),
+        "search": study.form.to_json(study.judge.objectives),
         "confirm": study.confirm.to_json(),
         "select": study.select,
         "name": study.name,
@@ -250,12 +257,26 @@ def run_study(
     notify: Callable[[Event], None] = lambda event: None,
     limits: Limits | None = None,
 ) -> Exit:
-    """Work on a study until nothing is left or `stop` says so."""
+    """Work on a study until nothing is left or `stop` says so.
+
+    Why its search starts no further trial is stored with what may change on resume.
+    """
     from fairtune.training.prefix import kept_cuts
 
     session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
     kept = kept_cuts(session.ground(plan.base), plan.base)
     if ledger.attrs().get(KEPT) is None:
         ledger.set_attr(KEPT, kept)
-    executor = Executor(plan, session, place.runs, stop, notify)
-    return work(ledger, phases(plan), executor, limits or Limits(), stop)
+    bound = Bounds(
+        plan.study.judge,
+        plan.base.data.attributes,
+        plan.study.baselines.of,
+        lambda: ledger.rows(BASELINE),
+    )
+    executor = Executor(plan, session, place.runs, stop, notify, bound)
+    parts = phases(plan)
+    left = work(ledger, parts, executor, limits or Limits(), stop)
+    ended = parts[1].ended(ledger.rows(SEARCH))
+    if ended is not None:
+        ledger.set_attr(PINS, settings_of(plan) | {ENDED: ended})
+    return left

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from fairtune.errors import FairtuneError
 from fairtune.study.overview import Overview
-from fairtune.study.place import Place
-from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, counts
+from fairtune.study.place import ENDED, Place
+from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, counts, results
 from fairtune.study.select import corrected, picked, rows_in_words
 
 
 def summary(place: Place) -> str:
     """Return counts by phase, the candidates with their figures, and the pick with its reason."""
     view = Overview.load(place)
-    lines = [f"study {place.name}: {view.judge.primary} on validation, {view.url}"]
+    named = ", ".join(str(objective) for objective in view.judge.objectives)
+    lines = [f"study {place.name}: {named} on validation, {view.url}"]
     for phase in (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL):
         tally = {state: n for state, n in counts(view.rows[phase]).items() if n}
         if tally:
             parts = ", ".join(f"{n} {state}" for state, n in tally.items())
             lines.append(f"  {phase}: {parts}")
+    ended = view.settings.get(ENDED)
+    if ended is not None:
+        lines.append(f"  search ended by {ended}")
+    broken = [r for r in results(view.rows[SEARCH]) if any(v > 0 for v in r.constraints.values())]
+    if view.judge.constraints:
+        total = len(results(view.rows[SEARCH]))
+        lines.append(f"  constraints: {total - len(broken)} of {total} trials keep all of them")
     candidates = view.candidates()
     if not candidates:
         return "\n".join([*lines, "  no recipe is finished yet"])

@@ -21,7 +21,7 @@ def test_what_is_stored_sets_the_best_and_a_retry_is_no_new_trial(tiny: Tiny) ->
     again = replace(row, number=1, root=0, values=(0.4,))
     second = replace(row, number=2, root=2, values=(0.6,))
     third = replace(row, number=3, root=3, values=(0.5,))
-    progress = Progress(tiny.view.judge.primary, 9)
+    progress = Progress(tiny.view.judge.objectives, 9)
     progress.goes_on([third, failed, second, again])
     assert progress.best is not None
     assert (progress.best.value, progress.best.name) == (0.6, "search 2/9")
@@ -29,6 +29,6 @@ def test_what_is_stored_sets_the_best_and_a_retry_is_no_new_trial(tiny: Tiny) ->
 
 
 def test_a_degenerate_trial_is_never_the_best(tiny: Tiny) -> None:
-    progress = Progress(tiny.view.judge.primary, 9)
+    progress = Progress(tiny.view.judge.objectives, 9)
     progress.goes_on([stored(tiny, degenerate="constant scores")])
     assert progress.best is None

@@ -12,8 +12,9 @@ import pytest
 from kit_ledger import sqlite
 from kit_plan import CHANCE, CONSTANT, plan, row, score_by, vit
 
+from fairtune.study.budget import busy_seconds
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Options, Outcome, Pruned
-from fairtune.study.phases import ANCHORS, BaselinePhase, ConfirmPhase, SearchPhase, busy_seconds
+from fairtune.study.phases import ANCHORS, BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, STALE, Row, current, roots
 from fairtune.study.samplers.random import Random

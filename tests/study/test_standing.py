@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fairtune.study.standing import learnable, standings
 
-UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+UP, DOWN = [StudyDirection.MAXIMIZE], [StudyDirection.MINIMIZE]
 
 
 def complete(number: int, value: float, steps: dict[int, float] | None = None) -> FrozenTrial:

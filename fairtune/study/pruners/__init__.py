@@ -1,8 +1,11 @@
 """Pruners: which runs are ended early, judged at rungs that this project keeps itself.
 
 Optuna's own `report` knows one float per step and refuses several objectives; here a rung is a
-score of ours, higher is better, stored with the row's beat. Only rows of kind `search` are ever
-pruned; anchors and replicates are peers but run to their end.
+score of ours, higher is better, stored with the row's beat. With several objectives the score has
+one number for each, and runs are compared by non-domination rank, then by crowding: the ranking
+of MO-ASHA (Schmucker et al. 2021, "Multi-objective asynchronous successive halving"), with the
+tie-break of NSGA-II in place of an epsilon-net. Only rows of kind `search` are ever pruned;
+anchors and replicates are peers but run to their end.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from fairtune.config import Config, Registry
-from fairtune.study.rows import Row
+from fairtune.evaluation.pareto import order
+from fairtune.study.rows import Row, Score
 
 PRUNERS: Registry[Config] = Registry("pruner", "fairtune.study.pruners")
 
@@ -25,7 +29,7 @@ class Rule(Protocol):
         """Return the epochs, all below `of`, at which the run `key` is judged."""
 
     def stop(
-        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+        self, epoch: int, of: int, key: str, score: Score, peers: Sequence[Row]
     ) -> str | None:
         """Return why the run is to end after `epoch`, or None to go on.
 
@@ -33,7 +37,7 @@ class Rule(Protocol):
             epoch: One of `rungs(of, key)`.
             of: Epochs planned.
             key: Identity of the run.
-            score: Its score at this rung, higher is better.
+            score: Its score at this rung; `comparable` makes it and those of peers numbers.
             peers: Rows of other runs of the phase that were planned for as many epochs.
         """
 
@@ -44,6 +48,24 @@ class Pruner(Protocol):
 
     def build(self) -> Rule:
         """Return the working rule."""
+
+
+def comparable(score: Score, others: Sequence[Score]) -> tuple[float, list[float]]:
+    """Return scores of one rung as single numbers, higher is better.
+
+    Scores with one number per objective become minus their place by rank, then crowding (see
+    `evaluation.pareto.order`). A score of another form than the first says nothing of it and is
+    left out.
+
+    Args:
+        score: Of the run that is judged.
+        others: Of its peers at the same rung.
+    """
+    if not isinstance(score, tuple):
+        return score, [other for other in others if not isinstance(other, tuple)]
+    same = [other for other in others if isinstance(other, tuple)]
+    first, *rest = order([score, *same], [1] * len(score)).tolist()
+    return -float(first), [-float(place) for place in rest]
 
 
 def least_epochs(of: int, given: int | None) -> int:

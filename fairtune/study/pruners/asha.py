@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.study.pruners import PRUNERS, least_epochs
-from fairtune.study.rows import Row
+from fairtune.study.pruners import PRUNERS, comparable, least_epochs
+from fairtune.study.rows import Row, Score
 
 
 @PRUNERS.register("asha")
@@ -51,19 +51,20 @@ class Halving:
         return tuple(found)
 
     def stop(
-        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+        self, epoch: int, of: int, key: str, score: Score, peers: Sequence[Row]
     ) -> str | None:
         """Return why the run ends: it is not among the best 1/reduction of its rung."""
         others = [row.rungs[epoch] for row in peers if epoch in row.rungs]
         return below_cut(epoch, score, others, self.reduction)
 
 
-def below_cut(epoch: int, score: float, others: Sequence[float], reduction: int) -> str | None:
+def below_cut(epoch: int, score: Score, others: Sequence[Score], reduction: int) -> str | None:
     """Return why `score` is not among the best 1/reduction of itself and `others`, or None."""
-    reached = len(others) + 1
+    own, peers = comparable(score, others)
+    reached = len(peers) + 1
     if reached < reduction:
         return None
-    better = sum(other > score for other in others)
+    better = sum(peer > own for peer in peers)
     if better < reached // reduction:
         return None
     return f"rank {better + 1} of {reached} at epoch {epoch}, 1 in {reduction} goes on"

@@ -12,7 +12,7 @@ from pydantic import Field
 from fairtune.config import Config
 from fairtune.study.pruners import PRUNERS, least_epochs
 from fairtune.study.pruners.asha import below_cut
-from fairtune.study.rows import Row
+from fairtune.study.rows import Row, Score
 
 
 @PRUNERS.register("hyperband")
@@ -65,7 +65,7 @@ class Brackets:
         return tuple(found)
 
     def stop(
-        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+        self, epoch: int, of: int, key: str, score: Score, peers: Sequence[Row]
     ) -> str | None:
         """Return why the run ends: it is not among the best 1/reduction of its bracket."""
         mine = self.bracket(of, key)

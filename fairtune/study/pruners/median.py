@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.study.pruners import PRUNERS, least_epochs
-from fairtune.study.rows import Row
+from fairtune.study.pruners import PRUNERS, comparable, least_epochs
+from fairtune.study.rows import Row, Score
 
 
 @PRUNERS.register("median")
@@ -47,13 +47,16 @@ class BelowMedian:
         return tuple(range(first, of, max(first, least_epochs(of, None))))
 
     def stop(
-        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+        self, epoch: int, of: int, key: str, score: Score, peers: Sequence[Row]
     ) -> str | None:
         """Return why the run ends: its score lies below the median of complete runs."""
         done = [r.rungs[epoch] for r in peers if r.state == "complete" and epoch in r.rungs]
-        if len(done) < self.startup:
+        own, others = comparable(score, done)
+        if len(others) < self.startup:
             return None
-        middle = statistics.median(done)
-        if score >= middle:
+        middle = statistics.median(others)
+        if own >= middle:
             return None
-        return f"score {score:.4g} below the median {middle:.4g} at epoch {epoch}"
+        if isinstance(score, tuple):
+            return f"place {1 - own:.0f} below the median {1 - middle:g} at epoch {epoch}"
+        return f"score {own:.4g} below the median {middle:.4g} at epoch {epoch}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fairtune.config import Config
 from fairtune.study.pruners import PRUNERS
-from fairtune.study.rows import Row
+from fairtune.study.rows import Row, Score
 
 
 @PRUNERS.register("none")
@@ -28,7 +28,7 @@ class Never:
         return ()
 
     def stop(
-        self, epoch: int, of: int, key: str, score: float, peers: Sequence[Row]
+        self, epoch: int, of: int, key: str, score: Score, peers: Sequence[Row]
     ) -> str | None:
         """Go on."""
         return None

@@ -11,6 +11,10 @@ from fairtune.config import Config, Registry
 SAMPLERS: Registry[Config] = Registry("sampler", "fairtune.study.samplers")
 
 
+STARTUP = 10
+"""Trials after which a search is taken to learn, at the least."""
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Declaration of a sampler.
@@ -23,9 +27,17 @@ class Sampler(Protocol):
 
     Attributes:
         conditional: Whether it takes a space in which some parameters are not in every trial.
+        several: Whether it takes several objectives as they are.
     """
 
     conditional: ClassVar[bool]
+    several: ClassVar[bool]
 
     def build(self, seed: int) -> BaseSampler:
         """Return the Optuna sampler of one draw."""
+
+
+def startup_of(sampler: Config) -> int:
+    """Return the finished trials before which `sampler` learns nothing, at least `STARTUP`."""
+    own = [getattr(sampler, name, None) or 0 for name in ("startup", "population")]
+    return max(STARTUP, *own)

@@ -25,6 +25,7 @@ class Auto(Config):
     """`blr_ts` where trials have 12 or more switches of a mask, else `tpe`; both as by default."""
 
     conditional: ClassVar[bool] = True
+    several: ClassVar[bool] = True
 
     def build(self, seed: int) -> BaseSampler:
         """Return the Optuna sampler of one draw."""

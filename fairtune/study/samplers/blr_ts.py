@@ -20,8 +20,8 @@ from fairtune.study.linear.features import Features
 from fairtune.study.linear.model import Data, Effects, choose, draw
 from fairtune.study.linear.switches import Switches
 from fairtune.study.samplers import SAMPLERS
-from fairtune.study.samplers.shown import one_direction
-from fairtune.study.standing import learnable, standings
+from fairtune.study.samplers.shown import judged
+from fairtune.study.standing import learnable
 
 _TEMPERATURE = 0.5
 
@@ -41,7 +41,8 @@ class BlrTs(Config):
     interactions, the structured prior in place of a horseshoe, a tempered draw, and other
     parameters in the same model: numbers as z and z^2, choices one-hot, conditional ones with an
     indicator; how much of what is explained is theirs is chosen with `(a, f)`. Pruned trials
-    count as `fairtune.study.standing` says.
+    count as `fairtune.study.standing` says; several objectives become one by weights that are
+    drawn for each point, as `fairtune.study.samplers.shown.judged` says.
 
     Attributes:
         startup: Finished trials before which nothing is learned: masks are uniform and signs of
@@ -49,6 +50,7 @@ class BlrTs(Config):
     """
 
     conditional: ClassVar[bool] = True
+    several: ClassVar[bool] = True
 
     startup: int = Field(default=10, ge=2)
 
@@ -61,7 +63,8 @@ class LinearThompson(BaseSampler):
     """The sampler of one draw; see `BlrTs`."""
 
     def __init__(self, startup: int, seed: int) -> None:
-        self._startup, self._rng = startup, np.random.default_rng(seed)
+        self._startup, self._seed = startup, seed
+        self._rng = np.random.default_rng(seed)
         self._uniform = RandomSampler(seed=seed)
 
     def infer_relative_search_space(
@@ -78,12 +81,11 @@ class LinearThompson(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the values of a point; a parameter that it lacks is drawn uniformly."""
-        direction = one_direction(study, "blr_ts")
         space = {name: from_optuna(d) for name, d in search_space.items()}
         known = learnable(study.get_trials(deepcopy=False))
         if len(known) < self._startup:
             return self._start(Switches.among(space), trial.number)
-        standing = standings(known, direction)
+        standing = judged(study, known, self._seed)
         standing = standing - standing.mean()
         width = standing.std()
         points = [t.params for t in known]

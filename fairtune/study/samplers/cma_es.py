@@ -19,7 +19,6 @@ from fairtune.config.dimensions import Dimension
 from fairtune.study.axes import position, size, value_at
 from fairtune.study.distributions import from_optuna
 from fairtune.study.samplers import SAMPLERS
-from fairtune.study.samplers.shown import one_direction
 from fairtune.study.standing import learnable, standings
 
 if TYPE_CHECKING:
@@ -48,7 +47,8 @@ class CmaEs(Config):
     point behind a discrete one. It stands beside the trial; where it is missing (runs that others
     proposed, or that are tried again), one is drawn from the distribution of the generation that
     is rounded to the trial. Values are standings, so pruned trials count. Refuses spaces with
-    conditional parameters.
+    conditional parameters, and several objectives unless `search` makes them one: weights that
+    change from draw to draw would replay other generations each time.
 
     Attributes:
         startup: Finished trials before which points are random; they are the first to be learned
@@ -57,6 +57,7 @@ class CmaEs(Config):
     """
 
     conditional: ClassVar[bool] = False
+    several: ClassVar[bool] = False
 
     startup: int = Field(default=1, ge=1)
     population: int | None = Field(default=None, ge=4)
@@ -85,14 +86,13 @@ class Replayed(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a point drawn from the distribution to which the trials have led."""
-        direction = one_direction(study, "cmaes")
         known = learnable(study.get_trials(deepcopy=False))
         if not search_space or len(known) < self._startup:
             return {}
         space = {name: from_optuna(d) for name, d in search_space.items()}
         axes = _Axes(space)
         optimizer = axes.optimizer(self._population)
-        standing = standings(known, direction)
+        standing = standings(known, study.directions)
         many = optimizer.population_size
         for start in range(0, len(known) - many + 1, many):
             now = slice(start, start + many)

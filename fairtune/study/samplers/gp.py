@@ -20,13 +20,15 @@ class Gp(Config):
     kernel with a length scale per parameter, fitted anew for each draw with a noise term. Runs of
     other workers count as points whose value is not known yet. The values are standings, so
     pruned trials are learned from. Slow: see the measured seconds of a draw before using it for
-    long masks. Refuses spaces with conditional parameters.
+    long masks. Several objectives become one as
+    `fairtune.study.samplers.shown.judged` says. Refuses spaces with conditional parameters.
 
     Attributes:
         startup: Finished trials before which points are random.
     """
 
     conditional: ClassVar[bool] = False
+    several: ClassVar[bool] = True
 
     startup: int = Field(default=10, ge=1)
 
@@ -38,4 +40,4 @@ class Gp(Config):
             deterministic_objective=False,
             warn_independent_sampling=False,
         )
-        return Shown(inner, "gp", seed)
+        return Shown(inner, seed)

@@ -20,7 +20,8 @@ class Nsga2(Config):
     Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II". Deviation: a
     generation is so many finished trials in order of number, whoever proposed them, instead of
     what is noted beside each trial; baselines of the search and repeated runs are then part of
-    the population. The values are standings, so pruned trials count, as worse ones.
+    the population. The values are standings, one per objective, so pruned trials count, as
+    worse ones, and trials that violate constraints stand behind the others in each.
 
     Attributes:
         population: Trials of a generation. More than 20 would leave too few generations for the
@@ -28,6 +29,7 @@ class Nsga2(Config):
     """
 
     conditional: ClassVar[bool] = True
+    several: ClassVar[bool] = True
 
     population: int = Field(default=20, ge=2, le=20)
 
@@ -47,4 +49,4 @@ class Nsga2(Config):
         def generation(index: int) -> Mapping[str, Any]:
             return {key: index // self.population}
 
-        return Shown(inner, "nsga2", seed, generation)
+        return Shown(inner, seed, generation, several=True)

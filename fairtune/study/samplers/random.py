@@ -15,6 +15,7 @@ class Random(Config):
     """Each parameter uniform over its range (log-uniform on a log scale), independent of all."""
 
     conditional: ClassVar[bool] = True
+    several: ClassVar[bool] = True
 
     def build(self, seed: int) -> BaseSampler:
         """Return the Optuna sampler of one draw."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fairtune.config.dimensions import Dimension
-from fairtune.errors import ConfigError
 from fairtune.study.distributions import from_optuna
 from fairtune.study.overlay import Overlay
-from fairtune.study.standing import learnable, standings
+from fairtune.study.standing import Vector, along, learnable, standings, towards
+
+# Keeps the weights of a draw apart from its points.
+_WEIGHTS = 1
 
 
 class Marks(Protocol):
@@ -37,14 +40,17 @@ class Shown(BaseSampler):
     sampler notes for itself is forgotten with the copy: it is made from the trials each time.
 
     Args:
-        inner: Draws points of the joint space; one objective.
-        name: Of the sampler, for messages.
-        seed: Of parameters that `inner` leaves open.
+        inner: Draws points of the joint space.
+        seed: Of parameters that `inner` leaves open, and of weights.
         marks: What `inner` expects beside a finished trial.
+        several: Whether `inner` takes one standing per objective; else several objectives are
+            shown as one (see `judged`).
     """
 
-    def __init__(self, inner: BaseSampler, name: str, seed: int, marks: Marks = no_marks) -> None:
-        self._inner, self._name, self._marks = inner, name, marks
+    def __init__(
+        self, inner: BaseSampler, seed: int, marks: Marks = no_marks, *, several: bool = False
+    ) -> None:
+        self._inner, self._marks, self._several, self._seed = inner, marks, several, seed
         self._uniform = RandomSampler(seed=seed)
         self._copy: tuple[Study, FrozenTrial] | None = None
 
@@ -72,40 +78,55 @@ class Shown(BaseSampler):
 
     def _of(self, study: Study, trial: FrozenTrial) -> tuple[Study, FrozenTrial]:
         if self._copy is None:
-            direction = one_direction(study, self._name)
             trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
             known = learnable(trials)
+            values = self._values(study, known)
             shown = [
-                _complete(t, value, self._marks(index))
-                for index, (t, value) in enumerate(zip(known, standings(known, direction)))
+                _complete(t, value.tolist(), self._marks(index))
+                for index, (t, value) in enumerate(zip(known, values))
             ]
             running = [t for t in trials if t.state is TrialState.RUNNING]
-            overlay = Overlay([*shown, *running], [StudyDirection.MAXIMIZE])
+            overlay = Overlay([*shown, *running], [StudyDirection.MAXIMIZE] * values.shape[1])
             copied = Study(study_name="", storage=overlay, sampler=self._inner)
             self._copy = copied, overlay.fake
         return self._copy
 
+    def _values(self, study: Study, known: Sequence[FrozenTrial]) -> Vector:
+        """Return `(trials, objectives)` standings."""
+        directions = study.directions
+        if not self._several or len(directions) == 1:
+            return judged(study, known, self._seed).reshape(len(known), 1)
+        columns = [standings(known, directions, along(j)) for j in range(len(directions))]
+        return np.stack(columns, axis=1)
 
-def one_direction(study: Study, name: str) -> StudyDirection:
-    """Return the direction of the one objective.
 
-    Raises:
-        ConfigError: The study has several objectives.
+def judged(study: Study, known: Sequence[FrozenTrial], seed: int) -> Vector:
+    """Return `(known,)` standings.
+
+    Several objectives become one as in ParEGO (Knowles 2006, "ParEGO: a hybrid algorithm with
+    on-line landscape approximation for expensive multiobjective optimization problems"): weights
+    are drawn uniformly from the simplex for each draw, and the number is the augmented Chebyshev
+    one. Deviations: objectives in units of their SD instead of their range, which one failed run
+    would stretch; weights from the whole simplex instead of a grid.
+
+    Args:
+        study: The study, or its copy.
+        known: From `learnable`.
+        seed: Of the draw.
     """
-    if len(study.directions) != 1:
-        raise ConfigError(
-            f"sampler {name} takes one objective",
-            where="sampler",
-            found=f"{len(study.directions)} objectives",
-            todo="write sampler: tpe",
-        )
-    return study.directions[0]
+    directions = study.directions
+    if len(directions) == 1:
+        return standings(known, directions)
+    weights = np.random.default_rng([seed, _WEIGHTS]).dirichlet(np.ones(len(directions)))
+    return standings(known, directions, towards(weights.tolist()))
 
 
-def _complete(trial: FrozenTrial, value: float, marks: Mapping[str, Any]) -> FrozenTrial:
+def _complete(
+    trial: FrozenTrial, values: Sequence[float], marks: Mapping[str, Any]
+) -> FrozenTrial:
     made = create_trial(
         state=TrialState.COMPLETE,
-        value=float(value),
+        values=list(values),
         params=trial.params,
         distributions=trial.distributions,
         system_attrs=dict(marks),

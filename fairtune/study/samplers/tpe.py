@@ -24,7 +24,10 @@ class Tpe(Config):
     Bergstra et al. 2011, "Algorithms for hyper-parameter optimization", as Optuna has it. What
     Optuna's default leaves open is pinned, since it differs between versions:
     `multivariate=True` for any number of objectives; `group=True`, for without it one trial that
-    has no parameters empties the joint space for good; `constant_liar=False`.
+    has no parameters empties the joint space for good; `constant_liar=False`. Several objectives
+    are split by non-domination rank and hypervolume (Ozaki et al. 2022, "Multiobjective
+    tree-structured Parzen estimator"); pruned trials then count as worse than complete ones, and
+    those that violate constraints as worse still, by how much they do.
 
     Attributes:
         startup: Finished trials before which points are random.
@@ -32,6 +35,7 @@ class Tpe(Config):
     """
 
     conditional: ClassVar[bool] = True
+    several: ClassVar[bool] = True
 
     startup: int = Field(default=10, ge=1)
     candidates: int = Field(default=24, ge=1)

@@ -1,0 +1,91 @@
+"""By how much the runs of a search violate the study's constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fairtune.experiment.judge import Judge
+from fairtune.study.claim import Claim
+from fairtune.study.rank import DEGENERATE, best_baselines
+from fairtune.study.rows import SEARCH, Complete, Outcome, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Adds to the outcome of a run of the search what it violates.
+
+    Attributes:
+        judge: Objectives and constraints of the study.
+        attributes: Its attributes.
+        baselines: Names of its baselines.
+        read: Returns the rows of the baselines; they are all there before a search begins.
+    """
+
+    judge: Judge
+    attributes: Sequence[str]
+    baselines: Sequence[str]
+    read: Callable[[], Sequence[Row]]
+
+    def __call__(self, claim: Claim, outcome: Outcome) -> Outcome:
+        """Return `outcome` with its constraints.
+
+        Raises:
+            ConfigError: A baseline that a constraint needs has no finished run.
+        """
+        if not self.judge.constraints or claim.phase != SEARCH:
+            return outcome
+        if not isinstance(outcome, Complete):
+            return outcome
+        needed = any(constraint.needs_baselines for constraint in self.judge.constraints)
+        rows = self.read() if needed else ()
+        found = violations(self.judge, outcome.attrs, rows, self.baselines, self.attributes)
+        return replace(outcome, constraints=found)
+
+
+def violations(
+    judge: Judge,
+    figures: Mapping[str, float],
+    rows: Sequence[Row],
+    baselines: Sequence[str],
+    attributes: Sequence[str],
+) -> dict[str, float]:
+    """Return by how much each constraint is violated, by its printed form; above 0 where it is.
+
+    The figures of a baseline are those of its best run by the primary objective. The reference
+    of `no_harm` is the best of these baselines, all of them trained without a mitigation.
+
+    Args:
+        judge: Objectives and constraints.
+        figures: Attributes of a finished row.
+        rows: Rows of the baselines.
+        baselines: Names of the baselines that count.
+        attributes: Attributes of the study.
+
+    Raises:
+        ConfigError: A baseline or a figure that a constraint needs is missing.
+    """
+    sign = judge.primary.sign
+    best = {n: row for n, row in best_baselines(rows, sign).items() if n in baselines}
+    known = {name: row.attrs for name, row in best.items()}
+    reference = reference_of(best, sign)
+    harm = judge.harm(attributes)
+    return {str(c): c.violation(figures, known, reference, harm) for c in judge.constraints}
+
+
+def reference_of(best: Mapping[str, Row], sign: int) -> str | None:
+    """Return the name of the best baseline by the primary objective, None without any.
+
+    A degenerate one only where all of them are; of equal ones the first by name.
+
+    Args:
+        best: Best run of each baseline, from `rank.best_baselines`.
+        sign: 1 when a larger objective is better, -1 when a smaller is.
+    """
+
+    def place(name: str) -> tuple[bool, float, str]:
+        row = best[name]
+        assert row.values is not None
+        return row.attrs.get(DEGENERATE) is not None, -sign * row.values[0], name
+
+    return min(best, key=place, default=None)

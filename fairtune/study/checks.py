@@ -1,0 +1,147 @@
+"""What is wrong with the parts of a study file when they are seen together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fairtune.adaptation.placement import DIRECT, METHOD, Methods
+from fairtune.adaptation.rules import Rule
+from fairtune.config.model import Source
+from fairtune.errors import ConfigError, FairtuneError
+from fairtune.study.fields import MASK, PINNED, parts_of
+from fairtune.training.recipe import LATER as NOT_YET
+from fairtune.training.recipe import Recipe
+
+
+def refuse_later(data: dict[str, Any], source: Source) -> list[FairtuneError]:
+    """Return the keys and values of later capabilities that stand in a study file."""
+    found: list[FairtuneError] = []
+    recipe = data.get("recipe")
+    for key in NOT_YET:
+        if isinstance(recipe, dict) and key in recipe:
+            found.append(_later(f"recipe.{key}", recipe[key], source.where("recipe", key)))
+    return found
+
+
+def _later(what: str, value: Any, where: str) -> FairtuneError:
+    return ConfigError(
+        f"'{what}' is not available in this version", where=where, found=value, todo="remove it"
+    )
+
+
+def pinned(recipe: dict[str, Any], source: Source) -> list[FairtuneError]:
+    """Return the fields of `recipe` that are computed, never written."""
+    out: list[FairtuneError] = []
+    for path in PINNED:
+        part, name = path.split(".")
+        if isinstance(recipe.get(part), dict) and name in recipe[part]:
+            where = source.where("recipe", part, name)
+            out.append(
+                ConfigError("this field is computed, not written", where=where, todo="remove it")
+            )
+    return out
+
+
+def twice(recipe: dict[str, Any], space: dict[str, Any], source: Source) -> list[FairtuneError]:
+    """Return the fields that stand both in `recipe` and in `space`."""
+    out: list[FairtuneError] = []
+    for path in space:
+        node: Any = recipe
+        for part in parts_of(path):
+            node = node.get(part) if isinstance(node, dict) else None
+        if node is not None and path not in NOT_YET:
+            out.append(
+                ConfigError(
+                    "the field stands both in recipe and in space",
+                    where=source.where("space", path),
+                    found=path,
+                    todo="keep one of them",
+                )
+            )
+    return out
+
+
+def methods(recipe: Recipe | None, space: dict[str, Any], source: Source) -> list[FairtuneError]:
+    """Return that a method for the whole mask stands beside methods of unit types."""
+    typed = [path for path in space if path.startswith(f"{METHOD}.")]
+    if not typed:
+        return []
+    fixed = None if recipe is None else recipe.adaptation.method
+    named = fixed is not None and not fixed.by_type and fixed != Methods.parse(DIRECT)
+    if METHOD not in space and not named:
+        return []
+    return [
+        ConfigError(
+            "a method for the whole mask stands beside methods of unit types",
+            where=source.where("space", typed[0]),
+            found=[METHOD, *typed],
+            todo="keep one of the two",
+        )
+    ]
+
+
+def baseline_faults(
+    names: Sequence[str], place: Sequence[str], source: Source
+) -> list[FairtuneError]:
+    """Return the baselines that are no mask rule, and that one stands twice.
+
+    Args:
+        names: The baselines.
+        place: Where their list stands.
+        source: The document.
+    """
+    out: list[FairtuneError] = []
+    for i, name in enumerate(names):
+        try:
+            Rule.parse(name)
+        except FairtuneError as error:
+            error.where = source.where(*place, i)
+            out.append(error)
+    if len(set(names)) != len(names):
+        out.append(
+            ConfigError("a baseline stands twice", where=source.where(*place), found=list(names))
+        )
+    return out
+
+
+def sense(
+    recipe: Recipe, searched: dict[str, Any], names: Sequence[str], source: Source
+) -> list[FairtuneError]:
+    """Return that nothing is searched, or that something is trained without a learning rate."""
+    if not searched:
+        return [
+            ConfigError(
+                "the study searches nothing",
+                where=source.where("space"),
+                todo="name a mask space, e.g. space: {adaptation.mask: auto_peft1}",
+            )
+        ]
+    out: list[FairtuneError] = []
+    if "optim.lr" in searched or recipe.optim.lr is not None:
+        return out
+    todo = "search it: space.optim.lr: {float: [1e-5, 1e-3], log: true}"
+    if MASK in searched or not recipe.solved:
+        where = source.where("space")
+        out.append(
+            ConfigError("a mask is trained without a learning rate", where=where, todo=todo)
+        )
+        return out
+    for name in names:
+        if str(_rule(name)) != "none":
+            out.append(
+                ConfigError(
+                    "a baseline is trained without a learning rate",
+                    where=source.where("baselines"),
+                    found=name,
+                    todo=f"{todo}, or write baselines: [linear_readout]",
+                )
+            )
+    return out
+
+
+def _rule(name: str) -> Rule | None:
+    try:
+        return Rule.parse(name)
+    except FairtuneError:
+        return None  # said elsewhere
