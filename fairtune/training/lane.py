@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.medical import augmentation
@@ -29,7 +29,7 @@ from fairtune.training.net import (
     penalty,
     set_modes,
 )
-from fairtune.training.optim import build_optimizer, distances_of, lr_factor
+from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
 from fairtune.training.prefix import CHUNK, start_of
 from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe, Seeds
@@ -151,7 +151,7 @@ class Lane:
             (extra / self.ranks.world).backward()  # type: ignore[no-untyped-call]
         self.ranks.add_up(self.trained.values())
         if self.recipe.optim.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
+            clip(self.trained.values(), self.recipe.optim.clip_norm)
         self.optimizer.step()
         self.taken += 1
         after_step(self.net, self.taken)
