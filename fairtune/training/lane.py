@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.medical import augmentation
-from fairtune.errors import ModelError, RunError
+from fairtune.errors import RunError
 from fairtune.models.net import Net
 from fairtune.training.average import Average
+from fairtune.training.compiled import compiled_blocks
 from fairtune.training.lowered import lower
 from fairtune.training.mixing import Mixing
 from fairtune.training.net import (
@@ -67,7 +68,9 @@ class Lane:
             lower(self.net, self.trained, ground)
         self.start = start_of(self.net, recipe, ground)
         self.net.backbone.starts_at = self.start.cut
-        self.net.backbone.checkpointing = _checkpointing(recipe, ground)
+        self.net.backbone.checkpointing = recipe.fit.checkpointing == "blocks"
+        if recipe.fit.compile == "blocks":
+            self.net.backbone.through = compiled_blocks(self.net, recipe, ground)
         rows = ground.fit_rows(recipe)
         self.loader = ground.loader(
             rows,
@@ -234,18 +237,6 @@ class Lane:
         if self.average is not None:
             self.average.restore(state["average"])
         set_random_state(state["random"], self.ground.device)
-
-
-def _checkpointing(recipe: Recipe, ground: Ground) -> bool:
-    wanted = recipe.fit.checkpointing == "blocks"
-    if wanted and not ground.backbone.depth:
-        raise ModelError(
-            "the blocks of this model cannot be computed one by one",
-            where="recipe.fit.checkpointing",
-            found=recipe.model.name,
-            allowed="blocks: vision transformers; none: every model",
-        )
-    return wanted
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
