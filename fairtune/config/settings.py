@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,33 @@ def launched(environ: Mapping[str, str] | None = None) -> tuple[int, int]:
     if "TORCHELASTIC_RUN_ID" not in env:
         return 1, 0
     return int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"])
+
+
+def cpp_compiler(environ: Mapping[str, str] | None = None) -> str:
+    """Return the C++ compiler that torch calls on a CPU (`CXX`)."""
+    env = os.environ if environ is None else environ
+    return env.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
+
+def c_compilers(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the C compilers of which triton calls the first that is there (`CC`)."""
+    env = os.environ if environ is None else environ
+    return (env["CC"],) if env.get("CC") else ("gcc", "clang")
+
+
+def keep_compiled_code(folder: Path) -> Path:
+    """Let torch keep what it compiles in `folder`, unless `TORCHINDUCTOR_CACHE_DIR` says where.
+
+    The variable is set for this process and those it starts: torch knows no other way, and would
+    take a folder below /tmp that others can guess. The folder is the user's alone.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+    chosen = Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute())))
+    if chosen == folder.absolute():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return chosen
 
 
 def _positive(env: Mapping[str, str], name: str, default: float) -> float:

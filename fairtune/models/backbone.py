@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -26,6 +27,7 @@ class Backbone(nn.Module):
         plain: Whether attention is computed by plain matrix products.
         checkpointing: Whether the backward pass computes the inside of each block again instead
             of keeping it; for networks that can be cut (`depth` above 0).
+        through: Computes the blocks in place of calling them; for networks that can be cut.
     """
 
     def __init__(self, net: nn.Module, dim: int) -> None:
@@ -35,6 +37,7 @@ class Backbone(nn.Module):
         self.starts_at = 0
         self.plain = False
         self.checkpointing = False
+        self.through: split.Through | None = None
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return pooled features as the architecture defines them.
@@ -46,10 +49,15 @@ class Backbone(nn.Module):
         Returns:
             Embeddings `(batch, dim)`.
         """
-        if self.starts_at or self.checkpointing:
+        if self.starts_at or self.checkpointing or self.through is not None:
             hidden = image if self.starts_at else split.front(self.net, image, 0)
-            again = self.checkpointing
-            features = split.rest(self.net, hidden, self.starts_at, checkpointing=again)
+            features = split.rest(
+                self.net,
+                hidden,
+                self.starts_at,
+                checkpointing=self.checkpointing,
+                through=self.through,
+            )
         else:
             features = self.net.forward_features(image)  # type: ignore[operator]
         pooled: torch.Tensor = self.net.forward_head(features, pre_logits=True)  # type: ignore[operator]
@@ -75,6 +83,12 @@ class Backbone(nn.Module):
     def depth(self) -> int:
         """Blocks the network can be cut behind; 0 where it cannot be cut."""
         return split.depth(self.net)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks it can be cut behind, in their order."""
+        held: Any = getattr(self.net, "blocks", ())
+        return list(held) if self.depth else []
 
     @property
     def first_trained(self) -> int:

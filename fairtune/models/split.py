@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+Through = Callable[..., Tensor]
+"""Computes a block: `(block, hidden, **positions)` -> what stands behind it."""
 
 # Modules that act after the last block; whatever is neither these nor a block acts before.
 _TAIL = frozenset({"norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist"})
@@ -34,13 +38,22 @@ def front(net: Any, image: Tensor, cut: int) -> Tensor:
     return _blocks(net, net.norm_pre(x), 0, cut)
 
 
-def rest(net: Any, hidden: Tensor, cut: int, *, checkpointing: bool = False) -> Tensor:
+def rest(
+    net: Any,
+    hidden: Tensor,
+    cut: int,
+    *,
+    checkpointing: bool = False,
+    through: Through | None = None,
+) -> Tensor:
     """Return the features `(batch, tokens, dim)` that `hidden` before block `cut` leads to.
 
-    With `checkpointing` the backward pass computes the inside of each block again.
+    With `checkpointing` the backward pass computes the inside of each block again; `through`
+    computes the blocks, by default by calling them.
     """
     last = len(net.blocks)
-    features: Tensor = net.norm(_blocks(net, hidden, cut, last, again=checkpointing))
+    made = _blocks(net, hidden, cut, last, again=checkpointing, through=through)
+    features: Tensor = net.norm(made)
     return features
 
 
@@ -77,15 +90,28 @@ def _place(name: str, blocks: int) -> int | None:
     return blocks if first in _TAIL else None
 
 
-def _blocks(net: Any, x: Tensor, start: int, end: int, *, again: bool = False) -> Tensor:
-    positions = _positions(net)
+def _blocks(
+    net: Any,
+    x: Tensor,
+    start: int,
+    end: int,
+    *,
+    again: bool = False,
+    through: Through | None = None,
+) -> Tensor:
+    positions, act = _positions(net), through or _called
     for i in range(start, end):
         block, more = net.blocks[i], {} if positions is None else {"rope": positions(i)}
         if again and torch.is_grad_enabled():
-            x = checkpoint(block, x, use_reentrant=False, **more)
+            x = checkpoint(act, block, x, use_reentrant=False, **more)
         else:
-            x = block(x, **more)
+            x = act(block, x, **more)
     return x
+
+
+def _called(block: nn.Module, x: Tensor, **more: Tensor) -> Tensor:
+    out: Tensor = block(x, **more)
+    return out
 
 
 def _positions(net: Any) -> Any:

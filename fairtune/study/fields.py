@@ -24,7 +24,14 @@ PINNED = (
 )
 """Fields that are computed, not written."""
 
-NOT_SEARCHED = ("data", "model", "fit.precision", "fit.rows", "fit.checkpointing")
+NOT_SEARCHED = (
+    "data",
+    "model",
+    "fit.precision",
+    "fit.rows",
+    "fit.checkpointing",
+    "fit.compile",
+)
 """Parts that are fixed for a study: trials must be comparable and share data and weights."""
 
 

@@ -16,6 +16,7 @@ from fairtune.study.control import ControlPhase
 from fairtune.study.execute import Event, Executor
 from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
+from fairtune.study.fitting import misfits
 from fairtune.study.ledger import Ledger, Options, Phase
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import ENDED, PINS, Place
@@ -74,8 +75,8 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
             measured once.
 
     Raises:
-        FairtuneError: Data, weights, masks or precision cannot be had here, or the sampler cannot
-            draw from the space; all mask faults at once.
+        FairtuneError: Data, weights, masks or precision cannot be had here, the sampler cannot
+            draw from the space (all mask faults at once), or a method fits none of its masks.
     """
     recipe = study.recipe
     if pinned is not None and recipe.fit.precision == "auto":
@@ -102,6 +103,7 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
     plan = Plan(study, session.resolve(recipe), units)
     if _searches(plan, "medical"):
         session.table(recipe).spec.ranges()
+    raise_all(str(study.source.where()), list(misfits(plan, session)))
     return plan
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.medical import augmentation
-from fairtune.errors import ModelError, RunError
+from fairtune.errors import RunError
 from fairtune.models.net import Net
 from fairtune.training.average import Average
+from fairtune.training.compiled import compiled_blocks
 from fairtune.training.lowered import lower
 from fairtune.training.mixing import Mixing
 from fairtune.training.net import (
@@ -29,7 +30,7 @@ from fairtune.training.net import (
     penalty,
     set_modes,
 )
-from fairtune.training.optim import build_optimizer, distances_of, lr_factor
+from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
 from fairtune.training.ranks import current
@@ -68,7 +69,9 @@ class Lane:
             lower(self.net, self.trained, ground)
         self.start = start_of(self.net, recipe, ground)
         self.net.backbone.starts_at = self.start.cut
-        self.net.backbone.checkpointing = _checkpointing(recipe, ground)
+        self.net.backbone.checkpointing = recipe.fit.checkpointing == "blocks"
+        if recipe.fit.compile == "blocks":
+            self.net.backbone.through = compiled_blocks(self.net, recipe, ground)
         rows = ground.fit_rows(recipe)
         self.loader = ground.loader(
             rows,
@@ -152,7 +155,7 @@ class Lane:
             (extra / self.ranks.world).backward()  # type: ignore[no-untyped-call]
         self.ranks.add_up(self.trained.values())
         if self.recipe.optim.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.optim.clip_norm)
+            clip(self.trained.values(), self.recipe.optim.clip_norm)
         self.optimizer.step()
         self.taken += 1
         after_step(self.net, self.taken)
@@ -235,18 +238,6 @@ class Lane:
         if self.average is not None:
             self.average.restore(state["average"])
         set_random_state(state["random"], self.ground.device)
-
-
-def _checkpointing(recipe: Recipe, ground: Ground) -> bool:
-    wanted = recipe.fit.checkpointing == "blocks"
-    if wanted and not ground.backbone.depth:
-        raise ModelError(
-            "the blocks of this model cannot be computed one by one",
-            where="recipe.fit.checkpointing",
-            found=recipe.model.name,
-            allowed="blocks: vision transformers; none: every model",
-        )
-    return wanted
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -11,6 +11,9 @@ from torch import nn
 from fairtune.models.units import Units
 from fairtune.training.recipe import OptimPart
 
+_TINY = 1e-6
+"""What torch adds to a norm before it divides by it."""
+
 
 def build_optimizer(
     trained: dict[str, nn.Parameter],
@@ -75,6 +78,18 @@ def _block(tensor: str, blocks: str) -> int | None:
     start = blocks + "."
     number = tensor.removeprefix(start).partition(".")[0]
     return int(number) if tensor.startswith(start) and number.isdecimal() else None
+
+
+def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
+    """Scale gradients so that their joint L2 norm is at most `most`: bit for bit as torch does.
+
+    Where it is already, torch multiplies by one. On a CPU asking costs nothing, and that product
+    is a pass over all gradients; on an accelerator to ask would be to wait.
+    """
+    held = list(parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    if norm.device.type != "cpu" or not most / (norm + _TINY) >= 1:
+        nn.utils.clip_grads_with_norm_(held, most, norm)
 
 
 def lr_factor(optim: OptimPart, steps_per_epoch: int) -> Callable[[int], float]:

@@ -32,6 +32,26 @@ def refuse_other(asked: dict[str, Any], found: dict[str, Any]) -> None:
             )
 
 
+def refuse_uncut(recipe: Recipe, depth: int) -> None:
+    """Refuse what is done block by block of a model whose blocks cannot be computed one by one.
+
+    Args:
+        recipe: What is asked for.
+        depth: Blocks that the network can be cut behind.
+
+    Raises:
+        ModelError: Names the field.
+    """
+    for field in ("checkpointing", "compile"):
+        if getattr(recipe.fit, field) == "blocks" and not depth:
+            raise ModelError(
+                "the blocks of this model cannot be computed one by one",
+                where=f"recipe.fit.{field}",
+                found=recipe.model.name,
+                allowed="blocks: vision transformers; none: every model",
+            )
+
+
 def without_pins(recipe: Recipe) -> Recipe:
     """Return `recipe` free of the hashes that pin it to one machine's files."""
     return recipe.model_copy(

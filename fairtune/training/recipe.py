@@ -179,9 +179,11 @@ class FitPart(Config):
             augmentation there is nothing to copy, and it is no part of the identity.
         checkpointing: `blocks` keeps only what stands between blocks for the backward pass and
             computes the inside of each again: the same numbers in less memory.
+        compile: `blocks` has torch compile each block from the first one that trains: the same
+            numbers up to rounding, in another time.
     """
 
-    ADDED: ClassVar[tuple[str, ...]] = ("copies", "checkpointing")
+    ADDED: ClassVar[tuple[str, ...]] = ("copies", "checkpointing", "compile")
 
     precision: Literal["auto", "fp32", "bf16", "tf32"] = "auto"
     rows: Literal["train", "train+val"] = "train"
@@ -190,6 +192,7 @@ class FitPart(Config):
     ] = "none"
     copies: Annotated[int, pydantic.Field(ge=0), Choice((0, 4))] = 0
     checkpointing: Literal["none", "blocks"] = "none"
+    compile: Literal["none", "blocks"] = "none"
 
     @pydantic.model_serializer(mode="wrap")
     def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -240,8 +243,8 @@ class Recipe(Config):
         """Return the fields that act, as JSON.
 
         Pinned hashes stand for names of files; a solved readout has no learning rate, epochs,
-        batches or augmentation, but the class weights and smoothed labels that its loss has too,
-        and a trained one has no `l2`.
+        batches, augmentation or compiled blocks, but the class weights and smoothed labels that
+        its loss has too, and a trained one has no `l2`.
 
         Raises:
             ConfigError: A mask is trained without a learning rate.
@@ -259,6 +262,7 @@ class Recipe(Config):
             acts = ("l2", "class_weights", "label_smoothing")
             out["optim"] = {name: out["optim"][name] for name in acts if name in out["optim"]}
             del out["fit"]["augment"]
+            out["fit"].pop("compile", None)
             return out
         if self.optim.lr is None:
             raise ConfigError(

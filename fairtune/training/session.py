@@ -5,7 +5,7 @@ The second run of a process starts its first step at once: nothing is read, deco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +29,12 @@ from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.net import Net
 from fairtune.models.precision import choose, has_tf32
 from fairtune.models.spec import ModelSpec
+from fairtune.models.split import Through
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
+from fairtune.training.compiled import check_compiler
 from fairtune.training.cuts import Cuts, Expected
-from fairtune.training.pins import refuse_other, resolve_mask
+from fairtune.training.pins import refuse_other, refuse_uncut, resolve_mask
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.usage import Output, Task
@@ -61,6 +63,7 @@ class Ground:
         progress: Called with what is being computed, done and total.
         prefixes, cuts, checked: What `training.prefix` has opened, chosen and compared.
         lowered: Frozen tensors in bf16, by name; see `training.lowered`.
+        compiled: Compiled blocks by kind; see `training.compiled`.
     """
 
     pack: Pack
@@ -76,6 +79,7 @@ class Ground:
     cuts: dict[str, Cuts] = field(default_factory=dict)
     checked: dict[str, str] = field(default_factory=dict)
     lowered: dict[str, nn.Parameter] = field(default_factory=dict)
+    compiled: dict[Hashable, Through] = field(default_factory=dict)
     _tensors: dict[str, str] = field(default_factory=dict)
     _features: dict[str, Floats] = field(default_factory=dict)
     _hashes: list[str] | None = None
@@ -249,7 +253,8 @@ class Session:
         Raises:
             ConfigError: The augmentation `medical` of a data set that declares no ranges.
             DataError: The data are not those the recipe was pinned to.
-            ModelError: Weights or units are not those the recipe was pinned to.
+            ModelError: Weights or units are not those the recipe was pinned to, or the model or
+                this machine cannot do what `fit` asks for.
         """
         ground = self.ground(recipe)
         spec, asked = ground.pack.table.spec, recipe.data
@@ -273,6 +278,9 @@ class Session:
         )
         for part, pinned in ((asked, data), (recipe.model, model)):
             refuse_other(part.to_json(), pinned.to_json())
+        refuse_uncut(recipe, ground.backbone.depth)
+        if recipe.fit.compile == "blocks":
+            check_compiler(self.device)
         precision: str = recipe.fit.precision
         if precision == "tf32" and not has_tf32(self.device):
             raise ModelError(

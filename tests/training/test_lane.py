@@ -18,7 +18,7 @@ from fairtune.models.backbone import describe
 from fairtune.training import lane as rooms
 from fairtune.training.lane import Lane, score_rows
 from fairtune.training.net import build_net
-from fairtune.training.optim import build_optimizer, distances_of, lr_factor
+from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
 from fairtune.training.recipe import OptimPart, Seeds
 from fairtune.training.session import Session
 
@@ -416,6 +416,21 @@ def test_what_cannot_be_computed_by_blocks_says_so(held: Session) -> None:
     model = {"name": "tf_efficientnet_lite0", "image_size": 32, "weights": "none"}
     with pytest.raises(ModelError, match="one by one"):
         lane(held, model=model, adaptation__mask="block:last-1", fit__checkpointing="blocks")
+
+
+@pytest.mark.parametrize("scale", [0.01, 10.0, math.nan])
+def test_clipping_is_torchs_bit_for_bit(scale: float) -> None:
+    held: list[list[torch.nn.Parameter]] = [[], []]
+    for side in held:
+        source = torch.Generator().manual_seed(0)
+        for size in ((7, 5), (3,), (2,)):
+            side.append(torch.nn.Parameter(torch.zeros(size)))
+            side[-1].grad = scale * torch.randn(size, generator=source)
+        side[-1].grad = None
+    clip(held[0], 1.0)
+    torch.nn.utils.clip_grad_norm_(held[1], 1.0)
+    for mine, theirs in zip(held[0][:2], held[1][:2], strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=0, equal_nan=True)
 
 
 def test_tf32_is_refused_where_the_device_has_none(held: Session) -> None:

@@ -51,7 +51,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "layer_decay": 0.8,
         "accumulate": 2,
     },
-    "fit": {"copies": 4, "checkpointing": "blocks"},
+    "fit": {"copies": 4, "checkpointing": "blocks", "compile": "blocks"},
 }
 """Fields that recipes stored before them do not have, each at a value at which it acts."""
 
@@ -129,7 +129,7 @@ def test_a_solved_readout_has_no_augmentation_and_no_method() -> None:
     canonical = tiny_recipe(adaptation=EMPTY, fit__augment="light").canonical()
     assert canonical["adaptation"] == {"mask": []}
     assert canonical["optim"] == {"l2": 0.01}
-    idle = {"augment", "copies", "checkpointing"}
+    idle = {"augment", "copies", "checkpointing", "compile"}
     assert set(canonical["fit"]) == set(FitPart.model_fields) - idle
 
 
@@ -296,6 +296,7 @@ def test_younger_fields_leave_older_recipes_as_they_are() -> None:
 
 
 def test_what_changes_no_number_is_not_in_the_key() -> None:
+    assert tiny_recipe(fit__compile="blocks").identity() != tiny_recipe().identity()
     thrifty = tiny_recipe(fit__checkpointing="blocks")
     assert parse(Recipe, thrifty.to_json()) == thrifty
     assert thrifty.identity() == tiny_recipe().identity()
