@@ -20,7 +20,7 @@ from fairtune.config import digest
 from fairtune.config.settings import c_compilers, cpp_compiler, keep_compiled_code
 from fairtune.errors import ModelError
 from fairtune.models.split import Through
-from fairtune.training.prefix import CHUNK
+from fairtune.training.prefix_file import CHUNK
 from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe
 
