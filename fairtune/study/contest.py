@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairtune.config import parse
 from fairtune.errors import ConfigError, DataError, StudyError
 from fairtune.evaluation.constraints import Constraint, Harm, figures
 from fairtune.evaluation.objectives import Objective
@@ -55,7 +56,7 @@ class Reading:
             word, _, metric = self.epoch.partition(":")
             rule = {"best": metric} if word == "best" and metric else self.epoch
             fields = {**judge.validation.to_json(), "epoch": rule}
-            judge = replace(judge, validation=Validation.model_validate(fields))
+            judge = replace(judge, validation=parse(Validation, fields))
         known = list(view.base.data.attributes)
         for objective in judge.objectives:
             for name in (objective.attribute or "").split("*"):

@@ -155,11 +155,20 @@ def test_a_trial_takes_the_place_of_the_pick(tiny: Tiny) -> None:
     assert caught.value.allowed == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("rule", ["minimax", "bset"])
-def test_a_rule_that_is_not_there_is_refused_before_anything_runs(tiny: Tiny, rule: str) -> None:
+def test_a_rule_that_cannot_be_used_is_refused_before_anything_runs(tiny: Tiny) -> None:
     with pytest.raises(ConfigError) as caught:
-        choose(tiny.view, Wanted(rule=rule))
-    assert caught.value.found == rule
+        choose(tiny.view, Wanted(rule="bset"))
+    assert caught.value.found == "bset"
+    with pytest.raises(StudyError, match="one objective"):
+        choose(tiny.view, Wanted(rule="knee"))
+
+
+def test_another_rule_changes_the_pick_and_not_what_is_tested(tiny: Tiny) -> None:
+    labels = {"search-1", "linear_readout", "norm:all"}
+    for rule in ("minimax", "dto", "es", "1se"):
+        chosen, others = choose(tiny.view, Wanted(rule=rule))
+        assert others[0] is chosen
+        assert {c.label for c in others} == labels
 
 
 def test_a_rule_takes_everything_else_from_the_best_recipe(tiny: Tiny) -> None:

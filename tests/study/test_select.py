@@ -10,8 +10,7 @@ from kit_tiny import Tiny
 
 from fairtune.errors import ConfigError, StudyError
 from fairtune.study.overview import Candidate
-from fairtune.study.schema import RULES_LATER
-from fairtune.study.select import best_searched, corrected, pick
+from fairtune.study.select import best_searched, corrected, pick, picked
 
 
 def candidate(label: str, searched: float, *values: float, why: str | None = None) -> Candidate:
@@ -19,33 +18,36 @@ def candidate(label: str, searched: float, *values: float, why: str | None = Non
     return Candidate(label, label, recipe, 0, searched, (), tuple(values), why)
 
 
-def picked(*candidates: Candidate, sign: int = 1) -> str:
+def picked_label(*candidates: Candidate, sign: int = 1) -> str:
     return pick(candidates, sign).label
 
 
 def test_the_best_confirmed_mean_is_picked_baselines_included() -> None:
     one, two = candidate("search-1", 0.9, 0.70, 0.72), candidate("search-2", 0.8, 0.75, 0.77)
     base = candidate("norm:all", 0.5, 0.80, 0.60)
-    assert picked(one, two, base) == "search-2"
-    assert picked(one, two, base, sign=-1) == "norm:all"
-    assert picked(one, two, candidate("fullft", 0.1, 0.9)) == "fullft"
+    assert picked_label(one, two, base) == "search-2"
+    assert picked_label(one, two, base, sign=-1) == "norm:all"
+    assert picked_label(one, two, candidate("fullft", 0.1, 0.9)) == "fullft"
 
 
 def test_what_was_not_confirmed_stands_behind_what_was() -> None:
-    assert picked(candidate("search-1", 0.9), candidate("norm:all", 0.2, 0.3)) == "norm:all"
-    assert picked(candidate("search-1", 0.7), candidate("norm:all", 0.8)) == "norm:all"
+    assert picked_label(candidate("search-1", 0.9), candidate("norm:all", 0.2, 0.3)) == "norm:all"
+    assert picked_label(candidate("search-1", 0.7), candidate("norm:all", 0.8)) == "norm:all"
 
 
 def test_equal_means_keep_the_order() -> None:
-    assert picked(candidate("search-1", 0.5, 0.7), candidate("search-2", 0.9, 0.7)) == "search-1"
+    assert (
+        picked_label(candidate("search-1", 0.5, 0.7), candidate("search-2", 0.9, 0.7))
+        == "search-1"
+    )
 
 
 def test_chance_is_picked_only_where_nothing_else_is_and_constant_never() -> None:
     good = candidate("norm:all", 0.5, 0.55)
     chance = candidate("search-1", 0.9, 0.9, why=CHANCE)
     constant = candidate("search-2", 1.0, 1.0, why=CONSTANT)
-    assert picked(chance, constant, good) == "norm:all"
-    assert picked(chance, constant) == "search-1"
+    assert picked_label(chance, constant, good) == "norm:all"
+    assert picked_label(chance, constant) == "search-1"
     with pytest.raises(StudyError, match="nothing to pick from") as caught:
         pick([constant], 1)
     assert "all degenerate" in str(caught.value.found)
@@ -60,12 +62,19 @@ def test_the_best_of_the_search_is_asked_apart_from_baselines() -> None:
     assert best_searched([candidate("search-1", 0.6, why=CONSTANT)], 1) is None
 
 
-@pytest.mark.parametrize("rule", [*RULES_LATER, "bst"])
-def test_rules_that_are_not_there(rule: str) -> None:
+def test_the_control_is_compared_and_never_picked() -> None:
+    control, one = candidate("control", 0.9, 0.9), candidate("search-1", 0.5, 0.5)
+    assert picked_label(control, one) == "search-1"
+    assert best_searched([control, one], 1) is one
+    assert not control.is_baseline
+    with pytest.raises(StudyError, match="nothing to pick from"):
+        pick([control], 1)
+
+
+def test_an_unknown_rule_is_refused_whatever_is_confirmed(tiny: Tiny) -> None:
     with pytest.raises(ConfigError) as caught:
-        pick([candidate("search-1", 0.5)], 1, rule)
-    assert caught.value.allowed == ("best",)
-    assert ("not available" in caught.value.what) == (rule != "bst")
+        picked(tiny.view, tiny.view.candidates(), "bst")
+    assert "best" in caught.value.allowed  # type: ignore[operator]
 
 
 def test_candidates_have_their_confirm_runs_and_values(tiny: Tiny) -> None:
