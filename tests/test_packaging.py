@@ -28,6 +28,7 @@ EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 SILENT = {
     "torchvision": "timm imports it, and its build has to match torch's",
     "pyarrow": "pandas reads and writes parquet with it",
+    "tensorboard": "torch.utils.tensorboard writes its files with it",
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
     "pytest-xdist": "pytest -n",
     "hatchling": "a test builds the wheel with it in a process of its own",
@@ -109,15 +110,15 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
-    assert set(EXTRAS) == {"clip", "medical", "postgres", "test", "dev"}
+    tools = {"dashboard", "mlflow", "tensorboard"}
+    assert set(EXTRAS) == {"clip", "medical", "postgres", "test", "dev"} | tools
     provided = importlib.metadata.metadata("fairtune").get_all("Provides-Extra")
     assert set(provided or []) == set(EXTRAS)
 
 
 def test_every_requirement_has_a_lower_bound_that_is_met_here() -> None:
-    tested = RUNTIME | requirements(
-        EXTRAS["clip"] + EXTRAS["medical"] + EXTRAS["postgres"] + EXTRAS["test"]
-    )
+    in_test = ("clip", "medical", "postgres", "dashboard", "tensorboard", "test")
+    tested = RUNTIME | requirements([line for name in in_test for line in EXTRAS[name]])
     for name, requirement in (RUNTIME | OPTIONAL).items():
         assert [s.operator for s in requirement.specifier] == [">="], name
         if name in tested:
@@ -125,7 +126,8 @@ def test_every_requirement_has_a_lower_bound_that_is_met_here() -> None:
 
 
 def test_every_import_of_the_package_is_declared() -> None:
-    extras = EXTRAS["clip"] + EXTRAS["medical"] + EXTRAS["postgres"]
+    users = set(EXTRAS) - {"test", "dev"}
+    extras = [line for name in sorted(users) for line in EXTRAS[name]]
     allowed = set(RUNTIME) | set(requirements(extras))
     undeclared = {
         module: where
@@ -136,7 +138,7 @@ def test_every_import_of_the_package_is_declared() -> None:
 
 
 def test_every_import_of_the_tests_is_declared() -> None:
-    extras = EXTRAS["clip"] + EXTRAS["medical"] + EXTRAS["test"]
+    extras = [line for name in sorted(set(EXTRAS) - {"dev"}) for line in EXTRAS[name]]
     allowed = set(RUNTIME) | set(requirements(extras))
     undeclared = {
         module: where

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairtune.cli.options import DataRoot, Out, Storage
+from fairtune.cli.options import DataRoot, Log, Out, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fairtune.experiment.alone import Alone
     from fairtune.experiment.run import Watcher
+    from fairtune.experiment.sink import Sinks
     from fairtune.study.outcome import Outcome
     from fairtune.study.worker import StopFlag
 
@@ -50,15 +52,17 @@ def finetune(
     storage: Storage = None,
     out: Out = None,
     data_root: DataRoot = None,
+    log: Log = None,
 ) -> None:
     """Retrain the pick and its baselines with fresh seeds, open the test once, print the table.
 
     Started by torchrun, all its processes share every batch of each run.
     """
     from fairtune.cli.live import stopping
-    from fairtune.cli.options import open_session, this_command
+    from fairtune.cli.options import open_session, out_folder, this_command
     from fairtune.config import settings
     from fairtune.errors import ConfigError
+    from fairtune.experiment.sink import Sinks, tell_tested
     from fairtune.study.worker import StopFlag
 
     if on not in ("train", "train+val"):
@@ -80,23 +84,28 @@ def finetune(
 
     stop = StopFlag()
     command = this_command()
+    sinks = Sinks.of(log or (), out_folder(out), study)
+    watch = _logged(_watch(stop), sinks, study)
     with stopping(stop), joined(settings()) as ranks:
         if ranks.rank:
             session = open_session(data_root)
             session.progress = None
             follow(session, stop.reason)
             return
-        with leading():
+        with leading(), sinks:
             if study is not None:
                 wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
                 outcome = _study(
-                    study, mask, layout, wanted, _watch(stop), command, (out, storage, data_root)
+                    study, mask, layout, wanted, watch, command, (out, storage, data_root)
                 )
                 print(_table(outcome))
+                tested = {label: set_.runs for label, set_ in outcome.tested.items()}
+                tell_tested(sinks, study, tested, outcome.view.judge)
             else:
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
-                _alone(mask, recipe, layout, options, _watch(stop), command, (out, data_root))
+                made = _alone(mask, recipe, layout, options, watch, command, (out, data_root))
+                tell_tested(sinks, study, made.made.runs, made.judge)
 
 
 def _refuse_idle(idle: dict[str, bool]) -> None:
@@ -144,7 +153,7 @@ def _alone(
     watch: Callable[[str, int, int], Watcher],
     command: str,
     where: tuple[Path | None, list[Path] | None],
-) -> None:
+) -> Alone:
     from fairtune.cli.options import open_session, out_folder
     from fairtune.experiment.alone import finetune_alone, test_text
 
@@ -160,6 +169,7 @@ def _alone(
         **options,
     )
     print(test_text(made))
+    return made
 
 
 def _watch(stop: StopFlag) -> Callable[[str, int, int], Watcher]:
@@ -182,6 +192,14 @@ def _watch(stop: StopFlag) -> Callable[[str, int, int], Watcher]:
             return stop.reason()
 
     return lambda label, number, of: Lines(f"final {label} seed {number}/{of}")
+
+
+def _logged(
+    watch: Callable[[str, int, int], Watcher], sinks: Sinks, study: str | None
+) -> Callable[[str, int, int], Watcher]:
+    from fairtune.experiment.sink import Logged
+
+    return lambda label, number, of: Logged(watch(label, number, of), sinks, study, label, number)
 
 
 def _table(outcome: Outcome) -> str:

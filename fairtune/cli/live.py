@@ -206,6 +206,16 @@ class Progress:
         self._status.update(line.replace("[", "\\["))
 
 
+def both(*tell: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return what tells each of `tell`, in order."""
+
+    def each(event: Event) -> None:
+        for one in tell:
+            one(event)
+
+    return each
+
+
 def _place(event: Event) -> tuple[str, int]:
     return event.claim.phase, event.claim.number
 

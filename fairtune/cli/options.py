@@ -23,6 +23,10 @@ Storage = Annotated[
     str | None,
     typer.Option("--storage", help="Storage URL (default: SQLite beside the results)."),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", help="Also tell mlflow or tensorboard of runs; several times."),
+]
 Words = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace a field, e.g. recipe.optim.epochs=4; several times."),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Out, Storage, Words
+from fairtune.cli.options import DataRoot, Log, Out, Storage, Words
 
 
 def search(
@@ -31,13 +31,14 @@ def search(
     storage: Storage = None,
     out: Out = None,
     data_root: DataRoot = None,
+    log: Log = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what can be told from this data, and stop."),
     ] = False,
 ) -> None:
     """Search recipes for validation fairness: baselines, search, confirm. Resumes by name."""
-    from fairtune.cli.live import Progress, stopping
+    from fairtune.cli.live import Progress, both, stopping
     from fairtune.cli.options import make_folder, open_session, place_of
     from fairtune.errors import StudyError
     from fairtune.study.schema import load_study
@@ -50,6 +51,7 @@ def search(
     file = load_study(study, given, name)
     place = place_of(file.name, out, storage)
 
+    from fairtune.experiment.sink import Sinks
     from fairtune.study.bill import bill
     from fairtune.study.search import (
         check_objectives,
@@ -58,8 +60,10 @@ def search(
         pinned_base,
         run_study,
     )
+    from fairtune.study.told import ToSinks
     from fairtune.study.worker import Exit, Limits, StopFlag
 
+    sinks = Sinks.of(log or (), place.out, file.name)
     session = open_session(data_root)
     plan = make_plan(file, session, pinned_base(place))
     check_objectives(plan, session)
@@ -71,12 +75,14 @@ def search(
     progress = Progress(file.judge.objectives, file.budget.trials)
     stop = StopFlag()
     make_folder(place.folder, "--out")
-    with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown():
+    told = ToSinks(sinks, file.name, [str(o) for o in file.judge.objectives])
+    with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown(), sinks:
         print(f"study {file.name}: {ledger.url}")
         print(bill(plan))
         progress.goes_on(ledger.rows("search"))
         limits = Limits(together=together)
-        left = run_study(ledger, plan, session, place, stop, notify=progress, limits=limits)
+        notify = both(progress, told)
+        left = run_study(ledger, plan, session, place, stop, notify=notify, limits=limits)
     if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
         raise StudyError(
             "the worker left", found=stop.reason(), todo="mend that and give the command again"

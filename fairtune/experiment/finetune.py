@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,14 @@ class Entry:
     recipe: Recipe
     seeds: tuple[Seeds, ...]
     threshold: float | tuple[float, ...] | None = None
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A watcher that wants to know what it is about to watch."""
+
+    def begin(self, recipe: Recipe, seeds: Seeds) -> None:
+        """Take in that the run of `recipe` with `seeds` begins."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ def _one(
     watch: Callable[[str, int, int], Watcher] | None,
 ) -> StoredRun:
     watcher = None if watch is None else watch(entry.label, number + 1, len(entry.seeds))
+    if isinstance(watcher, Begins):
+        watcher.begin(entry.recipe, entry.seeds[number])
     made = run(
         Job(entry.recipe, entry.seeds[number]),
         session,

@@ -96,7 +96,8 @@ def beat(
 ) -> dict[str, Any]:
     """Return the attribute that a beat writes."""
     scores = {str(e): list(s) if isinstance(s, tuple) else s for e, s in rungs.items()}
-    return {"n": count, "progress": dict(progress), "rungs": scores, "of": planned}
+    content = {"n": count, "progress": dict(progress), "rungs": scores, "of": planned}
+    return content | {"at": now()}
 
 
 def state_of(outcome: Outcome) -> TrialState:
@@ -197,6 +198,7 @@ def read_row(phase: str, trial: FrozenTrial) -> Row | None:
         reason=outcome.get("reason", "unknown") if ended else None,
         retryable=bool(outcome.get("retry", False)),
         beat=beat.get("n", 0),
+        beaten=_time(beat.get("at")),
         progress=beat.get("progress", {}),
         attrs=given | outcome.get("attrs", {}),
         given=given,

@@ -117,9 +117,19 @@ class Overview:
                 todo="give --out or --storage if it lies elsewhere",
             )
         with Ledger.open(place.url, place.name) as ledger:
-            attrs = ledger.attrs()
-            rows = {phase: ledger.rows(phase) for phase in PHASES}
-            final, url = ledger.attrs(FINAL), ledger.url
+            return cls.read(ledger, place)
+
+    @classmethod
+    def read(cls, ledger: Ledger, place: Place) -> Overview:
+        """Read the study of an open ledger as it stands now.
+
+        Raises:
+            StudyError: It was not made by fairtune.
+            StorageError: The storage does not answer.
+        """
+        attrs = ledger.attrs()
+        rows = {phase: ledger.rows(phase) for phase in PHASES}
+        final, url = ledger.attrs(FINAL), ledger.url
         identity, pins = attrs.get("identity"), attrs.get(PINS)
         if not isinstance(identity, dict) or not isinstance(pins, dict):
             raise StudyError(

@@ -77,6 +77,7 @@ class Row:
         reason: Why a failed or pruned row ended.
         retryable: A failed row may be tried once more.
         beat: The row's beat counter at the time of reading.
+        beaten: When it was written, by the worker's clock.
         progress: What the run last said of itself.
         attrs: Attributes of the proposal and of the outcome.
         given: Those of the proposal alone.
@@ -105,6 +106,7 @@ class Row:
     reason: str | None = None
     retryable: bool = False
     beat: int = 0
+    beaten: datetime | None = None
     progress: Mapping[str, Any] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Other tools that can be told of runs, one file each."""
