@@ -97,6 +97,11 @@ class SearchPhase:
     before: BaselinePhase
     name: str = SEARCH
 
+    def __post_init__(self) -> None:
+        study = self.plan.study
+        signs = [objective.sign for objective in study.judge.objectives]
+        self._ending = Ending.of(study.budget, signs, startup_of(study.sampler))
+
     def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
         """Return an anchor, a new point, or a replicate of a point drawn again."""
         if not self.before.done(rows):
@@ -113,6 +118,10 @@ class SearchPhase:
     def budget(self) -> int | None:
         """Return the number of trials."""
         return self.plan.study.budget.trials
+
+    def ended(self, mine: Sequence[Row]) -> str | None:
+        """Return why no further trial starts, or None while one may."""
+        return self._ending.reason(mine)
 
     def done(self, rows: Mapping[str, Sequence[Row]]) -> bool:
         """Tell whether nothing more is to be run."""
@@ -185,15 +194,6 @@ class SearchPhase:
             replicate=next_replicate(mine, first.digest),
             params=first.params,
         )
-
-    def ended(self, mine: Sequence[Row]) -> str | None:
-        """Return why no further trial starts, or None while one may."""
-        return self._ending.reason(mine)
-
-    def __post_init__(self) -> None:
-        study = self.plan.study
-        signs = [objective.sign for objective in study.judge.objectives]
-        self._ending = Ending.of(study.budget, signs, startup_of(study.sampler))
 
 
 class Before(Protocol):

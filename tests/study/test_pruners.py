@@ -8,16 +8,17 @@ import pytest
 from kit_ledger import Keyed, Search, open_ledger, proposal
 
 from fairtune.errors import ConfigError
+from fairtune.study.form import Form
 from fairtune.study.ledger import Complete, Ledger
 from fairtune.study.pruners import PRUNERS, Pruner, Rule
 from fairtune.study.pruners.asha import Asha
 from fairtune.study.pruners.hyperband import Hyperband
 from fairtune.study.pruners.median import Median
 from fairtune.study.pruners.none import Off
-from fairtune.study.rows import Row
+from fairtune.study.rows import Row, Score
 
 
-def peer(key: str, state: str = "running", **rungs: float) -> Row:
+def peer(key: str, state: str = "running", **rungs: Score) -> Row:
     made = proposal({"x": key}, {}, key=key)
     return Row(
         phase="search",
@@ -178,3 +179,50 @@ def test_a_score_that_is_no_number_is_no_rung(ledger: Ledger) -> None:
         (claim,) = ledger.claim([Search(1)], at_most=1)
         assert claim.report(2, 8, utility=float("nan")).stop is None
         assert ledger.rows()[0].rungs == {}
+
+
+def test_several_objectives_are_ranked_by_front_and_then_by_crowding() -> None:
+    rule = Asha().build()
+    front = [peer(str(i), r2=(i / 10, 1 - i / 10)) for i in (0, 5, 10)]
+    behind = [peer(f"b{i}", r2=(0.1, 0.1)) for i in range(2)]
+    # Six runs, two go on: the ends of the front are loneliest.
+    assert rule.stop(2, 8, "k", (0.0, 1.5), [*front[1:], *behind, behind[0]]) is None
+    assert "rank 4 of 6" in str(rule.stop(2, 8, "k", (0.6, 0.45), [*front, *behind]))
+    assert "rank 6 of 6" in str(rule.stop(2, 8, "k", (0.05, 0.05), [*front, *behind]))
+
+
+def test_a_rung_of_another_form_says_nothing() -> None:
+    rule = Asha().build()
+    early = [peer(str(i), r2=0.9) for i in range(8)]
+    assert rule.stop(2, 8, "k", (0.0, 0.0), early) is None
+    assert rule.stop(2, 8, "k", 0.1, [*early, peer("v", r2=(9.0, 9.0))]) is not None
+    done = [peer(str(i), "complete", r2=(i / 4, i / 4)) for i in range(5)]
+    median = Median(startup=5).build()
+    assert "place 5 below the median 3" in str(median.stop(2, 8, "k", (0.1, 0.1), done))
+    assert median.stop(2, 8, "k", (0.9, 0.6), done) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "stopped"),
+    [
+        (Form(), False),
+        (Form("weighted", (0.9, 0.1)), True),
+        (Form("chebyshev", (0.1, 0.9)), False),
+    ],
+)
+def test_rungs_of_several_objectives_are_stored_whole_and_seen_by_the_form(
+    tmp_path: Path, form: Form, stopped: bool
+) -> None:
+    with open_ledger(tmp_path, directions=["maximize", "minimize"], form=form) as ledger:
+        claims = ledger.claim([Search(4)], at_most=4)
+        given = [[0.9, 0.9], [0.8, 0.8], [0.1, 0.1], [0.0, 0.2]]
+        told = []
+        for claim, values in zip(claims, given):
+            claim.report(2, 8, utility=0.5, objective=values)
+            told.append(claim.report(6, 8, utility=0.5, objective=values).stop)
+        assert (told[2] is not None) is stopped
+        assert told[3] is not None
+        rows = ledger.rows()
+        assert [dict(row.rungs) for row in rows] == [{2: -0.5, 6: (a, -b)} for a, b in given]
+    with open_ledger(tmp_path, directions=["maximize", "minimize"]) as again:
+        assert [row.rungs for row in again.rows()] == [row.rungs for row in rows]

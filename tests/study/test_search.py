@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from kit import session
-from kit_tiny import Tiny, study_fields, study_file
+from kit_tiny import Tiny, make, study_fields, study_file
 
 from fairtune.config.shipped import find
 from fairtune.errors import FairtuneError, StudyError
@@ -16,7 +16,7 @@ from fairtune.study.dry import estimate
 from fairtune.study.ledger import Ledger
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
-from fairtune.study.rows import BASELINE, CONFIRM, SEARCH
+from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.search import (
     check_objectives,
@@ -185,6 +185,8 @@ def test_a_dry_run_counts_every_run_and_trains_nothing(tiny: Tiny, tmp_path: Pat
     said = estimate(mine.plan(), mine.session)
     assert "4 baseline + 4 search + 6 confirm" in said
     assert "space: 19 parameters" in said
+    assert "budget of the search: 4 trials" in said
+    assert "not in the budget: 4 baseline runs, at most 6 confirm runs" in said
     assert "sex (validation):" in said
     assert not (tmp_path / "out").exists()
 
@@ -240,3 +242,44 @@ def test_a_space_with_ranges_that_are_not_declared_is_refused(tmp_path: Path) ->
     file = study_file(recipe=fields, space=SPACE | {"fit.augment": FREE})
     with pytest.raises(FairtuneError, match="declares no ranges"):
         make_plan(file, session(), None)
+
+
+@pytest.mark.slow
+def test_a_real_study_of_two_objectives_with_constraints(tmp_path: Path) -> None:
+    mine = make(
+        tmp_path / "out",
+        objectives=["worst_auc@sex", "nll"],
+        constraints=["worst_brier@sex <= baseline[norm:all] + 0.01", "no_harm(0.05)"],
+        pruner="asha",
+        budget={"trials": 3, "until": "2999-01-01", "stop": "auto"},
+        baselines={"of": ["norm:all"], "lr_points": 1},
+        confirm={"top": 1, "seeds": 1},
+    )
+    view = mine.view
+    constraints = [str(c) for c in view.judge.constraints]
+    assert constraints == ["worst_brier@sex <= baseline[norm:all] + 0.01", "no_harm(0.05)"]
+    (base,) = view.rows[BASELINE]
+    assert base.constraints == {}
+    for row in view.rows[SEARCH]:
+        assert list(row.constraints) == constraints
+        lost = max(
+            base.attrs[name] - row.attrs[name] for name in base.attrs if name.startswith("auc@")
+        )
+        assert row.constraints["no_harm(0.05)"] == pytest.approx(lost - 0.05)
+        beyond = row.attrs["worst_brier@sex"] - base.attrs["worst_brier@sex"] - 0.01
+        assert row.constraints[constraints[0]] == pytest.approx(beyond)
+    for row in view.rows[FINAL]:
+        assert row.values is not None
+        assert len(row.values) == 2
+    said = summary(mine.place)
+    assert "worst_auc@sex, nll on validation" in said
+    assert "search ended by budget.trials: 3 trials" in said
+    assert "of 3 trials keep all of them" in said
+
+
+def test_a_constraint_that_validation_cannot_answer_is_refused(tiny: Tiny) -> None:
+    changes = {"objectives": ["auc"], "constraints": ["worst_auc@sex >= 0.5"]}
+    bare = {**changes, "validation": {"min_group": {"n": 5000}}}
+    with pytest.raises(FairtuneError, match="at least two groups with enough rows"):
+        check_objectives(tiny.plan(bare), tiny.session)
+    check_objectives(tiny.plan(changes), tiny.session)
