@@ -159,10 +159,10 @@ def drawn(name: str, title: str, tables: Tables) -> go.Figure | None:
         if figure is None:
             return None
         plot = _alone(figure, title)
-        for lighter in (lambda p: p, _lighter):
-            plot = lighter(plot)
-            if len(str(plot.to_json())) <= LIMIT:
-                return plot
+        if not _fits(plot):
+            plot = _lighter(plot)
+        if _fits(plot):
+            return plot
         if name != "masks" or rows <= _FEWEST_ROWS:
             return None
         rows = max(_FEWEST_ROWS, rows // 2)
@@ -183,6 +183,10 @@ def _alone(figure: Figure, title: str) -> go.Figure:
         plot_bgcolor="#FFFFFF",
     )
     return plot
+
+
+def _fits(plot: go.Figure) -> bool:
+    return len(str(plot.to_json())) <= LIMIT
 
 
 def _lighter(plot: go.Figure) -> go.Figure:

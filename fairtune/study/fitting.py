@@ -197,12 +197,12 @@ def _asked(plan: Plan) -> Iterator[_Asked]:
         yield _Asked(name_of(methods.rest), None, _fixed(methods.rest), place)  # type: ignore[arg-type]
     for path, node in plan.space.nodes:
         if path == METHOD or path.startswith(f"{METHOD}."):
-            kind = None if path == METHOD else parts_of(path)[-1]
+            typed = None if path == METHOD else parts_of(path)[-1]
             options = [n for _, n in node.options] if isinstance(node, OneOf) else [node]
             for i, option in enumerate(options):
                 if isinstance(option, Member):
                     values = {field: _values(inner) for field, inner in option.fields}
-                    yield _Asked(option.name, kind, values, ("space", path, "one_of", i))
+                    yield _Asked(option.name, typed, values, ("space", path, "one_of", i))
 
 
 def _fixed(method: Any) -> dict[str, list[Any]]:

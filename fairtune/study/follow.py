@@ -10,16 +10,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fairtune.errors import StorageError
+from fairtune.study.budget import busy_seconds
 from fairtune.study.ledger import Ledger
 from fairtune.study.options import Options, is_gone
 from fairtune.study.outcome import FINAL_SET
 from fairtune.study.overview import LABEL, Overview
-from fairtune.study.phases import busy_seconds
 from fairtune.study.place import Place
+from fairtune.study.planned import planned_runs
 from fairtune.study.rank import DEGENERATE, best_baselines, ranked
 from fairtune.study.rows import (
     BASELINE,
     CONFIRM,
+    CONTROL,
     FINAL,
     SEARCH,
     STALE,
@@ -31,7 +33,7 @@ from fairtune.study.rows import (
     roots,
 )
 
-ORDER = (BASELINE, SEARCH, CONFIRM, FINAL)
+ORDER = (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL)
 GRACE = Options().grace
 """Seconds of silence after which other workers give a run up."""
 
@@ -41,7 +43,7 @@ class PhaseState:
     """How far one phase is.
 
     Attributes:
-        phase: `baseline`, `search`, `confirm` or `final`.
+        phase: `baseline`, `search`, `control`, `confirm` or `final`.
         planned: Runs it will have, where that is known; of confirm, until the search has ended,
             and of the baselines, until it begins, the most there can be.
         left: Runs that have not begun, those that are due again among them.
@@ -231,7 +233,7 @@ def follow(
 
 def _phases(view: Overview, now: datetime) -> tuple[PhaseState, ...]:
     found = []
-    for phase, planned in _planned(view, now).items():
+    for phase, planned in planned_runs(view, now).items():
         rows = view.rows[phase]
         tally = counts(rows)
         begun = len(roots(rows))
@@ -241,37 +243,6 @@ def _phases(view: Overview, now: datetime) -> tuple[PhaseState, ...]:
         known = {s: tally[s] for s in ("complete", "pruned", "failed", "running", "retrying")}
         found.append(PhaseState(phase, planned, left, **known))
     return tuple(found)
-
-
-def _planned(view: Overview, now: datetime) -> dict[str, int | None]:
-    """Return how many runs each phase will have, as far as the rows and settings say."""
-    plan, search = view.settings, view.rows[SEARCH]
-    names, top = list(plan["baselines"]["of"]), int(plan["confirm"]["top"])
-    # The search begins when every baseline has ended: until then only the most is known.
-    baseline = len(roots(view.rows[BASELINE]))
-    if not search:
-        baseline = max(baseline, len(names) * int(plan["baselines"]["lr_points"]))
-    trials, begun = int(plan["budget"]["trials"]), len(roots(search))
-    minutes = plan["budget"].get("minutes")
-    late = minutes is not None and busy_seconds(search, now) >= 60 * float(minutes)
-    over = late or begun >= trials
-    settled = over and not due(search) and all(row.state != "running" for row in search)
-    recipes = _candidates(view, names, top) if settled else top + len(names)
-    confirm = recipes * int(plan["confirm"]["seeds"]) if top else 0
-    return {
-        BASELINE: baseline,
-        SEARCH: begun if late else trials,
-        CONFIRM: confirm,
-        FINAL: None,
-    }
-
-
-def _candidates(view: Overview, names: Sequence[str], top: int) -> int:
-    sign = view.judge.primary.sign
-    best = best_baselines(view.rows[BASELINE], sign)
-    kept = {row.digest for name, row in best.items() if name in names}
-    usable = {e.digest for e in ranked(view.rows[SEARCH], sign) if not e.unusable}
-    return len(kept) + min(top, len(usable - kept))
 
 
 def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
@@ -368,7 +339,7 @@ def _left(
     view: Overview, phases: Sequence[PhaseState], running: Sequence[Running], now: datetime
 ) -> float | None:
     """Return the estimated seconds until confirm ends, by the mean run of each phase."""
-    spent = {phase: _durations(view.rows[phase]) for phase in (BASELINE, SEARCH, CONFIRM)}
+    spent = {phase: _durations(view.rows[phase]) for phase in (BASELINE, SEARCH, CONTROL, CONFIRM)}
     known = [s for seconds in spent.values() for s in seconds]
     if not known:
         return None

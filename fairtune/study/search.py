@@ -22,7 +22,7 @@ from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import ENDED, PINS, Place
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, SEARCH
-from fairtune.study.samplers import SAMPLERS
+from fairtune.study.samplers import SAMPLERS, startup_of
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
 from fairtune.training.cuts import Expected
@@ -220,6 +220,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "baselines": study.baselines.to_json(),
         "budget": study.budget.to_json(),
         "search": study.form.to_json(study.judge.objectives),
+        "startup": startup_of(study.sampler),
         "confirm": study.confirm.to_json(),
         "select": study.select,
         "name": study.name,

@@ -42,7 +42,7 @@ class Mlflow(Config):
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         local = out.resolve() / "mlflow"
-        if mlflow.is_tracking_uri_set():
+        if mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
             client = mlflow.MlflowClient()
             return Runs(client, _experiment(client, study, None))
         local.mkdir(parents=True, exist_ok=True)
