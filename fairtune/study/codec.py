@@ -130,7 +130,8 @@ def for_sampler(trial: FrozenTrial, signs: Sequence[float]) -> FrozenTrial:
     if len(signs) == 1:
         shown.intermediate_values = {e: signs[0] * s for e, s in rungs.items() if is_one(s)}
     else:
-        shown.system_attrs = trial.system_attrs | {RUNGS: rungs}
+        noted: dict[str, Any] = {**trial.system_attrs, RUNGS: rungs}
+        shown.system_attrs = noted
     return shown
 
 

@@ -29,7 +29,7 @@ def beats(a: list[int], b: list[int], signs: list[int]) -> bool:
     return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(POINTS)
 def test_ranks_are_those_of_peeling_fronts_off(drawn: tuple[list[list[int]], list[int]]) -> None:
     points, signs = drawn
@@ -81,6 +81,7 @@ def test_equal_points_share_a_place_whatever_their_order() -> None:
     assert ranks(np.empty((0, 2)), [1, 1]).tolist() == []
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(-5, 5), min_size=1), st.lists(st.floats(-5, 5), min_size=1))
 def test_with_one_objective_the_advance_is_the_rise_of_the_best(
     old: list[float], new: list[float]

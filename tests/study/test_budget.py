@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit_plan import plan, row
 
@@ -25,6 +25,7 @@ def span(number: int, begin: float, end: float | None, **more: Any) -> Row:
     return row(number, f"d{number}", 0.5, started=started, finished=finished, **{**state, **more})
 
 
+@settings(max_examples=30)
 @given(st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1)), st.times())
 def test_a_time_of_day_is_the_next_one(now: datetime, clock: Any) -> None:
     now = now.replace(tzinfo=timezone(timedelta(hours=2)))
