@@ -90,6 +90,7 @@ def finetune(
                     study, mask, layout, wanted, _watch(stop), command, (out, storage, data_root)
                 )
                 print(_table(outcome))
+                print(f"model card: {_card(outcome)}")
             else:
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
@@ -144,6 +145,7 @@ def _alone(
 ) -> None:
     from fairtune.cli.options import open_session, out_folder
     from fairtune.experiment.alone import finetune_alone, test_text
+    from fairtune.report.card import Card, write
 
     out, data_root = where
     made = finetune_alone(
@@ -157,6 +159,7 @@ def _alone(
         **options,
     )
     print(test_text(made))
+    print(f"model card: {write(Card.of_run(made.deploy, made.judge, made.made.openings))}")
 
 
 def _watch(stop: StopFlag) -> Callable[[str, int, int], Watcher]:
@@ -179,6 +182,12 @@ def _watch(stop: StopFlag) -> Callable[[str, int, int], Watcher]:
             return stop.reason()
 
     return lambda label, number, of: Lines(f"final {label} seed {number}/{of}")
+
+
+def _card(outcome: Outcome) -> Path:
+    from fairtune.report.card import Card, write
+
+    return write(Card.of_outcome(outcome))
 
 
 def _table(outcome: Outcome) -> str:
