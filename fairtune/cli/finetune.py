@@ -90,7 +90,6 @@ def finetune(
                     study, mask, layout, wanted, _watch(stop), command, (out, storage, data_root)
                 )
                 print(_table(outcome))
-                print(f"model card: {_card(outcome)}")
             else:
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
@@ -201,6 +200,7 @@ def _table(outcome: Outcome) -> str:
     lines.append(f"the test split has been opened {outcome.openings} time(s) from this folder")
     deployed = outcome.tested[outcome.pick].deploy
     lines.append(f"checkpoint: {view.runs.folder(deployed)}")
+    lines.append(f"model card: {_card(outcome)}")
     lines.append(f"next: fairtune report {view.place.name}")
     return "\n".join(lines)
 

@@ -83,5 +83,8 @@ def _row(cells: Iterable[str]) -> str:
 
 def plain(text: str) -> str:
     """Return text that Markdown shows as it is: no markup, no HTML, no end of a cell."""
-    one_line = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(one_line, quote=False))
+    one_line = html.escape(re.sub(r"\s+", " ", text).strip(), quote=False)
+    escaped = re.sub(r"([\\`*|~])", r"\\\1", one_line)
+    # Inside a word an underscore is itself; a bracket makes a link only before another.
+    escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+    return re.sub(r"^(?=[#+-])", r"\\", escaped.replace("](", "]\\(").replace("][", "]\\["))

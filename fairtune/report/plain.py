@@ -87,6 +87,7 @@ def group_figures(groups: pd.DataFrame) -> pd.DataFrame:
             ]
             frame.loc[unclear, name] = np.nan
     frame.loc[hidden, ["patients", "positives"]] = np.nan
+    frame[list(COUNTS)] = frame[list(COUNTS)].astype("Int64")
     return frame[columns]
 
 

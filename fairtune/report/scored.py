@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fairtune.evaluation.objectives import COMPOUNDS, Objective
+from fairtune.evaluation.objectives import COMPOUNDS
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, Threshold
 from fairtune.evaluation.scoring import group_table
@@ -88,11 +88,11 @@ def attributes_of(view: Overview) -> list[str]:
     return list(dict.fromkeys([*asked, *view.base.data.attributes]))
 
 
-def metrics_of(objectives: Sequence[Objective]) -> list[str]:
+def metrics_of(view: Overview) -> list[str]:
     """Return what the group tables hold: AUC, the objectives' metrics, decisions, calibration."""
     own = [
         name
-        for o in objectives
+        for o in view.judge.objectives
         for name in ([o.head] if o.metric in COMPOUNDS else [o.metric, o.head])
     ]
     return list(dict.fromkeys(["auc", *own, "tpr", "fpr", "ece"]))

@@ -136,7 +136,7 @@ def load(view: Overview) -> Tables:
         shown.sort(key=lambda m: m.label != pick)
     axes, attributes = axes_of(view), attributes_of(view)
     minimum = view.judge.validation.minimum
-    both = group_frame(shown, metrics_of(view.judge.objectives), attributes, minimum)
+    both = group_frame(shown, metrics_of(view), attributes, minimum)
     # Validation is drawn against utility whatever is open; what is shown already is not repeated.
     rest = [m for m in seen.values() if all(m is not other for other in shown)]
     if rest:

@@ -44,7 +44,7 @@ def figure(tables: Tables) -> Figure | None:
     for i in range(1, len(groups)):
         plot.add_hline(y=0.5 - i, line={"color": FAINT, "width": 1})
     return Figure(
-        "groups",
+        "every-group",
         "Every group, pick and baselines",
         "Look at whether any group lies further left under the pick than under a baseline: that "
         "group pays. Overlapping bars mean that these patients cannot tell the recipes apart.",
