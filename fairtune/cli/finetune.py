@@ -156,6 +156,7 @@ def _alone(
 ) -> Alone:
     from fairtune.cli.options import open_session, out_folder
     from fairtune.experiment.alone import finetune_alone, test_text
+    from fairtune.report.card import Card, write
 
     out, data_root = where
     made = finetune_alone(
@@ -169,6 +170,7 @@ def _alone(
         **options,
     )
     print(test_text(made))
+    print(f"model card: {write(Card.of_run(made.deploy, made.judge, made.made.openings))}")
     return made
 
 
@@ -202,6 +204,12 @@ def _logged(
     return lambda label, number, of: Logged(watch(label, number, of), sinks, study, label, number)
 
 
+def _card(outcome: Outcome) -> Path:
+    from fairtune.report.card import Card, write
+
+    return write(Card.of_outcome(outcome))
+
+
 def _table(outcome: Outcome) -> str:
     """Return the test table and the verdict as text."""
     from fairtune.study.final import test_table
@@ -215,6 +223,7 @@ def _table(outcome: Outcome) -> str:
     lines.append(f"the test split has been opened {outcome.openings} time(s) from this folder")
     deployed = outcome.tested[outcome.pick].deploy
     lines.append(f"checkpoint: {view.runs.folder(deployed)}")
+    lines.append(f"model card: {_card(outcome)}")
     lines.append(f"next: fairtune report {view.place.name}")
     return "\n".join(lines)
 

@@ -241,6 +241,16 @@ def provenance_now() -> dict[str, Any]:
     }
 
 
+def device_words(session: Session) -> str:
+    """Return what runs jobs here, e.g. `NVIDIA H100 80GB HBM3`, or `cpu (x86_64)`."""
+    import torch
+
+    device = session.device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"
+
+
 def _store(
     job: Job,
     session: Session,
@@ -259,7 +269,7 @@ def _store(
         task=ground.task,
         classes=ground.pack.table.classes,
         judged_by=judge.to_json(),
-        provenance={**provenance_now(), **provenance},
+        provenance={**provenance_now(), "device": device_words(session), **provenance},
     )
     kept = result.epochs[result.kept - 1]
 

@@ -14,6 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 INK, MUTED, FAINT, CELL = "#1B2733", "#5B6875", "#DCE2E8", "#EDF1F5"
+TINT = "#9CC8EC"
+"""The end of a scale whose cells carry text."""
 PICK, BASE, BAD, PLAIN = "#0B5FA5", "#B3500A", "#B0205E", "#8A97A5"
 GROUPS = ("#0072B2", "#D15F00", "#00845F", "#B2558A", "#7A6900", "#5B4BB7")
 """After Okabe and Ito's palette, darkened until each reads 3:1 on white; dashes differ too."""
@@ -24,6 +26,7 @@ DARK = {
     MUTED: "#A3B0BD",
     FAINT: "#2E3944",
     CELL: "#222C36",
+    TINT: "#235A8A",
     PICK: "#63B3F5",
     BASE: "#F5A35C",
     BAD: "#F58CB8",
@@ -60,9 +63,16 @@ class Figure:
     data: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def blank(height: int, **layout: Any) -> go.Figure:
-    """Return an empty figure in the house style."""
-    axis = {
+def blank(height: int, *, panels: int = 1, gap: int = 84, **layout: Any) -> go.Figure:
+    """Return an empty figure in the house style.
+
+    Args:
+        height: In pixels.
+        panels: Plots below each other; the i-th has the axes `xi` and `yi` (`x`, `y` the first).
+        gap: Pixels between them.
+        layout: Further fields of the layout.
+    """
+    axis: dict[str, Any] = {
         "gridcolor": FAINT,
         "linecolor": FAINT,
         "zeroline": False,
@@ -92,9 +102,25 @@ def blank(height: int, **layout: Any) -> go.Figure:
             "font": {"size": 12, "color": INK},
         },
     }
+    inner = max(height - 16 - 48, 1)
+    space = gap / inner
+    share = (1 - space * (panels - 1)) / panels
+    for i in range(panels if panels > 1 else 0):
+        number = "" if i == 0 else str(i + 1)
+        top = 1 - i * (share + space)
+        base[f"xaxis{number}"] = {**axis, "anchor": f"y{number}"}
+        base[f"yaxis{number}"] = {**axis, "anchor": f"x{number}", "domain": [top - share, top]}
     figure = go.Figure(layout=base)
     figure.update_layout(**layout)
     return figure
+
+
+def bar(value: Any, low: Any, high: Any, color: str, **style: Any) -> dict[str, Any]:
+    """Return error bars from values and their ends, each a series; NaN ends draw nothing."""
+    return {
+        "type": "data", "symmetric": False, "thickness": 1.3, "width": 3, "color": color,
+        "array": (high - value).tolist(), "arrayminus": (value - low).tolist(), **style,
+    }  # fmt: skip
 
 
 def safe(text: str) -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune.evaluation.objectives import Objective
 from fairtune.report.grid import Cell, Grid, cell
+from fairtune.report.scored import PERMUTATIONS
 from fairtune.report.tables import Tables
 from fairtune.report.words import (
+    FEW,
     TOO_SMALL,
     count_texts,
     duration,
@@ -19,6 +22,9 @@ from fairtune.report.words import (
     signed,
     with_ends,
 )
+
+SHOWN = ("auc", "tpr", "fpr", "ece")
+"""Base metrics of the table of one recipe's groups."""
 
 
 def recipes(tables: Tables) -> Grid:
@@ -89,6 +95,95 @@ def _groups(
     return Grid(f"{words} by {attribute}{where}, {tables.split}", heads, rows)
 
 
+def groups_of_one(
+    found: pd.DataFrame, recipe: str, attribute: str, split: str, caption: str
+) -> list[Grid]:
+    """Return one table per target: groups of one recipe by AUC, decisions and calibration.
+
+    Args:
+        found: See `scored.group_frame`.
+        recipe: Whose figures.
+        attribute: Whose groups.
+        split: For the caption.
+        caption: What the recipe is called there.
+    """
+    own = found[found["recipe"] == recipe]
+    grouped = own[(own["attribute"] == attribute) & own["group"].notna()]
+    grids = []
+    for target in dict.fromkeys(grouped["target"]):
+        one = own[own["target"].isna() if target is None else own["target"] == target]
+        where = "" if target is None else f", {target}"
+        grids.append(_of_one(one, attribute, f"{caption} by {attribute}{where}, {split}"))
+    return grids
+
+
+def reading(split: str) -> str:
+    """Return how the tables of groups are to be read.
+
+    Args:
+        split: `test` or `validation`.
+    """
+    on = split == "test"
+    which = "the one to deploy" if on else "the median confirm run, else the run of the search"
+    cut = "frozen on validation" if on else "cross-fitted on validation"
+    return (
+        f"One model per recipe ({which}), {split} patients, 95 % intervals at the patient "
+        f"level; one threshold for all groups, {cut}; “worst” of a false-positive rate or a "
+        "calibration error is the highest. The noise floor is how large a gap reads when group "
+        f"names are shuffled between patients ({PERMUTATIONS} times): a gap below its 95 % mark "
+        "cannot be told from chance. Groups below the study's minimum are not shown, counts below "
+        f"{FEW} read “<{FEW}”."
+    )
+
+
+def _of_one(one: pd.DataFrame, attribute: str, caption: str) -> Grid:
+    of = one[(one["attribute"] == attribute) & one["group"].notna()]
+    auc = of[of["metric"] == "auc"].set_index("group")
+    names = list(auc.index)
+    counts = {
+        key: count_texts([int(auc[key][n]) for n in names])
+        for key in ("n", "patients", "positives")
+    }
+    rows = []
+    for i, name in enumerate(names):
+        few = not auc["shown"][name]
+        cells = [Cell(name), Cell(counts["n"][i])]
+        # A group too small to show keeps what else there is of it to itself.
+        cells += [Cell("" if few else counts[key][i]) for key in ("patients", "positives")]
+        for metric in SHOWN:
+            row = of[(of["metric"] == metric) & (of["group"] == name)]
+            known = row.to_dict("records")
+            cells.append(Cell(TOO_SMALL, "quiet") if few or not known else _figure(known[0]))
+        rows.append(cells)
+    rows += _totals(one, attribute)
+    heads = [attribute, "n", "patients", "positives", *(metric_words(m) for m in SHOWN)]
+    return Grid(caption, heads, rows)
+
+
+def _totals(one: pd.DataFrame, attribute: str) -> list[list[Cell]]:
+    """Return the rows below the groups: all patients, worst, gap, noise floor."""
+    overall = one[one["attribute"].isna() & one["group"].isna() & (one["metric"] == "auc")]
+    counts = [Cell(f"{int(overall[k].iloc[0]):,}") for k in ("n", "patients", "positives")]
+    rows = [[Cell("all patients", "strong"), *counts]]
+    for metric in SHOWN:
+        rows[0].append(_reduced(one, metric, None))
+    for words, form in (("worst group", "worst_{}"), ("gap", "{}_gap")):
+        cells = [_reduced(one, form.format(metric), attribute) for metric in SHOWN]
+        rows.append([Cell(words, "strong"), Cell(""), Cell(""), Cell(""), *cells])
+    floors = []
+    for metric in SHOWN:
+        of = one[(one["metric"] == f"{metric}_gap") & (one["attribute"] == attribute)]
+        floors.append(_short_floor(of.to_dict("records")[0]) if len(of) else cell(None))
+    rows.append([Cell("its noise floor, mean to 95 %"), Cell(""), Cell(""), Cell(""), *floors])
+    return rows
+
+
+def _reduced(one: pd.DataFrame, head: str, attribute: str | None) -> Cell:
+    of = one[(one["metric"] == head) & one["group"].isna()]
+    of = of[of["attribute"].isna() if attribute is None else of["attribute"] == attribute]
+    return _value(of.to_dict("records")[0]) if len(of) else cell(None)
+
+
 def _head(tables: Tables, recipe: str) -> str:
     return f"{recipe} (pick)" if recipe == tables.summary.pick else recipe
 
@@ -141,9 +236,19 @@ def _floor(row: Mapping[Any, Any]) -> Cell:
     return Cell(f"mean {number(row['floor_mean'])}, 95 % {number(row['floor_95'])}", "quiet")
 
 
-def differences(tables: Tables) -> Grid | None:
-    """Return the difference of the pick to each baseline; None while the test is closed."""
-    frame = tables.differences
+def _short_floor(row: Mapping[Any, Any]) -> Cell:
+    if row["floor_mean"] != row["floor_mean"]:
+        return cell(None)
+    return Cell(f"{number(row['floor_mean'])} to {number(row['floor_95'])}", "quiet")
+
+
+def differences(frame: pd.DataFrame, objective: Objective) -> Grid | None:
+    """Return the difference of the pick to each baseline; None while the test is closed.
+
+    Args:
+        frame: See `tables.difference_frame`.
+        objective: The primary objective.
+    """
     if not len(frame):
         return None
     rows = [
@@ -162,15 +267,21 @@ def differences(tables: Tables) -> Grid | None:
         "and seed. Positive is better for the pick. The bounds hold for all baselines "
         f"together; they speak of {frame['speaks_of'].iloc[0]}.",
     ]
-    return Grid(f"Difference in {tables.objective}, test", heads, rows, notes=notes)
+    return Grid(f"Difference in {objective}, test", heads, rows, notes=notes)
 
 
-def harm(tables: Tables, delta: float) -> list[Grid]:
-    """Return per attribute who is better and who worse off than under each baseline."""
+def harm(changes: pd.DataFrame, moved: pd.DataFrame, delta: float) -> list[Grid]:
+    """Return per attribute who is better and who worse off than under each baseline.
+
+    Args:
+        changes: See `tables.harm_frame`.
+        moved: See `tables.gap_frame`.
+        delta: Loss that is still tolerated.
+    """
     found = []
-    for attribute in dict.fromkeys(tables.harm["attribute"]):
-        frame = tables.harm[tables.harm["attribute"] == attribute]
-        gaps = tables.gaps[tables.gaps["attribute"] == attribute]
+    for attribute in dict.fromkeys(changes["attribute"]):
+        frame = changes[changes["attribute"] == attribute]
+        gaps = moved[moved["attribute"] == attribute]
         rows = []
         for h in frame.to_dict("records"):
             word = "harmed" if h["certain"] else "worse, uncertain" if h["harmed"] else ""
@@ -194,28 +305,6 @@ def harm(tables: Tables, delta: float) -> list[Grid]:
         heads = [attribute, "baseline", "pick", "change [95 %]", ""]
         found.append(Grid(f"Change of each group by {attribute}, test", heads, rows, notes=notes))
     return found
-
-
-def costs(tables: Tables) -> Grid | None:
-    """Return runs, epochs and time by phase."""
-    if not len(tables.costs):
-        return None
-    rows = []
-    for c in tables.costs.to_dict("records"):
-        counts = [c[k] for k in ("runs", "complete", "pruned", "failed")]
-        rows.append(
-            [
-                Cell(c["phase"]),
-                *(cell(int(v)) for v in counts),
-                cell(int(c["epochs"])),
-                cell(int(c["saved"])),
-                Cell(duration(c["seconds"])),
-                Cell(duration(c["median"])),
-            ]
-        )
-    heads = ["phase", "runs", "complete", "pruned", "failed", "epochs", "epochs saved by pruning",
-             "time in all", "time of a run (median)"]  # fmt: skip
-    return Grid("Runs and time by phase", heads, rows)
 
 
 def trials(tables: Tables) -> Grid:

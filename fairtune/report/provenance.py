@@ -8,27 +8,35 @@ from typing import Any
 
 import fairtune
 from fairtune.adaptation.mask import Mask
+from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun
 from fairtune.models.units import Units
 from fairtune.report.grid import Cell, Grid
 from fairtune.report.summary import openings_of
 from fairtune.report.words import number
 from fairtune.study.overview import Overview
-from fairtune.training.recipe import PROTOCOL
+from fairtune.training.recipe import PROTOCOL, Recipe
 
 FILES = ("data.dataset", "model.name", "model.weights")
+GLYPHS = "(. frozen, : part, # all)"
 VERSIONS = ("fairtune", "torch", "python", "device")
 
 
-def recipe(run: StoredRun, units: Units, label: str) -> Grid:
-    """Return the fields of a recipe that act, without paths of this machine."""
+def recipe(run: StoredRun, units: Units | None, label: str) -> Grid:
+    """Return the fields of a recipe that act, without paths of this machine.
+
+    Args:
+        run: A run of it.
+        units: Units of its model, for the drawing of the mask by blocks; left out without them.
+        label: What it is called.
+    """
     rows = []
     for path, value in _flat(run.recipe.canonical()):
         if path == "adaptation.mask":
             mask = Mask(tuple(value))
             share = number(run.costs["trainable_share"])
-            text = f"{len(mask.units)} units, {share} of the parameters trained, "
-            text += f"blocks {mask.glyph(units)} (. frozen, : part, # all)"
+            text = f"{len(mask.units)} units, {share} of the parameters trained"
+            text += "" if units is None else f", blocks {mask.glyph(units)} {GLYPHS}"
             value = text if mask.units else "none: only the head is fitted"
         elif path in FILES:
             value = PurePath(str(value)).name
@@ -37,30 +45,54 @@ def recipe(run: StoredRun, units: Units, label: str) -> Grid:
 
 
 def provenance(view: Overview, run: StoredRun | None) -> Grid:
-    """Return versions, hashes, seeds and storage."""
-    said = {} if run is None else run.card["provenance"]
-    primary, validation = view.judge.primary, view.judge.validation
-    facts: list[tuple[str, Any]] = [
+    """Return versions, hashes, seeds and storage of a study."""
+    facts = [
         ("study", view.place.name),
         ("seed of the study", view.seed),
         ("storage", storage_words(view)),
-        ("data", f"{PurePath(view.base.data.dataset).name}, target {view.base.data.target}"),
-        ("data fingerprint", view.base.data.fingerprint),
-        ("split", view.base.data.split),
-        ("weights (tensor hash)", view.base.model.weights_sha),
-        ("units", view.base.model.units),
-        ("objective", str(primary)),
+        *_ground(view.base),
+        *_judged(view.judge),
+        *([] if run is None else _made(run)),
+    ]
+    if openings := openings_of(view):
+        facts.append(("test opened by this study", "; ".join(openings)))
+    return _listed(facts)
+
+
+def of_run(run: StoredRun, judge: Judge) -> Grid:
+    """Return versions, hashes and seeds of a run without a study."""
+    return _listed([*_ground(run.recipe), *_judged(judge), *_made(run)])
+
+
+def _ground(base: Recipe) -> list[tuple[str, Any]]:
+    return [
+        ("data", f"{PurePath(base.data.dataset).name}, target {base.data.target}"),
+        ("data fingerprint", base.data.fingerprint),
+        ("split", base.data.split),
+        ("weights (tensor hash)", base.model.weights_sha),
+        ("units", base.model.units),
+    ]
+
+
+def _judged(judge: Judge) -> list[tuple[str, Any]]:
+    validation = judge.validation
+    return [
+        ("objectives", ", ".join(map(str, judge.objectives))),
         ("a group counts from", str(validation.minimum)),
         ("threshold", str(validation.rule)),
         ("epoch kept", _plain(validation.to_json()["epoch"])),
         ("protocol", PROTOCOL),
-        *((name, said[name]) for name in VERSIONS if name in said),
-        ("page written by", f"fairtune {fairtune.__version__}"),
     ]
-    if run is not None:
-        facts += [("recipe digest", run.card["digest"]), ("run shown", run.key)]
-    if openings := openings_of(view):
-        facts.append(("test opened by this study", "; ".join(openings)))
+
+
+def _made(run: StoredRun) -> list[tuple[str, Any]]:
+    said = run.card["provenance"]
+    facts = [(name, said[name]) for name in VERSIONS if name in said]
+    return [*facts, ("recipe digest", run.card["digest"]), ("run shown", run.key)]
+
+
+def _listed(facts: list[tuple[str, Any]]) -> Grid:
+    facts = [*facts, ("written by", f"fairtune {fairtune.__version__}")]
     rows = [[Cell(name), Cell(_plain(value))] for name, value in facts if value is not None]
     return Grid("Provenance", ["", ""], rows, numeric=False)
 

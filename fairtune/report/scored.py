@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fairtune.evaluation.objectives import COMPOUNDS, Objective
+from fairtune.evaluation.objectives import COMPOUNDS
 from fairtune.evaluation.predictions import Predictions
-from fairtune.evaluation.rules import Threshold
+from fairtune.evaluation.rules import GroupMinimum, Threshold
 from fairtune.evaluation.scoring import group_table
+from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun
-from fairtune.report.trials import fairness_name
 from fairtune.report.words import FEW
 from fairtune.study.outcome import Tested
 from fairtune.study.overview import Candidate, Overview
@@ -54,6 +54,15 @@ def on_test(tested: Tested) -> Scored:
     )
 
 
+def retrained(run: StoredRun, judge: Judge, label: str) -> Scored:
+    """Return a retrained run on the test split, cut where its own validation froze it."""
+    cut = run.operating["threshold"]
+    threshold: Threshold = judge.validation.rule if cut is None else cut
+    if isinstance(cut, list):
+        threshold = tuple(cut)
+    return Scored(label, TEST, run.test(), threshold, run)
+
+
 def on_validation(view: Overview, candidate: Candidate) -> Scored | None:
     """Return the confirm run with the median objective, else the run of the search.
 
@@ -73,23 +82,29 @@ def on_validation(view: Overview, candidate: Candidate) -> Scored | None:
 
 
 def attributes_of(view: Overview) -> list[str]:
-    """Return the study's attributes, and the crossing of the primary objective if it is one."""
-    names = list(view.base.data.attributes)
-    primary = view.judge.primary.attribute
-    if primary is not None and primary in names:
-        names.remove(primary)
-    return names if primary is None else [primary, *names]
+    """Return the attributes and crossings the objectives speak of, then the study's others."""
+    asked = [o.attribute for o in view.judge.objectives if o.attribute is not None]
+    return list(dict.fromkeys([*asked, *view.base.data.attributes]))
 
 
 def metrics_of(view: Overview) -> list[str]:
-    """Return what the outcome table shows: AUC, the primary's metric, the decisions."""
-    primary = view.judge.primary
-    own = [primary.head] if primary.metric in COMPOUNDS else [primary.metric, primary.head]
-    decisions = ["tpr", "fpr"]
-    return list(dict.fromkeys(["auc", *own, *decisions]))
+    """Return what the group tables hold: AUC, the objectives' metrics, decisions, calibration."""
+    own = [
+        name
+        for o in view.judge.objectives
+        for name in ([o.head] if o.metric in COMPOUNDS else [o.metric, o.head])
+    ]
+    return list(dict.fromkeys(["auc", *own, "tpr", "fpr", "ece"]))
 
 
-def group_frame(view: Overview, models: Sequence[Scored], *, brief: bool = False) -> pd.DataFrame:
+def group_frame(
+    models: Sequence[Scored],
+    metrics: Sequence[str],
+    attributes: Sequence[str],
+    minimum: GroupMinimum,
+    *,
+    brief: bool = False,
+) -> pd.DataFrame:
     """Return the group tables of several models under each other.
 
     The columns of `evaluation.table.group_table`, with `recipe`, `split` and `brief` before them
@@ -97,20 +112,19 @@ def group_frame(view: Overview, models: Sequence[Scored], *, brief: bool = False
     bootstrap rest on 500 draws, noise floors on 200 permutations.
 
     Args:
-        view: The study.
         models: Whose tables.
-        brief: Only overall AUC and `trials.fairness_name`, without noise floors.
+        metrics: Base metrics, reductions or compounds.
+        attributes: Attributes or crossings.
+        minimum: What a group must have.
+        brief: Without noise floors.
     """
-    objective = Objective.parse(fairness_name(view))
-    metrics = ["auc", objective.head] if brief else metrics_of(view)
-    attributes = [str(objective.attribute)] if brief else attributes_of(view)
     frames = []
     for model in models:
         frame = group_table(
             model.predictions,
             list(dict.fromkeys(metrics)),
-            attributes,
-            minimum=view.judge.validation.minimum,
+            list(dict.fromkeys(attributes)),
+            minimum=minimum,
             threshold=model.threshold,
             floors=not brief,
             replicates=REPLICATES,
@@ -123,9 +137,17 @@ def group_frame(view: Overview, models: Sequence[Scored], *, brief: bool = False
     if not frames:
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
-    minimum = view.judge.validation.minimum
+    frame["shown"] = printable(frame, minimum)
+    return frame
+
+
+def printable(frame: pd.DataFrame, minimum: GroupMinimum) -> pd.Series[bool]:
+    """Tell for each row of a group table whether its figure may be printed.
+
+    Reductions may where they have a value; a group only with the study's minimum of rows and at
+    least 5 of each class, whatever the metric needs.
+    """
     least = max(minimum.n, FEW)
     few = (frame["n"] < least) | (frame["positives"] < FEW)
     few |= frame["n"] - frame["positives"] < FEW
-    frame["shown"] = frame["value"].notna() & ~(few & frame["group"].notna())
-    return frame
+    return frame["value"].notna() & ~(few & frame["group"].notna())

@@ -11,16 +11,26 @@ from fairtune.evaluation.compare import gap_change
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.optimism import Corrected
 from fairtune.experiment.runs import StoredRun
+from fairtune.report.calibration import calibration_frame
+from fairtune.report.costs import cost_frame
+from fairtune.report.crossings import crossing_frame
 from fairtune.report.curves import roc_frame
-from fairtune.report.scored import Scored, attributes_of, group_frame, on_test, on_validation
-from fairtune.report.summary import Summary, chosen, summarise
-from fairtune.report.trials import (
-    cost_frame,
-    epoch_frame,
-    fairness_name,
-    mask_frame,
-    trial_frame,
+from fairtune.report.effects import Effects, mask_effects
+from fairtune.report.front import axes_of, bar_frame, point_frame
+from fairtune.report.importance import importance_frame
+from fairtune.report.network import network_frame
+from fairtune.report.operating import benefit_frame, operating_frame
+from fairtune.report.overtuning import overtuning_frame
+from fairtune.report.scored import (
+    Scored,
+    attributes_of,
+    group_frame,
+    metrics_of,
+    on_test,
+    on_validation,
 )
+from fairtune.report.summary import Summary, chosen, summarise
+from fairtune.report.trials import epoch_frame, mask_frame, trial_frame
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.select import corrected
@@ -33,7 +43,7 @@ class Tables:
     Attributes:
         summary: Verdict, pick, warnings: what is said in words.
         objective: The primary objective.
-        fairness: Name of the figure drawn against the overall AUC.
+        axes: What is drawn against each other, see `front.axes_of`.
         attributes: Attributes in the order of the page.
         split: Split that `groups` and `roc` speak of: `test`, or `validation` while it is closed.
         trials: See `trials.trial_frame`.
@@ -46,15 +56,24 @@ class Tables:
             `patients`; the primary objective, better counted up. Empty while the test is closed.
         harm: Per baseline, attribute and group: the change against the baseline.
         gaps: Per baseline and attribute: `sentence`, where the change of the gap comes from.
+        points, bars: See `front.point_frame` and `front.bar_frame`.
+        effects: See `effects.mask_effects`.
+        importance: See `importance.importance_frame`.
+        overtuning: See `overtuning.overtuning_frame`.
+        network: See `network.network_frame`; the pick.
         roc: See `curves.roc_frame`; the pick.
+        calibration: See `calibration.calibration_frame`; the pick.
+        operating: See `operating.operating_frame`; every shown recipe.
+        benefit: See `operating.benefit_frame`; the pick.
+        crossings: See `crossings.crossing_frame`; the pick.
         epochs: See `trials.epoch_frame`; the pick.
-        costs: See `trials.cost_frame`.
+        costs: See `costs.cost_frame`.
         run: The run of the pick that `groups` and `roc` speak of, or None.
     """
 
     summary: Summary
     objective: Objective
-    fairness: str
+    axes: tuple[Objective, ...]
     attributes: tuple[str, ...]
     split: str
     trials: pd.DataFrame
@@ -65,7 +84,17 @@ class Tables:
     differences: pd.DataFrame
     harm: pd.DataFrame
     gaps: pd.DataFrame
+    points: pd.DataFrame
+    bars: pd.DataFrame
+    effects: Effects | None
+    importance: pd.DataFrame
+    overtuning: pd.DataFrame
+    network: pd.DataFrame
     roc: pd.DataFrame
+    calibration: pd.DataFrame
+    operating: pd.DataFrame
+    benefit: pd.DataFrame
+    crossings: pd.DataFrame
     epochs: pd.DataFrame
     costs: pd.DataFrame
     run: StoredRun | None
@@ -105,30 +134,44 @@ def load(view: Overview) -> Tables:
     else:
         shown = [m for c in candidates if (m := seen.get(c.label)) and _is_shown(c, pick)]
         shown.sort(key=lambda m: m.label != pick)
-    both = group_frame(view, shown)
+    axes, attributes = axes_of(view), attributes_of(view)
+    minimum = view.judge.validation.minimum
+    both = group_frame(shown, metrics_of(view), attributes, minimum)
     # Validation is drawn against utility whatever is open; what is shown already is not repeated.
     rest = [m for m in seen.values() if all(m is not other for other in shown)]
     if rest:
-        both = pd.concat([both, group_frame(view, rest, brief=True)])
+        heads, by = [a.head for a in axes], [a.attribute for a in axes if a.attribute]
+        both = pd.concat([both, group_frame(rest, heads, by, minimum, brief=True)])
+    groups = both.reset_index(drop=True)
     model = next((m for m in shown if m.label == pick), None)
     masks, switches = mask_frame(view)
-    attributes = attributes_of(view)
     fix = _corrected(view, candidates)
+    first = attributes[0]
     return Tables(
         summary=summarise(view, candidates, outcome),
         objective=view.judge.primary,
-        fairness=fairness_name(view),
+        axes=axes,
         attributes=tuple(attributes),
         split="validation" if outcome is None else "test",
         trials=trial_frame(view),
         masks=masks,
         switches=switches,
         candidates=candidate_frame(view, candidates, outcome, pick, fix),
-        groups=both.reset_index(drop=True),
+        groups=groups,
         differences=difference_frame(outcome),
         harm=harm_frame(outcome),
         gaps=gap_frame(outcome),
-        roc=pd.DataFrame() if model is None else roc_frame(view, model, attributes[0]),
+        points=point_frame(view, axes),
+        bars=bar_frame(groups, axes),
+        effects=mask_effects(view),
+        importance=importance_frame(view),
+        overtuning=overtuning_frame(view, outcome),
+        network=_none() if model is None else network_frame(model.run.recipe, view.units),
+        roc=_none() if model is None else roc_frame(view, model, first),
+        calibration=_none() if model is None else calibration_frame(view, model, first),
+        operating=operating_frame(view, shown, attributes),
+        benefit=_none() if model is None else benefit_frame(view, model, first),
+        crossings=_none() if model is None else crossing_frame(view, model),
         epochs=epoch_frame({pick: _runs(pick, candidates, outcome, model)}) if pick else _none(),
         costs=cost_frame(view),
         run=None if model is None else model.run,

@@ -11,8 +11,8 @@ from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.rules import Rule
 from fairtune.models.units import Units
 from fairtune.study.overview import Overview
-from fairtune.study.rank import DEGENERATE, ranked
-from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, Row, current, valid
+from fairtune.study.rank import DEGENERATE, Ranked, ranked
+from fairtune.study.rows import BASELINE, SEARCH, Row, current
 
 NAN = float("nan")
 POINTS = 200
@@ -33,7 +33,8 @@ def trial_frame(view: Overview) -> pd.DataFrame:
         for row in sorted(current(view.rows[phase]).values(), key=lambda r: r.number)
     ]
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
-    best = incumbents(view.rows[SEARCH], view.judge.primary.sign)
+    entries = incumbent_entries(view.rows[SEARCH], view.judge.primary.sign)
+    best = {number: entry.shrunk for number, entry in entries.items()}
     frame["incumbent"] = [
         best.get(n, NAN) if phase == SEARCH else NAN
         for phase, n in zip(frame["phase"], frame["number"])
@@ -58,19 +59,20 @@ def _trial(row: Row, fairness: str, primary: str) -> dict[str, Any]:
         "label": str(row.attrs.get("label", "")),
         "digest": row.digest,
         "value": value,
-        "auc": _number(figures.get("auc")),
-        "fairness": _number(figures.get(fairness)),
-        "share": _number(row.attrs.get("trainable_share")),
+        "auc": number_of(figures.get("auc")),
+        "fairness": number_of(figures.get(fairness)),
+        "share": number_of(row.attrs.get("trainable_share")),
         "glyph": str(row.attrs.get("mask", "")),
-        "seconds": _number(row.attrs.get("seconds")),
-        "epochs": _number(row.attrs.get("epochs", row.attrs.get("epoch"))),
-        "planned": _number(row.planned),
+        "seconds": number_of(row.attrs.get("seconds")),
+        "epochs": number_of(row.attrs.get("epochs", row.attrs.get("epoch"))),
+        "planned": number_of(row.planned),
         "degenerate": row.attrs.get(DEGENERATE),
         "reason": row.reason,
     }
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
+    """Return a number as a float, NaN for anything else."""
     return float(value) if isinstance(value, int | float) else NAN
 
 
@@ -82,19 +84,20 @@ def fairness_name(view: Overview) -> str:
     return f"worst_auc@{view.base.data.attributes[0]}"
 
 
-def incumbents(rows: Sequence[Row], sign: int) -> dict[int, float]:
-    """Return the best shrunken mean after each finished trial, by number from 1.
+def incumbent_entries(rows: Sequence[Row], sign: int) -> dict[int, Ranked]:
+    """Return the recipe with the best shrunken mean after finished trials, by number from 1.
 
-    Constant recipes are never an incumbent, those at chance only while there is no other.
+    Constant recipes are never an incumbent, those at chance only while there is no other. Of a
+    long search about 200 trials are looked at, the last one among them.
     """
     numbers = sorted(r.number for r in current(rows).values() if r.state == "complete")
     step = max(1, len(numbers) // POINTS)
-    found: dict[int, float] = {}
-    for i in range(0, len(numbers), step):
+    found: dict[int, Ranked] = {}
+    for i in sorted({*range(0, len(numbers), step), len(numbers) - 1} - {-1}):
         seen = [row for row in rows if row.number <= numbers[i]]
         entries = [e for e in ranked(seen, sign) if not e.unusable]
         if entries:
-            found[numbers[i] + 1] = entries[0].shrunk
+            found[numbers[i] + 1] = entries[0]
     return found
 
 
@@ -154,51 +157,6 @@ def _by_type(switches: pd.DataFrame) -> list[int]:
         first.setdefault(name, i)
     depths = [-1 if d is None else int(d) for d in switches["depth"]]
     return sorted(range(len(switches)), key=lambda i: (first[switches["type"][i]], depths[i]))
-
-
-def cost_frame(view: Overview) -> pd.DataFrame:
-    """Return what each phase cost.
-
-    Columns: `phase`, `runs`, `complete`, `pruned`, `failed`, `epochs`, `saved` (epochs that
-    pruning spared), `seconds` (all attempts that say so), `median` (seconds of a finished run).
-    """
-    rows = []
-    for phase in (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL):
-        kept = valid(view.rows[phase])
-        if not kept:
-            continue
-        spent = [_spent(view, row) for row in kept]
-        done = [s for row, (s, _) in zip(kept, spent) if row.state == "complete" and s == s]
-        states = [row.state for row in current(kept).values()]
-        rows.append(
-            {
-                "phase": phase,
-                "runs": len(states),
-                **{state: states.count(state) for state in ("complete", "pruned", "failed")},
-                "epochs": sum(e for _, e in spent if e == e),
-                "saved": sum(_saved(row) for row in kept),
-                "seconds": sum(s for s, _ in spent if s == s),
-                "median": float(pd.Series(done, dtype=float).median()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _spent(view: Overview, row: Row) -> tuple[float, float]:
-    seconds, epochs = _number(row.attrs.get("seconds")), _number(row.attrs.get("epochs"))
-    if row.state == "complete" and seconds != seconds:
-        stored = view.stored(row)
-        if stored is not None:
-            return _number(stored.costs.get("seconds")), _number(stored.costs.get("epochs"))
-    return seconds, epochs
-
-
-def _saved(row: Row) -> float:
-    if row.state != "pruned":
-        return 0.0
-    done = _number(row.attrs.get("epoch", row.attrs.get("epochs")))
-    planned = _number(row.planned or row.recipe.get("optim", {}).get("epochs"))
-    return max(0.0, planned - done) if planned == planned and done == done else 0.0
 
 
 def epoch_frame(models: Mapping[str, Sequence[Any]]) -> pd.DataFrame:

@@ -97,6 +97,11 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
+def grouped(value: float) -> str:
+    """Return a whole number with its thousands apart."""
+    return NOTHING if not math.isfinite(value) else f"{value:,.0f}"
+
+
 def count_texts(counts: Sequence[int]) -> list[str]:
     """Return counts of the groups of one attribute, small ones suppressed.
 
@@ -153,6 +158,11 @@ def harm_words(objective: Objective) -> str:
     if name in ("ece", "brier", "nll", "cal_slope", "cal_intercept"):
         return f"{_SERVICE}. A poorly calibrated score over- or understates a group's risk"
     return _SERVICE
+
+
+def sentence(text: str) -> str:
+    """Return text with a capital at its start and a full stop at its end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def prose(text: str) -> str:

@@ -39,6 +39,8 @@ def test_the_same_arguments_print_the_stored_result(
     assert len(openings(mine.place.out)) == 1
     folder = Path(out.split("checkpoint: ")[1].splitlines()[0])
     assert (folder / "model.safetensors").is_file()
+    assert f"model card: {folder / 'README.md'}" in out
+    assert "## Verdict: cannot tell" in (folder / "README.md").read_text()
 
 
 def test_a_recipe_json_needs_nothing_else(
@@ -57,6 +59,8 @@ def test_a_recipe_json_needs_nothing_else(
     assert opening["study"] is None
     assert opening["command"].startswith("fairtune finetune --mask")
     assert opening["digests"] == [json.loads(card.read_text())["digest"]]
+    written = Path(out.split("model card: ")[1].splitlines()[0])
+    assert "nothing was compared" in written.read_text()
 
 
 @pytest.mark.parametrize("rows", ["train", "train+val"])

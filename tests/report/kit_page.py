@@ -18,6 +18,8 @@ class Page(HTMLParser):
         prose: All text outside scripts and styles.
         tags: Every start tag with its attributes.
         heads: Texts of h1 and h2 in order.
+        titles: Texts of h3 in order.
+        levels: Levels of all headings in order.
     """
 
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -25,6 +27,8 @@ class Page(HTMLParser):
     prose: str = ""
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -52,7 +56,9 @@ class Page(HTMLParser):
         elif tag == "script":
             self.script = dict(attrs).get("id") or f"script-{len(self.scripts)}"
             self.scripts[self.script] = ""
-        if tag in ("th", "td", "caption", "h1", "h2"):
+        if tag in ("h1", "h2", "h3"):
+            self.levels.append(int(tag[1]))
+        if tag in ("th", "td", "caption", "h1", "h2", "h3"):
             self.text = ""
 
     def handle_endtag(self, tag: str) -> None:
@@ -65,8 +71,8 @@ class Page(HTMLParser):
             self.caption = self.text.strip()
         elif tag == "table":
             self.tables[self.caption] = self.rows
-        elif tag in ("h1", "h2"):
-            self.heads.append(self.text.strip())
+        elif tag in ("h1", "h2", "h3"):
+            (self.titles if tag == "h3" else self.heads).append(self.text.strip())
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "script":

@@ -12,9 +12,11 @@ from kit_page import Page
 from kit_study import HOSTILE
 
 from fairtune.report.figure import DARK
-from fairtune.report.render import FIGURES, render, write
+from fairtune.report.figures import FIGURES
+from fairtune.report.render import render
 from fairtune.report.tables import Tables
 from fairtune.report.words import HARMS, LABELS
+from fairtune.report.write import write
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
@@ -35,11 +37,21 @@ def test_the_verdict_comes_first_with_its_reason(view: Overview, page: Page) -> 
 
 
 def test_sections_stand_in_order(page: Page) -> None:
-    wanted = ["tested", None, "Outcome", "History of the search", "What the recipes train",
-              "Utility and fairness", "ROC of the pick by sex, test", "Training of the pick",
-              "Costs", "Recipe and provenance"]  # fmt: skip
+    wanted = ["tested", None, "Before you rely on this", "Outcome", "Groups",
+              "What the scores do", "The search", "What trains", "Costs",
+              "Recipe and provenance"]  # fmt: skip
     assert len(page.heads) == len(wanted)
     assert all(w is None or w == h for w, h in zip(wanted, page.heads))
+    assert page.titles == [
+        "Every group, pick and baselines", "Who gains and who pays",
+        "ROC of the pick by sex, test", "Calibration of the pick by sex, test",
+        "What the decisions mean", "Net benefit by sex, test", "Where groups meet, test",
+        "History of the search", "Is the climb real?", "Pareto front", "Training of the pick",
+        "The pick on its network", "What the recipes train", "Which parts go with a better figure",
+        "Importance of the searched parameters",
+    ]  # fmt: skip
+    # Who jumps from heading to heading misses none.
+    assert all(b <= a + 1 for a, b in zip(page.levels, page.levels[1:]))
 
 
 def test_wording_says_which_harm_and_that_labels_differ(page: Page) -> None:
@@ -77,11 +89,10 @@ def test_names_are_escaped_everywhere(view: Overview, tables: Tables, html: str)
 
 def test_plots_are_json_and_name_groups_safely(page: Page) -> None:
     plots = {k: v for k, v in page.scripts.items() if k.endswith("-json")}
-    assert set(plots) == {
-        f"{n}-json" for n in ("groups", "history", "masks", "tradeoff", "roc", "learning")
-    }
+    assert set(plots) == {f"{name}-json" for name in [*(set(FIGURES) - {"forest"}), "every-group"]}
     for text in plots.values():
         assert "<" not in text
+        assert len(text) < 100_000
         figure = json.loads(text)
         assert figure["data"]
         # Plotly's own little HTML: names must reach it escaped.
@@ -101,6 +112,13 @@ def test_figures_can_be_read_without_eyes_or_mouse(page: Page) -> None:
     assert len(plots) == len(FIGURES)
     assert all(a.get("aria-label") for a in plots)
     ids = [a["id"] for _, a in page.tags if "id" in a]
+    for figure in (a for t, a in page.tags if t == "figure"):
+        assert figure["aria-labelledby"] in ids
+        assert figure["aria-describedby"] in ids
+    # The order of the page is the order of the keyboard.
+    assert not [a for _, a in page.tags if a.get("tabindex") not in (None, "0")]
+    first = next(a for t, a in page.tags if t == "a")
+    assert first["href"] == "#verdict"
     assert len(ids) == len(set(ids))
     named = [a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a]
     anchors = [str(a["href"])[1:] for t, a in page.tags if t == "a"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairtune.report.render import write
+from fairtune.report.write import write
 from fairtune.study.overview import Overview
 
 FLAGS = (

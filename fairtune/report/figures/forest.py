@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairtune.report.figure import BASE, FAINT, INK, PICK, Figure, blank, safe
+from fairtune.report.figure import BASE, FAINT, INK, PICK, Figure, bar, blank, safe
 from fairtune.report.tables import Tables
 
 SYMBOLS = ("diamond", "square", "triangle-up", "circle-open", "diamond-open", "square-open")
@@ -44,7 +44,7 @@ def figure(tables: Tables) -> Figure | None:
     for i in range(1, len(groups)):
         plot.add_hline(y=0.5 - i, line={"color": FAINT, "width": 1})
     return Figure(
-        "groups",
+        "every-group",
         "Every group, pick and baselines",
         "Look at whether any group lies further left under the pick than under a baseline: that "
         "group pays. Overlapping bars mean that these patients cannot tell the recipes apart.",
@@ -65,10 +65,6 @@ def _style(tables: Tables, recipe: str, i: int, own: Any) -> dict[str, Any]:
             "size": 10 if picked else 8,
             "symbol": "circle" if picked else SYMBOLS[(i - 1) % len(SYMBOLS)],
         },
-        "error_x": {
-            "type": "data", "symmetric": False, "thickness": 1.3, "width": 3, "color": color,
-            "array": (own["high"] - own["value"]).tolist(),
-            "arrayminus": (own["value"] - own["low"]).tolist(),
-        },
+        "error_x": bar(own["value"], own["low"], own["high"], color),
         "hovertemplate": f"%{{x:.3f}}<extra>{safe(recipe)}</extra>",
-    }  # fmt: skip
+    }

@@ -5,17 +5,26 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from fairtune.report.figure import BAD, BASE, PICK, PLAIN, Figure, blank, safe
+from fairtune.report.figure import BAD, BASE, MUTED, PICK, PLAIN, Figure, blank, safe
 from fairtune.report.tables import Tables
 
 
-def figure(tables: Tables) -> Figure:
-    """Draw the value of each trial by its number."""
+def figure(tables: Tables) -> Figure | None:
+    """Draw the value of each trial by its number; None before the first one."""
     trials = tables.trials[tables.trials["phase"] == "search"]
+    if not len(trials):
+        return None
     plot = blank(380)
     done = trials[trials["state"] == "complete"]
     good, flat = done[done["degenerate"].isna()], done[done["degenerate"].notna()]
-    _points(plot, good, "trial", "circle", PLAIN)
+    anchors = good[good["kind"] == "anchor"]
+    _points(plot, good[good["kind"] != "anchor"], "trial", "circle", PLAIN)
+    _points(plot, anchors, "anchor (a well-known mask, tried first)", "square", MUTED)
+    for number, value, label in zip(anchors["number"], anchors["value"], anchors["label"]):
+        plot.add_annotation(
+            x=number, y=value, text=safe(label), showarrow=False, textangle=-40, xanchor="left",
+            yanchor="bottom", xshift=3, font={"size": 11, "color": MUTED},
+        )  # fmt: skip
     _points(plot, flat, "degenerate", "circle-open", BAD)
     known = [*done["value"], *tables.candidates["searched"].dropna()]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
@@ -37,7 +46,7 @@ def figure(tables: Tables) -> Figure:
         title_text=f"{safe(str(tables.objective))} (validation)",
         range=[low - 3 * pad, high + 2 * pad],
     )
-    shown = trials[["number", "state", "value", "incumbent", "degenerate"]]
+    shown = trials[["number", "state", "kind", "label", "value", "incumbent", "degenerate"]]
     return Figure(
         "history",
         "History of the search",

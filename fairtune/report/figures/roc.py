@@ -13,7 +13,7 @@ def figure(tables: Tables) -> Figure | None:
     if not len(tables.roc):
         return None
     attribute = tables.attributes[0]
-    plot = blank(440, hovermode="closest")
+    plot = blank(500, hovermode="closest")
     plot.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", line={"color": FAINT, "width": 1.5},
         showlegend=False, hoverinfo="skip",

@@ -1,0 +1,19 @@
+"""A file of the report, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairtune import store
+
+
+def put(path: Path, text: str) -> Path:
+    """Write `text` to `path`, whose folder is made, and return it.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    with store.writing(path.parent, what=path.name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    store.write_atomic(path, text.encode())
+    return path

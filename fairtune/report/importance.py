@@ -1,0 +1,92 @@
+"""How much of the difference between good and other trials goes with each parameter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fairtune.report.effects import LEAST, MASK
+from fairtune.study.distributions import to_optuna
+from fairtune.study.overview import Overview
+from fairtune.study.rank import DEGENERATE, is_unusable
+from fairtune.study.rows import SEARCH, Row, results
+
+SHUFFLES, WORK = 40, 4000
+TOP = 5
+"""Fewest trials that count as good: with fewer their densities are those of single points."""
+
+
+def importance_frame(view: Overview) -> pd.DataFrame:
+    """Return the importance of every searched parameter for the primary objective.
+
+    PED-ANOVA of Optuna (Watanabe, Bansal and Hutter, IJCAI 2023) on finished trials: how much
+    the density of a parameter among good trials (the best tenth, at least 5) differs from that
+    among all. Shares add up to 1; the switches of one unit type are added up. `chance` is the
+    95th percentile of the same share when the values are shuffled between the trials: a share
+    below it cannot be told from nothing.
+
+    Columns: `parameter`, `switches` (parameters in it), `share`, `chance`; empty with fewer than
+    8 finished trials or one parameter.
+    """
+    rows = [r for r in results(view.rows[SEARCH]) if r.params and r.values is not None]
+    rows = [r for r in rows if not is_unusable(r.attrs.get(DEGENERATE))]
+    names = sorted({name for row in rows for name in row.params})
+    columns = ["parameter", "switches", "share", "chance"]
+    values = np.array([row.values[0] for row in rows if row.values is not None])
+    if len(rows) < LEAST or len(names) < 2 or not np.ptp(values):
+        return pd.DataFrame(columns=columns)
+    sign = view.judge.primary.sign
+    found = _shares(rows, sign * values)
+    rng = np.random.default_rng(0)
+    shuffled = [
+        _shares(rows, sign * rng.permutation(values))
+        for _ in range(min(SHUFFLES, max(10, WORK // len(names))))
+    ]
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(part_of(name), []).append(name)
+
+    def total(shares: dict[str, float], part: str) -> float:
+        return sum(shares.get(name, 0.0) for name in parts[part])
+
+    lines = [
+        (
+            part,
+            len(members),
+            total(found, part),
+            float(np.quantile([total(one, part) for one in shuffled], 0.95)),
+        )
+        for part, members in parts.items()
+    ]
+    frame = pd.DataFrame(lines, columns=columns)
+    return frame.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def part_of(name: str) -> str:
+    """Return the name under which a parameter is shown: that of its unit type, or its own."""
+    if not name.startswith(f"{MASK}."):
+        return name
+    rest = name.removeprefix(f"{MASK}.").partition(".")[2] or name
+    head, dot, _ = rest.rpartition(".")
+    return f"mask: {head if dot else rest}"
+
+
+def _shares(
+    rows: list[Row], better: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> dict[str, float]:
+    import optuna
+
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    for row, value in zip(rows, better):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(row.params),
+                distributions={name: to_optuna(d) for name, d in row.dimensions.items()},
+                values=[float(value)],
+            )
+        )
+    good = min(0.5, max(0.1, TOP / len(rows)))
+    judge = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=good)
+    return optuna.importance.get_param_importances(study, evaluator=judge)

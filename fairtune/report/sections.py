@@ -1,0 +1,139 @@
+"""The report as sections of text, tables and figures, whatever they are written as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fairtune.report import grids, provenance
+from fairtune.report.costs_grid import costs
+from fairtune.report.figure import Figure
+from fairtune.report.figures import FIGURES
+from fairtune.report.grid import Grid
+from fairtune.report.tables import Tables
+from fairtune.report.words import LABELS, harm_words, objective_words
+from fairtune.study.outcome import HARM
+from fairtune.study.overview import Overview
+
+DECISIONS = ("roc", "calibration", "operating", "benefit", "crossings")
+SEARCH = ("history", "overtuning", "tradeoff", "learning")
+MASKS = ("network", "masks", "effects", "importance")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One piece of a section.
+
+    Attributes:
+        kind: `text`, `note` (small print), `heading`, `table`, `figure` or `folded` (tables that
+            a page keeps shut).
+        text: The sentence, the heading, or what is folded.
+        grids: Tables.
+        figure: The figure.
+        printed: Whether what is folded is opened for printing.
+    """
+
+    kind: Literal["text", "note", "heading", "table", "figure", "folded"]
+    text: str = ""
+    grids: Sequence[Grid] = ()
+    figure: Figure | None = None
+    printed: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: its id, its heading, what is in it."""
+
+    name: str
+    title: str
+    parts: Sequence[Part]
+
+
+def sections(view: Overview, tables: Tables, watts: float | None = None) -> list[Section]:
+    """Return the report after the verdict; sections without content are left out.
+
+    Args:
+        view: The study.
+        tables: Its tables.
+        watts: See `costs_grid.costs`.
+    """
+    drawn = {name: make(tables) for name, make in FIGURES.items()}
+    found = [
+        Section("outcome", "Outcome", _outcome(tables)),
+        Section("groups", "Groups", _groups(tables, drawn["forest"])),
+        Section("decisions", "What the scores do", _figures(drawn, DECISIONS)),
+        Section("search", "The search", _figures(drawn, SEARCH)),
+        Section("masks", "What trains", _figures(drawn, MASKS)),
+        Section("costs", "Costs", _costs(tables, watts)),
+        Section("provenance", "Recipe and provenance", _provenance(view, tables)),
+    ]
+    return [section for section in found if section.parts]
+
+
+def _outcome(tables: Tables) -> list[Part]:
+    said = (
+        f"The study assesses {objective_words(tables.objective)} ({tables.objective}). It speaks "
+        f"of {harm_words(tables.objective)}. {LABELS}"
+    )
+    parts = [Part("text", said)]
+    if len(tables.candidates):
+        parts.append(_table(grids.recipes(tables)))
+    else:
+        parts.append(Part("text", "No recipe is finished yet."))
+    differences = grids.differences(tables.differences, tables.objective)
+    return parts if differences is None else [*parts, _table(differences)]
+
+
+def _groups(tables: Tables, forest: Figure | None) -> list[Part]:
+    parts: list[Part] = []
+    pick = tables.summary.pick
+    if len(tables.outcome) and pick is not None:
+        own = [
+            grid
+            for attribute in tables.attributes
+            for grid in grids.groups_of_one(
+                tables.outcome, pick, attribute, tables.split, "The pick"
+            )
+        ]
+        parts += [_table(grid) for grid in own] + (
+            [Part("note", grids.reading(tables.split))] if own else []
+        )
+    if forest is not None:
+        parts.append(Part("figure", figure=forest))
+    if harm := grids.harm(tables.harm, tables.gaps, HARM):
+        parts.append(Part("heading", "Who gains and who pays"))
+        parts += map(_table, harm)
+    if every := _every(tables):
+        parts.append(Part("folded", "Every recipe by group and metric", every, printed=True))
+    return parts
+
+
+def _every(tables: Tables) -> list[Grid]:
+    """Return groups by recipes for every metric of the study."""
+    parts = [part.name for axis in tables.axes for part in axis.parts]
+    metrics = dict.fromkeys(["auc", *parts, *grids.SHOWN])
+    return [g for a in tables.attributes for m in metrics for g in grids.groups(tables, a, m)]
+
+
+def _figures(drawn: dict[str, Figure | None], names: Sequence[str]) -> list[Part]:
+    return [Part("figure", figure=made) for name in names if (made := drawn[name]) is not None]
+
+
+def _costs(tables: Tables, watts: float | None) -> list[Part]:
+    grid = costs(tables, watts)
+    parts = [Part("text", "Nothing has run yet.")] if grid is None else [_table(grid)]
+    if len(tables.trials):
+        parts.append(Part("folded", "All runs of search and baselines", [grids.trials(tables)]))
+    return parts
+
+
+def _provenance(view: Overview, tables: Tables) -> list[Part]:
+    found = [provenance.provenance(view, tables.run)]
+    if tables.run is not None:
+        found.insert(0, provenance.recipe(tables.run, view.units, tables.summary.pick or ""))
+    return list(map(_table, found))
+
+
+def _table(grid: Grid) -> Part:
+    return Part("table", grids=[grid])
