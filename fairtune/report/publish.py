@@ -22,7 +22,8 @@ from fairtune import store
 from fairtune.errors import ConfigError, FairtuneError, StorageError
 from fairtune.report import notes
 from fairtune.report.figure import FONT, INK, Figure
-from fairtune.report.render import FIGURES, FILE, render
+from fairtune.report.figures import FIGURES
+from fairtune.report.render import render
 from fairtune.report.tables import Tables, load
 from fairtune.study.ledger import Ledger
 from fairtune.study.overview import PHASES, Overview
@@ -35,6 +36,7 @@ LIMIT = 100_000
 """Most bytes of a figure: the page reads all of them at every refresh."""
 FOLDER = "artifacts"
 PREFIX = "fairtune-"
+PAGE = "report.html"
 _FEWEST_ROWS = 10
 
 
@@ -272,7 +274,7 @@ def _save_files(view: Overview, study: optuna.Study, tables: Tables, said: list[
     if folder is None or tables.run is None:
         said.append("no report and recipe: the runs are not in the results folder")
         return []
-    page = view.place.folder / FILE
+    page = view.place.folder / PAGE
     with store.writing(folder, what="artefacts"):
         folder.mkdir(parents=True, exist_ok=True)
         page.parent.mkdir(parents=True, exist_ok=True)
