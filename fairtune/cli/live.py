@@ -114,12 +114,15 @@ class Progress:
             self.echo(self._finished(event))
 
     def _epoch(self, event: Event, report: Epoch) -> str:
+        from fairtune.study.parts import shown as shown_place
+
         rate = report.images / max(report.seconds, 1e-9)
         left = (report.of - report.number) * report.seconds
         value = event.values.get(str(self.objective))
         shown = "" if value is None else f"{self.objective} {value:.3f}  "
         return (
-            f"{self._name(event.claim)}: epoch {report.number}/{report.of}  "
+            f"{self._name(event.claim)}: {shown_place(event.claim.progress)}"
+            f"epoch {report.number}/{report.of}  "
             f"{rate:.0f} images/s  {shown}{_span(left)} left{self._search_left(event)}"
         )
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
-from fairtune.errors import ConfigError, FairtuneError, Problems
+from fairtune.errors import ConfigError, DataError, FairtuneError, Problems
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.experiment.runs import StoredRun
 
-LATER = {"folds": 1, "confirm_part": 0.0}
+LATER = {"confirm_part": 0.0}
 """Fields of later capabilities with the only value they take now."""
 
 
@@ -49,14 +49,15 @@ class Validation(Config):
         epoch: `last`, or `{best: METRIC}` with METRIC an overall utility.
         threshold: One rule for all groups; cross-fitted on patient-disjoint folds.
         min_group: What a group must have before its figure counts.
-        folds: Training folds of one trial; a later version.
+        folds: Runs of one trial: each is validated on one fold of the train and val rows and
+            fitted on the others; 1 for the official split.
         confirm_part: Share of validation kept for confirm; a later version.
     """
 
     epoch: Literal["last"] | BestEpoch = "last"
     threshold: str | dict[str, float] = "youden"
     min_group: dict[str, int] = pydantic.Field(default_factory=dict)
-    folds: int = 1
+    folds: Annotated[int, pydantic.Field(ge=1)] = 1
     confirm_part: float = 0.0
 
     @pydantic.field_validator("epoch", mode="before")
@@ -138,6 +139,21 @@ class Judge:
             minimum=self.validation.minimum,
             threshold=self.validation.rule,
         )
+
+    def known_values(self, predictions: Predictions) -> dict[str, float]:
+        """Return the objectives that these rows can answer: a fold may lack groups for some."""
+        found: dict[str, float] = {}
+        for objective in self.objectives:
+            try:
+                found |= evaluate_objectives(
+                    predictions,
+                    [objective],
+                    minimum=self.validation.minimum,
+                    threshold=self.validation.rule,
+                )
+            except DataError:
+                continue
+        return found
 
     def epoch_value(self, predictions: Predictions) -> float:
         """Return the epoch rule's utility, larger is better; 0 for `last`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.evaluation.power import outlook
+from fairtune.study.ground import validation_table
 from fairtune.study.phases import BaselinePhase
 from fairtune.study.plan import Plan
 
@@ -20,13 +21,8 @@ def estimate(plan: Plan, session: Session) -> str:
     One step that trains every unit directly is timed: an upper bound for all but the adapters that
     cost more than what they stand for.
     """
-    import numpy as np
-
     study, ground = plan.study, session.ground(plan.base)
-    rows = ground.pack.rows("val")
-    shape = (len(rows),) if ground.outputs == 1 else (len(rows), ground.outputs)
-    score = np.full(shape, 1 / max(shape[-1], 1) if ground.task == "multiclass" else 0.5)
-    predictions = ground.pack.predictions(rows, score)
+    predictions = validation_table(plan, session)
     lines = [f"study {study.name}: nothing is trained by --dry-run"]
     for name in predictions.attributes:
         found = outlook(
@@ -35,7 +31,8 @@ def estimate(plan: Plan, session: Session) -> str:
             minimum=study.judge.validation.minimum,
             trials=study.budget.trials,
         )
-        lines.append(f"{name} (validation):")
+        folds = study.judge.validation.folds
+        lines.append(f"{name} (validation{f', {folds} folds together' if folds > 1 else ''}):")
         for g in found.groups:
             mark = "" if g.eligible else "  too small to count"
             lines.append(
@@ -54,7 +51,7 @@ def estimate(plan: Plan, session: Session) -> str:
     lines.append(f"space: {len(dims)} parameters")
     seconds = _step_seconds(plan, session)
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
-    per_run = seconds * steps * plan.base.optim.epochs
+    per_run = seconds * steps * plan.base.optim.epochs * study.judge.validation.folds
     baselines = sum(1 for _ in BaselinePhase(plan).proposals())
     confirm = study.confirm.top + len(study.baselines.of) if study.confirm.top else 0
     total = baselines + study.budget.trials + confirm * study.confirm.seeds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +18,9 @@ from fairtune.config.yaml12 import Located, read
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.judge import Judge, Validation
+from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
 from fairtune.study.fields import MASK, PINNED, parts_of
-from fairtune.study.pruners import PRUNERS
+from fairtune.study.pruners import PRUNERS, Pruner
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.space import Space
 from fairtune.study.written import compile_space
@@ -83,6 +84,7 @@ class _File(Config):
     pruner: Annotated[Any, PRUNERS.field()] = pydantic.Field("asha", validate_default=True)
     confirm: Confirm = Confirm()
     select: Literal["best"] = "best"
+    fidelity: Annotated[Fidelity, pydantic.BeforeValidator(fidelity_field)] = Fidelity()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,7 @@ class StudyFile:
         confirm: What is run again.
         select: Selection rule.
         source: The document, for messages.
+        fidelity: Levels that trials rise through.
     """
 
     name: str
@@ -116,6 +119,12 @@ class StudyFile:
     confirm: Confirm
     select: str
     source: Source
+    fidelity: Fidelity = field(default_factory=Fidelity)
+
+    @property
+    def judging(self) -> Pruner:
+        """The pruner, as it judges trials of this fidelity."""
+        return self.fidelity.judging(self.pruner)  # type: ignore[arg-type]
 
 
 LATER = {"constraints": None, "select": RULES_LATER}
@@ -170,6 +179,8 @@ def build_study(document: Located) -> StudyFile:
     problems += _only_disparities(objectives, source)
     if recipe is not None:
         problems += _attributes(recipe, objectives, source)
+        if file is not None:
+            problems += level_faults(file.fidelity, recipe, file.pruner, source)
         if isinstance(searched, dict):
             problems += _sense(recipe, searched, file, source)
     raise_all(f"{document.name}", problems)
@@ -191,6 +202,7 @@ def build_study(document: Located) -> StudyFile:
         file.confirm,
         file.select,
         source,
+        file.fidelity,
     )
 
 

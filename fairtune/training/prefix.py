@@ -99,8 +99,8 @@ class Start:
         that is not full is therefore computed from its images: it is what it would have been.
 
         Args:
-            batch_size: Rows of a full batch; None for validation rows in ascending order, which
-                were computed in the very batches in which they are scored.
+            batch_size: Rows of a full batch; None for the validation rows of the official split
+                in ascending order, which were computed in the batches in which they are scored.
         """
         held = self.prefix
         if held is None:
@@ -168,7 +168,7 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None) -> Prefix:
     Raises:
         StorageError: The disk is full or the cache cannot be written.
     """
-    train, val = (ground.pack.rows(name) for name in ("train", "val"))
+    train, val = _held_rows(ground, recipe)
     key = digest(
         {
             "pack": ground.pack.key,
@@ -197,6 +197,18 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None) -> Prefix:
     made = Prefix(cut, folder, _mapped(folder), slot, compute, ground.device)
     ground.prefixes[key] = made
     return made
+
+
+def _held_rows(ground: Ground, recipe: Recipe) -> tuple[Rows, Rows]:
+    """Return rows that are to be computed among many, and rows to be computed as they are scored.
+
+    A row that one fold is validated on is trained on by the others, so it belongs to the former;
+    all folds share one file.
+    """
+    train, val = (ground.pack.rows(name) for name in ("train", "val"))
+    if recipe.data.fold is None:
+        return train, val
+    return np.sort(np.concatenate([train, val])), val[:0]
 
 
 def pooled(ground: Ground, recipe: Recipe, rows: Rows) -> Tensor | None:
@@ -291,7 +303,13 @@ def _mapped(folder: Path) -> Tensor:
 
 def _agreement(prefix: Prefix, recipe: Recipe, ground: Ground) -> str:
     """Return how a batch computed from its images compares with what is kept of its rows."""
-    rows, size = ground.fit_rows(recipe), recipe.optim.batch_size
+    found = _of_batch(prefix, ground, ground.fit_rows(recipe), recipe.optim.batch_size)
+    if recipe.data.fold is None or found != _EQUAL:
+        return found
+    return _of_batch(prefix, ground, ground.val_rows(recipe), CHUNK)
+
+
+def _of_batch(prefix: Prefix, ground: Ground, rows: Rows, size: int) -> str:
     if len(rows) < size:
         return _EQUAL  # no batch is full, so none is served
     name = f"{prefix.folder.name} {size}"

@@ -57,7 +57,7 @@ def test_all_later_keys_are_refused_by_name_at_once() -> None:
         objectives=["worst_auc@sex", "auc"],
         select="minimax",
         budget={"trials": 4, "gpu_hours": 24, "until": "2030-01-01"},
-        validation={"folds": 3, "confirm_part": 0.5},
+        validation={"confirm_part": 0.5},
         recipe=recipe(
             mitigations=["group_dro"],
             edit={"dne": {}},
@@ -75,17 +75,17 @@ def test_all_later_keys_are_refused_by_name_at_once() -> None:
     said = "\n".join(str(fault) for fault in found)
     for name in (
         "'constraints'", "'several objectives'", "'select: minimax'", "'budget.gpu_hours'",
-        "'budget.until'", "'folds'", "'confirm_part'", "'recipe.mitigations'", "'recipe.edit'",
+        "'budget.until'", "'confirm_part'", "'recipe.mitigations'", "'recipe.edit'",
         "'mitigations'", "'edit'",
         "a method for the whole mask", "subset_of",
     ):  # fmt: skip
         assert name in said, name
-    assert len(found) == 13
+    assert len(found) == 12
     for fault in found:
         file, line, _ = str(fault.where).split(":", 2)
         assert file == "study.yaml"
         assert int(line) > 0
-    assert len({str(fault.where) for fault in found}) == 13
+    assert len({str(fault.where) for fault in found}) == 12
 
 
 @pytest.mark.parametrize("rule", ["minimax", "dto", "es", "constraint", "1se", "knee"])
