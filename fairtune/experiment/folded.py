@@ -31,6 +31,7 @@ from fairtune.experiment.runs import (
 )
 from fairtune.training.recipe import Recipe, Seeds
 
+PLACE = ("fold", "folds")
 Cut = float | tuple[float, ...] | None
 
 
@@ -91,7 +92,7 @@ def _card(made: Sequence[StoredRun], key: str, judge: Judge) -> dict[str, Any]:
         task=first.task,
         classes=first.card["classes"],
         judged_by=judge.to_json(),
-        provenance=first.card["provenance"],
+        provenance={k: v for k, v in first.card["provenance"].items() if k not in PLACE},
     )
     return {**card, "key": key, "folds": [run.key for run in made]}
 

@@ -60,6 +60,11 @@ def estimate(plan: Plan, session: Session) -> str:
         f"{confirm * study.confirm.seeds} confirm; at most {per_run / 60:.1f} minutes each on "
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )
+    if study.fidelity.values:
+        lines.append(
+            f"levels of {study.fidelity.name}: a trial of the search that is pruned at none costs "
+            f"about {study.fidelity.price:.2f} such runs"
+        )
     return "\n".join(lines)
 
 

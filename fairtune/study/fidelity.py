@@ -58,6 +58,16 @@ class Fidelity(Config):
         """Its values, level by level; none for epochs."""
         return self.fraction or self.image_size
 
+    @property
+    def price(self) -> float:
+        """What a trial that reaches the last level costs, in runs of that level.
+
+        The sum of the shares; of image sizes the sum of their squares over the last one's, as the
+        cost of an image goes with its pixels.
+        """
+        power = 2 if self.image_size else 1
+        return sum((v / self.values[-1]) ** power for v in self.values) if self.values else 1.0
+
     def at(self, recipe: Recipe, level: int) -> Recipe:
         """Return `recipe` with the value of `level`, counted from 1; the last leaves it alone."""
         if level >= len(self.values):

@@ -66,6 +66,12 @@ def test_a_trial_of_levels_and_folds_has_a_run_of_its_own_for_each() -> None:
     assert identity(made)["fidelity"] == {"fraction": [0.25, 0.5, 1.0]}
 
 
+def test_a_ladder_costs_its_shares_or_its_pixels() -> None:
+    assert Fidelity().price == 1
+    assert Fidelity(fraction=(0.25, 0.5, 1.0)).price == pytest.approx(1.75)
+    assert Fidelity(image_size=(35, 70)).price == pytest.approx(1.25)
+
+
 def test_levels_of_image_size_take_the_units_of_that_size() -> None:
     made = plan(fidelity={"image_size": [16, 32]}, pruner="asha")
     point = made.baseline("norm:all", 1e-3)
