@@ -90,7 +90,7 @@ class Tiny:
         """Search (or go on with) the study."""
         plan = self.plan(changes)
         self.place.folder.mkdir(parents=True, exist_ok=True)
-        options = Options(sampler=Random(), pruner=plan.study.pruner, patience=20.0)  # type: ignore[arg-type]
+        options = Options(sampler=Random(), pruner=plan.study.judging, patience=20.0)
         with open_study(self.place, plan, create=True, options=options) as ledger:
             return run_study(ledger, plan, self.session, self.place, stop or StopFlag())
 

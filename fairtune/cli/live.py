@@ -115,12 +115,15 @@ class Progress:
             self.echo(self._finished(event))
 
     def _epoch(self, event: Event, report: Epoch) -> str:
+        from fairtune.study.parts import shown as shown_place
+
         rate = report.images / max(report.seconds, 1e-9)
         left = (report.of - report.number) * report.seconds
         known = [(o, event.values.get(str(o))) for o in self.objectives]
         shown = "".join(f"{o} {value:.3f}  " for o, value in known if value is not None)
         return (
-            f"{self._name(event.claim)}: epoch {report.number}/{report.of}  "
+            f"{self._name(event.claim)}: {shown_place(event.claim.progress)}"
+            f"epoch {report.number}/{report.of}  "
             f"{rate:.0f} images/s  {shown}{_span(left)} left{self._search_left(event)}"
         )
 

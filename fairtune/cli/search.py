@@ -15,6 +15,10 @@ def search(
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Trials in all; also on resume.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", min=1, help="Runs of one trial, each validated on one fold."),
+    ] = None,
     ending: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +50,8 @@ def search(
     given = list(words or ())
     if trials is not None:
         given.append(f"budget.trials={trials}")
+    if folds is not None:
+        given.append(f"validation.folds={folds}")
     if ending is not None:
         given.append(f"budget.stop={ending}")
     file = load_study(study, given, name)
@@ -66,7 +72,8 @@ def search(
     sinks = Sinks.of(log or (), place.out, file.name)
     session = open_session(data_root)
     plan = make_plan(file, session, pinned_base(place))
-    check_objectives(plan, session)
+    for note in check_objectives(plan, session):
+        print(note)
     if dry_run:
         from fairtune.study.dry import estimate
 

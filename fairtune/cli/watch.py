@@ -143,7 +143,7 @@ def _figures(title: str, figures: tuple[Figure, ...], runs: str) -> list[str]:
 def _run(run: Running) -> list[str]:
     from fairtune.report.words import duration
 
-    epoch = f"epoch {run.epoch}/{run.epochs}" if run.epoch else "epoch -"
+    epoch = run.part + (f"epoch {run.epoch}/{run.epochs}" if run.epoch else "epoch -")
     value = "-" if run.value is None else f"{run.value:.3f}"
     beat = "beat ?" if run.silent is None else f"beat {duration(run.silent)} ago"
     name = f"{run.phase} {run.trial}" + (f" {run.label}" if run.label else "")

@@ -178,6 +178,7 @@ class Pack:
         rows: IntArray,
         score: npt.NDArray[np.floating],
         *,
+        model: IntArray | None = None,
         test_pass: TestPass | None = None,
     ) -> Predictions:
         """Return the scores of `rows` with their labels, groups and patients.
@@ -185,6 +186,7 @@ class Pack:
         Args:
             rows: `(m,)` row numbers.
             score: `(m,)`, `(m, k)` or `(m, t)` as `Predictions` says.
+            model: `(m,)` which model scored the row, where there are several.
             test_pass: Needed when `rows` has a test row.
 
         Raises:
@@ -204,6 +206,7 @@ class Pack:
             row=rows,
             task=table.task,
             targets=table.classes if table.task == "multilabel" else (),
+            model=np.empty(0, dtype=np.int64) if model is None else model,
         )
 
     def _open(self, rows: IntArray, test_pass: TestPass | None) -> IntArray:

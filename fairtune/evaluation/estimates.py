@@ -31,11 +31,11 @@ from fairtune.evaluation.values import Question
 def closed_form(q: Question, metric: Metric, rows: IntArray) -> Estimate | None:
     """Return DeLong (AUC) or Wilson (proportions), None where the bootstrap is needed.
 
-    It is needed for other metrics, for macro means over classes and for values standardised over
-    strata.
+    It is needed for other metrics, for macro means over classes, for values standardised over
+    strata and for means over several models.
     """
     p = q.p
-    if p.strata is not None:
+    if p.strata is not None or p.models > 1:
         return None
     if metric == METRICS["auc"] and p.task == "binary":
         return auc_estimate(p.label[rows], p.score[rows], p.patient[rows])

@@ -109,14 +109,21 @@ def _permuted(q: Question, objective: Objective, permutations: int, seed: int) -
 
 
 def _part(q: Question, metric: Metric, attribute: Attribute, codes: IntArray) -> Part:
-    everyone = [np.arange(len(q.p))]
+    rows = group_rows(attribute)
     groups = np.stack(
         [
-            q.values(metric, everyone, (codes == g).astype(np.float64))[0]
+            q.values(metric, [_reach(q, metric, rows[g])], (codes == g).astype(np.float64))[0]
             for g in np.flatnonzero(q.eligible(metric, attribute))
         ]
     )
     return Part(metric, np.empty(0), groups, ())
+
+
+def _reach(q: Question, metric: Metric, rows: IntArray) -> IntArray:
+    """Return all rows of the models that speak for `rows`: everyone where there is one model."""
+    if q.p.models == 1:
+        return np.arange(len(q.p))
+    return np.flatnonzero(np.isin(q.p.model, q.speaking(metric, rows)))
 
 
 def permuted_codes(
@@ -140,8 +147,10 @@ def permuted_codes(
 
 
 def _kinds(p: Predictions, unit: IntArray, units: int) -> IntArray:
-    """Return a code per unit for the set of labels (in each stratum) among its rows."""
+    """Return a code per unit for the set of labels (in each stratum or model) among its rows."""
     size, place = p.classes, p.label
+    if p.models > 1:
+        size, place = size * p.models, place + p.classes * p.model
     if p.strata is not None:
         size, place = size * (p.strata.size + 1), place + p.classes * (p.strata.codes + 1)
     held = np.zeros((units, size), dtype=np.int64)

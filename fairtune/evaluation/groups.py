@@ -121,7 +121,12 @@ def eligible_groups(
 
 
 def supports(p: Predictions, rows: IntArray, metric: Metric, minimum: GroupMinimum) -> bool:
-    """Return whether `rows` of a binary or multi-class table meet the minimum in every stratum."""
+    """Return whether `rows` of a binary or multi-class table meet the minimum.
+
+    That is in every stratum, or with at least one of several models.
+    """
+    if p.models > 1:
+        return len(models_of(p, rows, metric, minimum)) > 0
     if p.strata is None:
         return count(p, rows).meets(metric, minimum)
     inside = np.zeros(len(p), dtype=np.bool_)
@@ -130,6 +135,34 @@ def supports(p: Predictions, rows: IntArray, metric: Metric, minimum: GroupMinim
         count(p, cell.rows[inside[cell.rows]]).meets(metric, minimum)
         for cell in cells(p, metric, minimum)
     )
+
+
+def models_of(p: Predictions, rows: IntArray, metric: Metric, minimum: GroupMinimum) -> list[int]:
+    """Return the models that scored enough of `rows` for `metric`: they speak for these rows."""
+    model = p.model[rows]
+    return [k for k in range(p.models) if count(p, rows[model == k]).meets(metric, minimum)]
+
+
+def lacking(p: Predictions, attribute: str, metric: str, minimum: GroupMinimum) -> dict[str, int]:
+    """Return eligible groups with the number of models that have too few of their rows.
+
+    The value of such a group is that of the other models; of a multi-label table the largest
+    number over its targets is given.
+
+    Args:
+        p: Predictions of several models, each on rows of its own.
+        attribute: Attribute or crossing.
+        metric: A base metric.
+        minimum: What a group must have.
+    """
+    asked, found = base_metric(metric), dict[str, int]()
+    for one in p.per_target():
+        groups = one.attribute(attribute)
+        for name, rows in zip(groups.names, group_rows(groups)):
+            absent = one.models - len(models_of(one, rows, asked, minimum))
+            if 0 < absent < one.models:
+                found[name] = max(absent, found.get(name, 0))
+    return found
 
 
 def described(p: Predictions, attribute: Attribute) -> str:

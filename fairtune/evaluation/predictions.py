@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -65,7 +66,7 @@ class Attribute:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one model said about one split.
+    """What one model said about one split, or the models of several folds each about its own rows.
 
     Args:
         label: `(n,)` class index, or `(n, t)` of 0/1 for `multilabel`.
@@ -77,6 +78,8 @@ class Predictions:
         task: How `label` and `score` are read.
         strata: What `--within` standardises over, if anything.
         targets: Names of the columns of a multi-label table.
+        model: `(n,)` which model scored the row, 0..k-1; 0 for all when left out. Scores of
+            different models are not comparable: figures are computed per model and averaged.
 
     Raises:
         DataError: Shapes that do not fit each other, labels outside their range, or scores that
@@ -91,6 +94,7 @@ class Predictions:
     task: Task = "binary"
     strata: Attribute | None = None
     targets: tuple[str, ...] = ()
+    model: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         n = len(self.label)
@@ -100,6 +104,8 @@ class Predictions:
         for name in ("row", "patient"):
             given = np.asarray(getattr(self, name))
             set_(self, name, np.arange(n) if n and not len(given) else given.astype(np.int64))
+        model = np.asarray(self.model)
+        set_(self, "model", model.astype(np.int64) if len(model) else np.zeros(n, dtype=np.int64))
         if self.task == "multilabel" and not self.targets and self.label.ndim == 2:
             set_(self, "targets", tuple(f"target{j}" for j in range(self.label.shape[1])))
         raise_all("predictions", [*_shape_faults(self), *_value_faults(self)])
@@ -112,6 +118,20 @@ class Predictions:
         """Number of classes: 2, or the number of score columns of a multi-class table."""
         return self.score.shape[1] if self.task == "multiclass" else 2
 
+    @cached_property
+    def models(self) -> int:
+        """Number of models whose scores stand here."""
+        return int(self.model.max()) + 1 if len(self.model) else 1
+
+    def per_model(self) -> tuple[Predictions, ...]:
+        """Return one table per model; a table of one model returns itself."""
+        if self.models == 1:
+            return (self,)
+        return tuple(
+            replace(self.take(self.model == k), model=np.empty(0, dtype=np.int64))
+            for k in range(self.models)
+        )
+
     def take(self, index: AnyArray) -> Predictions:
         """Return the rows `index` (positions or a mask), patients and row numbers kept."""
         return replace(
@@ -120,6 +140,7 @@ class Predictions:
             score=self.score[index],
             patient=self.patient[index],
             row=self.row[index],
+            model=self.model[index],
             attributes={k: a.take(index) for k, a in self.attributes.items()},
             strata=None if self.strata is None else self.strata.take(index),
         )
@@ -300,13 +321,15 @@ def _shape_faults(p: Predictions) -> list[FairtuneError]:
                 allowed="binary (n,) (n,); multiclass (n,) (n, k); multilabel (n, t) (n, t)",
             )
         )
-    lengths = {"patient": len(p.patient), "row": len(p.row)}
+    lengths = {"patient": len(p.patient), "row": len(p.row), "model": len(p.model)}
     lengths |= {f"attribute {name}": len(a.codes) for name, a in p.attributes.items()}
     if p.strata is not None:
         lengths["strata"] = len(p.strata.codes)
     for name, length in lengths.items():
         if length != n:
             faults.append(DataError(f"expected {n} entries", where=name, found=length))
+    if p.strata is not None and p.models > 1:
+        faults.append(DataError("figures of several models cannot be computed within strata"))
     return faults
 
 

@@ -113,7 +113,8 @@ def degenerate(
     Degenerate: scores with a standard deviation below 1e-4, one class at the threshold, or an
     overall AUC whose 95 % interval contains 0.5 (macro over classes by bootstrap). A constant
     model has gap 0, so such a recipe must never be an incumbent. A multi-label table is
-    degenerate when all its targets are.
+    degenerate when all its targets are; of several models one with constant scores or one class
+    is enough, and the AUC is their mean.
 
     Args:
         p: The predictions.
@@ -121,7 +122,11 @@ def degenerate(
         folds: Folds of the cross-fit.
         seed: Seed of folds and bootstrap.
     """
-    if float(p.score.std(axis=0).max()) < FLAT:
+    if p.models > 1:
+        reason = _collapsed(p, threshold, folds, seed)
+        if reason is not None:
+            return reason
+    elif float(p.score.std(axis=0).max()) < FLAT:
         return f"the scores are constant (standard deviation below {FLAT:g})"
     if p.task == "multilabel":
         cuts = threshold if isinstance(threshold, tuple) else (threshold,) * len(p.targets)
@@ -141,6 +146,15 @@ def degenerate(
     low, high = estimate.bound(TAIL)
     if low <= 0.5 <= high:
         return f"the AUC {estimate.value:.3f} {CHANCE} ({low:.3f} to {high:.3f})"
+    return None
+
+
+def _collapsed(p: Predictions, threshold: Threshold, folds: int, seed: int) -> str | None:
+    """Return why one of several models says nothing; the chance of all is told from their mean."""
+    for k, one in enumerate(p.per_model(), 1):
+        reason = degenerate(one, threshold=threshold, folds=folds, seed=seed)
+        if reason is not None and not at_chance(reason):
+            return f"fold {k}: {reason}"
     return None
 
 

@@ -16,7 +16,8 @@ def decide(p: Predictions, threshold: Threshold, folds: int = FOLDS, seed: int =
     """Return which rows are called positive, `(n,)`, or `(n, t)` for a multi-label table.
 
     A rule is fitted on the patients of all folds but one and applied to that one, so that no row
-    is judged by a threshold it helped to choose; a number is used as it is. Multi-class decisions
+    is judged by a threshold it helped to choose; of several models for each by itself. A number
+    is used as it is. Multi-class decisions
     are the class of highest score and need no threshold: there the array is empty.
 
     Args:
@@ -47,8 +48,12 @@ def decide(p: Predictions, threshold: Threshold, folds: int = FOLDS, seed: int =
         return np.asarray(p.score >= threshold)
     if threshold.kind == "fixed":
         return np.asarray(p.score >= threshold.fit(p.label, p.score))
-    fold = patient_folds(p.patient, p.label, folds, seed)
     chosen = np.zeros(len(p), dtype=np.bool_)
+    if p.models > 1:
+        for k, one in enumerate(p.per_model()):
+            chosen[p.model == k] = decide(one, threshold, folds, seed)
+        return chosen
+    fold = patient_folds(p.patient, p.label, folds, seed)
     for k in range(int(fold.max()) + 1):
         here = fold == k
         cut = threshold.fit(p.label[~here], p.score[~here])

@@ -19,6 +19,7 @@ from fairtune.evaluation.groups import (
     described,
     eligible_groups,
     group_rows,
+    models_of,
     supports,
     unit_weights,
 )
@@ -48,9 +49,12 @@ class Question:
     minimum: GroupMinimum
     target: str | None = None
     _eligible: dict[tuple[str, str], BoolArray] = field(default_factory=dict, repr=False)
+    _single: list[Single] = field(default_factory=list, repr=False)
 
     def values(self, metric: Metric, rows: Sequence[IntArray], weight: FloatArray) -> FloatArray:
         """Return `metric` for sets of rows, `(sets, r)`, standardised over strata if any.
+
+        Of several models it is computed for each and averaged over those with enough of the rows.
 
         Args:
             metric: A base metric.
@@ -58,6 +62,8 @@ class Question:
             weight: `(n, r)`.
         """
         total = np.zeros((len(rows), weight.shape[1]))
+        if self.p.models > 1:
+            return self._averaged(metric, rows, weight, total)
         if self.p.strata is None:
             return total + metric.values(self.p, self.chosen, rows, weight)
         for cell in self.cells(metric):
@@ -66,6 +72,38 @@ class Question:
             here = [r[inside[r]] for r in rows]
             total += cell.weight * metric.values(self.p, self.chosen, here, weight)
         return total
+
+    def _averaged(
+        self, metric: Metric, rows: Sequence[IntArray], weight: FloatArray, total: FloatArray
+    ) -> FloatArray:
+        speaking = [self.speaking(metric, r) for r in rows]
+        for k, single in enumerate(self._singles()):
+            mine = [i for i, models in enumerate(speaking) if k in models]
+            if not mine:
+                continue
+            local = [single.local(rows[i]) for i in mine]
+            found = metric.values(single.p, single.chosen, local, weight[single.rows])
+            share = np.array([len(speaking[i]) for i in mine], dtype=np.float64)
+            total[mine] += found / share[:, None]
+        return total
+
+    def speaking(self, metric: Metric, rows: IntArray) -> list[int]:
+        """Return the models whose figures are averaged for a set of rows.
+
+        Those with enough of them; for what is asked without a minimum, where the metric is
+        defined.
+        """
+        whole = len(rows) == len(self.p)
+        found = [] if whole else models_of(self.p, rows, metric, self.minimum)
+        return found or models_of(self.p, rows, metric, BARE)
+
+    def _singles(self) -> list[Single]:
+        if not self._single:
+            for k, one in enumerate(self.p.per_model()):
+                rows = np.flatnonzero(self.p.model == k)
+                chosen = None if self.chosen is None else self.chosen[rows]
+                self._single.append(Single(rows, one, chosen))
+        return self._single
 
     def overall(self, metric: Metric, weight: FloatArray) -> FloatArray:
         """Return `metric` on all rows, `(r,)`.
@@ -102,6 +140,10 @@ class Question:
             attribute = self.p.attribute(objective.attribute)
             eligible = self.eligible(metric, attribute)
             sets += [rows for rows, e in zip(group_rows(attribute), eligible) if e]
+        if self.p.models > 1:
+            return [
+                rows[self.p.model[rows] == k] for rows in sets for k in self.speaking(metric, rows)
+            ]
         if self.p.strata is None:
             return sets
         inside = [np.isin(np.arange(len(self.p)), c.rows) for c in self.cells(metric)]
@@ -140,6 +182,25 @@ class Question:
         rows = group_rows(attribute)
         groups = self.values(metric, [rows[code] for code in codes], weight)
         return Part(metric, overall, groups, tuple(attribute.names[code] for code in codes))
+
+
+@dataclass(frozen=True, eq=False)
+class Single:
+    """The rows of one of several models.
+
+    Args:
+        rows: Their positions in the whole table, ascending.
+        p: The rows themselves.
+        chosen: Which of them are called positive.
+    """
+
+    rows: IntArray
+    p: Predictions
+    chosen: BoolArray | None
+
+    def local(self, rows: IntArray) -> IntArray:
+        """Return the positions here of those of `rows` that this model scored."""
+        return np.flatnonzero(np.isin(self.rows, rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,8 +83,12 @@ def finetune_alone(
         )
     card = read_card(source)
     recipe, judge = parse(Recipe, card["recipe"]), Judge.from_json(card["judged_by"])
+    fold = recipe.data.fold
+    recipe = recipe.of_data(fold=None)
     recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"rows": "train"})})
     said = f"everything from {Path(source).name}"
+    if fold is not None:
+        said += f", on the official split, not its fold {fold.index} of {fold.of}"
     if not mask.endswith(".json"):
         units = read_mask(mask, layout, session.units(recipe)).units
         recipe = recipe.model_copy(

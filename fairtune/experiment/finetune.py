@@ -114,10 +114,19 @@ def finetune(
 
 
 def median_run(runs: Sequence[StoredRun], judge: Judge) -> StoredRun:
-    """Return the run whose validation objective is the (lower) median; the first without one."""
+    """Return the run whose validation objective is the (lower) median.
+
+    The first of runs that have no validation rows. Where the official split has too few rows for
+    an objective that a study answers with folds, the median is that of the validation loss.
+    """
     if runs[0].recipe.fit.rows != "train":
         return runs[0]
-    values = [judge.values(run.validation())[str(judge.primary)] for run in runs]
+    name = str(judge.primary)
+    known = [judge.known_values(run.validation()) for run in runs]
+    if judge.validation.folds > 1 and not all(name in found for found in known):
+        values = [float(run.epochs["val_loss"][run.operating["epoch"] - 1]) for run in runs]
+    else:
+        values = [judge.values(run.validation())[name] for run in runs]
     return runs[values.index(statistics.median_low(values))]
 
 

@@ -11,7 +11,7 @@ import pydantic
 
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
-from fairtune.errors import ConfigError, FairtuneError, Problems
+from fairtune.errors import ConfigError, DataError, FairtuneError, Problems
 from fairtune.evaluation.constraints import Constraint, Harm, figures
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.parts import confirm_rows
@@ -19,9 +19,6 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.experiment.runs import StoredRun
-
-LATER = {"folds": 1}
-"""Fields of later capabilities with the only value they take now."""
 
 Part = Literal["all", "search", "confirm"]
 """Rows of validation: all, those that the search sees, those kept for confirm and selection."""
@@ -55,15 +52,16 @@ class Validation(Config):
         epoch: `last`, or `{best: METRIC}` with METRIC an overall utility.
         threshold: One rule for all groups; cross-fitted on patient-disjoint folds.
         min_group: What a group must have before its figure counts.
-        folds: Training folds of one trial; a later version.
+        folds: Runs of one trial: each is validated on one fold of the train and val rows and
+            fitted on the others; 1 for the official split.
         confirm_part: Share of the validation patients that search and baselines do not see:
-            confirm runs and selection are judged by them alone.
+            confirm runs and selection are judged by them alone. Not with folds.
     """
 
     epoch: Literal["last"] | BestEpoch = "last"
     threshold: str | dict[str, float] = "youden"
     min_group: dict[str, int] = pydantic.Field(default_factory=dict)
-    folds: int = 1
+    folds: Annotated[int, pydantic.Field(ge=1)] = 1
     confirm_part: Annotated[float, pydantic.Field(ge=0, le=0.8)] = 0.0
 
     @pydantic.field_validator("epoch", mode="before")
@@ -79,15 +77,6 @@ class Validation(Config):
     @pydantic.model_validator(mode="after")
     def _check(self) -> Validation:
         problems: list[FairtuneError] = []
-        for name, only in LATER.items():
-            if getattr(self, name) != only:
-                error = ConfigError(
-                    f"'{name}' is not available in this version",
-                    found=getattr(self, name),
-                    allowed=only,
-                )
-                carried(error, name)
-                problems.append(error)
         for name, parse_part in (
             ("threshold", lambda: ThresholdRule.parse(self.threshold)),
             ("min_group", lambda: GroupMinimum.from_dict(self.min_group)),
@@ -189,6 +178,22 @@ class Judge:
             minimum=self.validation.minimum,
             threshold=self.validation.rule,
         )
+
+    def known_values(self, predictions: Predictions) -> dict[str, float]:
+        """Return the objectives that these rows can answer: a fold may lack groups for some."""
+        seen = self.seen(predictions)
+        found: dict[str, float] = {}
+        for objective in self.objectives:
+            try:
+                found |= evaluate_objectives(
+                    seen,
+                    [objective],
+                    minimum=self.validation.minimum,
+                    threshold=self.validation.rule,
+                )
+            except DataError:
+                continue
+        return found
 
     def harm(self, attributes: Sequence[str]) -> Harm:
         """Return in what `no_harm` compares groups of `attributes`."""

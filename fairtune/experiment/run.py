@@ -87,7 +87,9 @@ class _Judged:
         if not len(report.scores):
             return Decision(stop=self.watcher.epoch(report, {}))
         predictions = validation_predictions(self.ground, self.recipe, report)
-        self.values = self.judge.values(predictions)
+        # With folds all of them answer together; one, or the official split, need not.
+        folded = self.judge.validation.folds > 1
+        self.values = (self.judge.known_values if folded else self.judge.values)(predictions)
         utility = self.judge.epoch_value(predictions)
         # For the rule `last` every epoch takes the place of the one before.
         keep = utility > self.best or isinstance(self.judge.validation.epoch, str)
@@ -107,12 +109,14 @@ class Order:
         watcher: Follows the run and may end it.
         keep_weights: Store what trained; a stored run without weights is then made again.
         provenance: Study, trial and the like for recipe.json.
+        judge: Judges its epochs in place of the judge of all; of the same epoch rule.
     """
 
     job: Job
     watcher: Watcher = field(default_factory=Unwatched)
     keep_weights: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
 
 
 def run(
@@ -176,7 +180,7 @@ def run_together(
         except Exception as error:
             yield i, error
             continue
-        observer = _Judged(ground, order.job.recipe, judge, order.watcher)
+        observer = _Judged(ground, order.job.recipe, order.judge or judge, order.watcher)
         mark = [rule if isinstance(rule, str) else rule.to_json(), order.keep_weights]
         kept = None if stored is not None else Checkpoints(runs.folder(key), key, mark)
         jobs.append(replace(order.job, observer=observer, checkpoints=kept))
@@ -276,14 +280,14 @@ def _store(
     def fill(folder: Path) -> None:
         write_json(folder / "recipe.json", card)
         (folder / "mask.txt").write_text(mask_text(job.recipe, ground))
-        _write_table(folder / "epochs.parquet", _epochs_frame(result))
+        write_table(folder / "epochs.parquet", _epochs_frame(result))
         operating: dict[str, Any] = {"epoch": kept.number, "threshold": None}
         if len(kept.scores):
             predictions = validation_predictions(ground, job.recipe, kept)
             operating["threshold"] = judge.threshold(predictions)
             hashes = ground.patient_hashes(predictions.row)
             frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
-            _write_table(folder / "val.parquet", frame)
+            write_table(folder / "val.parquet", frame)
             scores = io.BytesIO()
             np.save(scores, np.stack([e.scores for e in result.epochs]))
             (folder / "val_scores.npy").write_bytes(scores.getvalue())
@@ -310,7 +314,8 @@ def mask_text(recipe: Recipe, ground: Ground) -> str:
     return "\n".join(f"{unit} {methods.get(unit, '')}".rstrip() for unit in mask.units) + "\n"
 
 
-def _write_table(path: Path, frame: pd.DataFrame) -> None:
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table of a run."""
     # Through bytes, like every file of a run: the libraries' own writers hide that a disk is full.
     path.write_bytes(frame.to_parquet(index=False))
 

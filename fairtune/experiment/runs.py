@@ -10,6 +10,7 @@
     test.parquet     like val.parquet; final runs only
     operating.json   threshold and the epoch that was kept
     costs.json       seconds, images, trained parameters
+                     of several folds together: the sum; val.parquet has a column `fold:`
     model.safetensors  what trained; final runs only
     DONE             size and SHA-256 of every file; a folder without it does not count
 ```
@@ -22,7 +23,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fairtune import store
-from fairtune.config import parse
+from fairtune.config import digest, parse
 from fairtune.errors import StorageError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.training.recipe import Recipe, Seeds
@@ -42,6 +43,8 @@ DONE = "DONE"
 WEIGHTS = "model.safetensors"
 
 LABEL, SCORE = "label", "score"
+FOLD = "fold:"
+"""Column of the fold that a row was validated in, from 0; no attribute can be called so."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,23 @@ class StoredRun:
             ) from None
 
 
+def folded_key(keys: Sequence[str]) -> str:
+    """Return the key of the runs of all folds as one: of one run its own."""
+    return keys[0] if len(keys) == 1 else digest(["folds", *keys])
+
+
+def added_costs(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what several runs of one recipe cost together: seconds, epochs and images added up.
+
+    Images a second are those of all; what follows from the mask is that of the last run.
+    """
+    if len(costs) == 1:
+        return dict(costs[0])
+    summed = {name: sum(c[name] for c in costs) for name in ("seconds", "epochs", "images")}
+    busy = sum(c["images"] / c["images_per_second"] for c in costs if c["images_per_second"] > 0)
+    return {**costs[-1], **summed, "images_per_second": summed["images"] / max(busy, 1e-9)}
+
+
 def probabilities(logits: NDArray[np.float32], task: str) -> NDArray[np.float64]:
     """Return probabilities in float64, where distinct fp32 logits stay distinct.
 
@@ -242,7 +262,7 @@ def to_predictions(
     if score is not None:
         frame = frame.copy()
         frame[scores] = score.reshape(len(frame), -1)
-    return Predictions.from_frame(
+    made = Predictions.from_frame(
         frame,
         label=labels if len(labels) > 1 else labels[0],
         score=scores if len(scores) > 1 else scores[0],
@@ -250,6 +270,7 @@ def to_predictions(
         patient="patient",
         row="row",
     )
+    return replace(made, model=frame[FOLD].to_numpy()) if FOLD in frame.columns else made
 
 
 def recipe_card(

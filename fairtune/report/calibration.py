@@ -18,7 +18,8 @@ def calibration_frame(view: Overview, model: Scored, attribute: str) -> pd.DataF
     """Return mean score and share of positives in bins of equal mass, per group.
 
     Of a binary table only. As many bins as leave 20 rows in each, 2 to 10; ends are Wilson's,
-    widened where patients repeat. Groups below the study's minimum are left out.
+    widened where patients repeat. Groups below the study's minimum are left out. Of several
+    folds the rows are taken together: a score is read as a probability whichever model gave it.
 
     Columns: `group`, `predicted`, `observed`, `low`, `high`, `n`.
     """

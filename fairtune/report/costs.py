@@ -88,7 +88,9 @@ def _saved(row: Row) -> float:
     if row.state != "pruned":
         return 0.0
     done = number_of(row.attrs.get("epoch", row.attrs.get("epochs")))
-    planned = number_of(row.planned or row.recipe.get("optim", {}).get("epochs"))
+    planned = number_of(
+        row.attrs.get("epochs_planned") or row.planned or row.recipe.get("optim", {}).get("epochs")
+    )
     return max(0.0, planned - done) if planned == planned and done == done else 0.0
 
 

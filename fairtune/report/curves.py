@@ -20,8 +20,8 @@ def roc_frame(view: Overview, model: Scored, attribute: str) -> pd.DataFrame:
     """Return the curve of every group of `attribute` that is large enough.
 
     Sensitivity at 101 false-positive rates, by linear interpolation between the points of the
-    empirical curve, averaged over classes or targets where there are several. Of a binary table
-    one more row per group, `operating`, holds the group's rates at the one threshold.
+    empirical curve, averaged over classes, targets or folds where there are several. Of a binary
+    table one more row per group, `operating`, holds the group's rates at the one threshold.
 
     Columns: `group`, `kind` (`curve` or `operating`), `fpr`, `tpr`.
     """
@@ -46,6 +46,10 @@ def roc_frame(view: Overview, model: Scored, attribute: str) -> pd.DataFrame:
 
 
 def _views(p: Predictions, members: IntArray) -> list[tuple[IntArray, FloatArray]]:
+    if p.models > 1:  # scores of different models are not comparable
+        own = [np.flatnonzero(p.model == k) for k in range(p.models)]
+        mine = [np.flatnonzero(np.isin(rows, members)) for rows in own]
+        return [view for one, rows in zip(p.per_model(), mine) for view in _views(one, rows)]
     if p.task == "binary":
         return [(p.label[members], p.score[members])]
     if p.task == "multilabel":

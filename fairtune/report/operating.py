@@ -97,8 +97,8 @@ def benefit_frame(view: Overview, model: Scored, attribute: str) -> pd.DataFrame
         NB(t) = TP / n - FP / n * t / (1 - t),
 
     in true positives per patient; treating all is the same with everyone called, treating none
-    is 0. It takes scores for probabilities. The ends are normal ones, with the variance between
-    patients. Of a binary table only.
+    is 0. It takes scores for probabilities, of several folds each of its own model. The ends are
+    normal ones, with the variance between patients. Of a binary table only.
 
     Columns: `group` (`all patients` first), `threshold`, `benefit`, `low`, `high`, `all`.
     """

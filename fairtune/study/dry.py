@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.evaluation.power import outlook
 from fairtune.study.bill import baseline_runs, bill, confirm_runs, control_runs, reached
+from fairtune.study.ground import validation_table
 from fairtune.study.plan import Plan
 
 if TYPE_CHECKING:
@@ -20,13 +21,8 @@ def estimate(plan: Plan, session: Session) -> str:
     One step that trains every unit directly is timed: an upper bound for all but the adapters that
     cost more than what they stand for.
     """
-    import numpy as np
-
     study, ground = plan.study, session.ground(plan.base)
-    rows = ground.pack.rows("val")
-    shape = (len(rows),) if ground.outputs == 1 else (len(rows), ground.outputs)
-    score = np.full(shape, 1 / max(shape[-1], 1) if ground.task == "multiclass" else 0.5)
-    predictions = ground.pack.predictions(rows, score)
+    predictions = validation_table(plan, session)
     lines = [f"study {study.name}: nothing is trained by --dry-run"]
     for name in predictions.attributes:
         found = outlook(
@@ -35,7 +31,8 @@ def estimate(plan: Plan, session: Session) -> str:
             minimum=study.judge.validation.minimum,
             trials=study.budget.trials,
         )
-        lines.append(f"{name} (validation):")
+        folds = study.judge.validation.folds
+        lines.append(f"{name} (validation{f', {folds} folds together' if folds > 1 else ''}):")
         for g in found.groups:
             mark = "" if g.eligible else "  too small to count"
             lines.append(
@@ -54,17 +51,24 @@ def estimate(plan: Plan, session: Session) -> str:
     lines.append(f"space: {len(dims)} parameters")
     seconds = _step_seconds(plan, session)
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
-    per_run = seconds * steps * plan.base.optim.epochs
+    per_run = seconds * steps * plan.base.optim.epochs * study.judge.validation.folds
     baselines, controls, confirm = baseline_runs(plan), control_runs(study), confirm_runs(study)
-    total = baselines + study.budget.trials + controls + confirm
+    # A trial of search and control rises through the levels, the others are at the last one.
+    price = study.fidelity.price
+    total = baselines + confirm + price * (study.budget.trials + controls)
     control = f"{controls} control + " if controls else ""
     lines.append(
         f"runs: {baselines} baseline + {study.budget.trials} search + {control}"
         f"{confirm} confirm; at most {per_run / 60:.1f} minutes each on "
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )
+    if study.fidelity.values:
+        lines.append(
+            f"levels of {study.fidelity.name}: a trial of the search that is pruned at none costs "
+            f"about {price:.2f} such runs"
+        )
     lines.append(bill(plan))
-    trials = reached(study.budget, per_run)
+    trials = reached(study.budget, price * per_run)
     if trials < study.budget.trials:
         lines.append(
             f"one device gets through about {trials} of {study.budget.trials} trials before the "

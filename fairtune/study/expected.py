@@ -20,8 +20,9 @@ def expected_starts(plan: Plan) -> dict[int, float]:
     """Return the expected number of runs by the first block that trains.
 
     Baselines and anchors are counted as they are, the rest of the search, the control and the
-    confirm runs as uniform draws from the space. 0 stands for the stem, the number of blocks for
-    what follows them; a linear readout trains nothing and is not counted.
+    confirm runs as uniform draws from the space; each as many times as there are folds. 0 stands
+    for the stem, the number of blocks for what follows them; a linear readout trains nothing and
+    is not counted.
     """
     study = plan.study
     fixed: Counter[int] = Counter()
@@ -44,7 +45,7 @@ def expected_starts(plan: Plan) -> dict[int, float]:
     found = {first: float(runs) for first, runs in fixed.items()}
     for first, count in starts.items():
         found[first] = found.get(first, 0.0) + drawn * count / DRAWS
-    return found
+    return {first: runs * study.judge.validation.folds for first, runs in found.items()}
 
 
 def _count(counter: Counter[int], plan: Plan, mask: str | Sequence[str], runs: int) -> None:

@@ -19,6 +19,7 @@ PINNED = (
     "data.fingerprint",
     "data.split",
     "data.augmentation",
+    "data.fold",
     "model.weights_sha",
     "model.units",
 )

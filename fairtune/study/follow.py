@@ -15,6 +15,7 @@ from fairtune.study.ledger import Ledger
 from fairtune.study.options import Options, is_gone
 from fairtune.study.outcome import FINAL_SET
 from fairtune.study.overview import LABEL, Overview
+from fairtune.study.parts import share_done, shown
 from fairtune.study.place import Place
 from fairtune.study.planned import planned_runs
 from fairtune.study.rank import DEGENERATE, best_baselines, ranked
@@ -77,6 +78,8 @@ class Running:
         gone: Its process was on this machine and no longer runs.
         epoch, epochs: Epochs done and planned, once the first has ended.
         value: Primary objective after that epoch.
+        part: Level and fold of the run, as `level 1/2 fold 3/5 `; nothing where there is one.
+        done: Share of the trial's epochs, in [0, 1].
     """
 
     phase: str
@@ -91,6 +94,8 @@ class Running:
     epoch: int | None
     epochs: int | None
     value: float | None
+    part: str = ""
+    done: float = 0.0
 
     @property
     def lost(self) -> bool:
@@ -261,6 +266,8 @@ def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
             epoch=row.progress.get("epoch"),
             epochs=row.progress.get("of"),
             value=row.progress.get("objective"),
+            part=shown(row.progress),
+            done=share_done(row.progress),
         )
         for row in rows
     )
@@ -352,8 +359,7 @@ def _left(
             part = phase.left * mean[phase.phase] / lanes
             total += min(part, _time_of_search(view, now)) if phase.phase == SEARCH else part
     for run in live:
-        done = (run.epoch or 0) / run.epochs if run.epochs else 0.0
-        total += mean.get(run.phase, 0.0) * (1 - done) / lanes
+        total += mean.get(run.phase, 0.0) * (1 - run.done) / lanes
     return round(total, 1)
 
 

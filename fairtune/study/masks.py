@@ -14,14 +14,15 @@ from fairtune.training.recipe import Recipe
 def with_mask(text: str, layout: str | None, view: Overview) -> Recipe:
     """Return the study's recipe with the mask `text`.
 
-    recipe.json brings everything of its own. A rule or vector takes the rest from the study: its
-    fixed part, and for what was searched the values of its best recipe; never a default.
+    recipe.json brings everything of its own but its fold. A rule or vector takes the rest from
+    the study: its fixed part, and for what was searched the values of its best recipe; never a
+    default.
 
     Raises:
         FairtuneError: The mask cannot be read or does not fit; the study has no finished trial.
     """
     if text.endswith(".json"):
-        recipe = parse(Recipe, read_card(text)["recipe"])
+        recipe = parse(Recipe, read_card(text)["recipe"]).of_data(fold=None)
         return recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"rows": "train"})})
     names = read_mask(text, layout, view.units).units
     best = ranked(view.rows[SEARCH], view.judge.primary.sign)

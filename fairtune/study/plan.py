@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairtune.adaptation.mask import Mask
@@ -15,7 +15,8 @@ from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
 from fairtune.study.fields import MASK, parts_of
-from fairtune.study.rows import Proposal, Row
+from fairtune.study.parts import Part, parts, trial_key
+from fairtune.study.rows import CONTROL, SEARCH, Proposal, Row
 from fairtune.study.schema import StudyFile
 from fairtune.study.space import Space
 from fairtune.training.recipe import OptimPart, Recipe, Seeds
@@ -29,11 +30,13 @@ class Plan:
         study: The study file.
         base: Its fixed part, resolved: hashes pinned, precision measured.
         units: Units of its model.
+        sizes: Digest of the units at the image size of every level, where levels differ in it.
     """
 
     study: StudyFile
     base: Recipe
     units: Units
+    sizes: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:
@@ -65,6 +68,23 @@ class Plan:
             return made
         adaptation = made.adaptation.on(self.mask(made).units, self.units)
         return made.model_copy(update={"adaptation": adaptation})
+
+    def levels(self, recipe: Recipe) -> list[Recipe]:
+        """Return `recipe` at every level of fidelity, the last as it is; of one level itself."""
+        fidelity = self.study.fidelity
+        found = [fidelity.at(recipe, i) for i in range(1, len(fidelity.values))]
+        return [*(self._pinned(level) for level in found), recipe]
+
+    def _pinned(self, level: Recipe) -> Recipe:
+        units = self.sizes.get(level.model.image_size or 0)
+        if units is None:
+            return level
+        return level.model_copy(update={"model": level.model.model_copy(update={"units": units})})
+
+    def parts(self, recipe: Recipe, phase: str) -> list[Part]:
+        """Return the runs of a trial: levels are for search and control, where it is pruned."""
+        levels = self.levels(recipe) if phase in (SEARCH, CONTROL) else [recipe]
+        return parts(levels, self.study.judge)
 
     def recipe_of(self, row: Row) -> Recipe:
         """Return the recipe of a row."""
@@ -132,7 +152,7 @@ class Plan:
             dimensions={name: known[name] for name in given},
             recipe=recipe.to_json(),
             digest=digest,
-            key=recipe.key(seeds),
+            key=trial_key(recipe, seeds, self.study.judge),
             seed=seeds.to_json(),
             replicate=replicate,
             attrs={

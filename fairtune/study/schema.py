@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +17,9 @@ from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.experiment.judge import Judge, Validation
 from fairtune.study import checks, judged
 from fairtune.study.budget import Budget
+from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
 from fairtune.study.form import Form
-from fairtune.study.pruners import PRUNERS
+from fairtune.study.pruners import PRUNERS, Pruner
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.selection import known_rule
 from fairtune.study.space import Space
@@ -87,6 +88,7 @@ class _File(Config):
     pruner: Annotated[Any, PRUNERS.field()] = pydantic.Field("asha", validate_default=True)
     confirm: Confirm = Confirm()
     select: Annotated[str, pydantic.AfterValidator(known_rule)] = "best"
+    fidelity: Annotated[Fidelity, pydantic.BeforeValidator(fidelity_field)] = Fidelity()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class StudyFile:
         confirm: What is run again.
         select: Selection rule.
         source: The document, for messages.
+        fidelity: Levels that trials rise through.
     """
 
     name: str
@@ -122,6 +125,12 @@ class StudyFile:
     confirm: Confirm
     select: str
     source: Source
+    fidelity: Fidelity = field(default_factory=Fidelity)
+
+    @property
+    def judging(self) -> Pruner:
+        """The pruner, as it judges trials of this fidelity."""
+        return self.fidelity.judging(self.pruner)  # type: ignore[arg-type]
 
 
 def load_study(path: str, words: Sequence[str] = (), name: str | None = None) -> StudyFile:
@@ -174,6 +183,8 @@ def build_study(document: Located) -> StudyFile:
         problems += checks.sense(recipe, searched, names, source)
     if file is not None:
         problems += judged.unfit_sampler(file.sampler, read, source)
+        if recipe is not None:
+            problems += level_faults(file.fidelity, recipe, file.pruner, source)
     raise_all(f"{document.name}", problems)
     assert file is not None
     assert recipe is not None
@@ -194,6 +205,7 @@ def build_study(document: Located) -> StudyFile:
         file.confirm,
         file.select,
         source,
+        file.fidelity,
     )
 
 

@@ -13,11 +13,13 @@ from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
 from fairtune.models.units import Units
 from fairtune.study.bounds import Bounds
 from fairtune.study.control import ControlPhase
-from fairtune.study.execute import Event, Executor
+from fairtune.study.execute import Event, Executor, few_folds
 from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
 from fairtune.study.fitting import misfits
+from fairtune.study.ground import check_rows, unit_digests, validation_table
 from fairtune.study.ledger import Ledger, Options, Phase
+from fairtune.study.parts import folds_of
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import ENDED, PINS, Place
 from fairtune.study.plan import Plan
@@ -39,6 +41,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     """
     judged = plan.study.judge.to_json()
     fixed = plan.space.constants()
+    fidelity = plan.study.fidelity
     return {
         "recipe": _base(plan),
         "space": {name: d.to_json() for name, d in plan.dimensions().items()},
@@ -47,6 +50,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "seed": plan.study.seed,
         "protocol": PROTOCOL,
         **({"fields fixed in space": fixed} if fixed else {}),
+        **({"fidelity": {fidelity.name: list(fidelity.values)}} if fidelity.values else {}),
     }
 
 
@@ -100,7 +104,8 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
         problems.append(error)
     problems += _method_faults(study, units)
     raise_all(str(study.source.where()), problems)
-    plan = Plan(study, session.resolve(recipe), units)
+    base = session.resolve(recipe)
+    plan = Plan(study, base, units, unit_digests(study, base, session))
     if _searches(plan, "medical"):
         session.table(recipe).spec.ranges()
     raise_all(str(study.source.where()), list(misfits(plan, session)))
@@ -149,28 +154,30 @@ def _method_faults(study: StudyFile, units: Units) -> Iterator[FairtuneError]:
             yield error
 
 
-def check_objectives(plan: Plan, session: Session) -> None:
-    """Refuse what this validation split cannot answer, before anything is trained.
+def check_objectives(plan: Plan, session: Session) -> list[str]:
+    """Refuse what these rows cannot answer, before anything is trained.
 
-    That is objectives and constraints.
+    That is objectives and constraints, of every part of the rows that the study judges by.
+
+    Returns:
+        For people: which groups some folds have too few rows of.
 
     Raises:
-        DataError: Too few eligible groups; names groups, counts and minimum.
+        DataError: Too few eligible groups; names groups, counts and minimum. Too few patients for
+            the folds or for a level's fraction.
     """
-    import numpy as np
-
-    ground = session.ground(plan.base)
-    rows = ground.pack.rows("val")
-    shape = (len(rows),) if ground.outputs == 1 else (len(rows), ground.outputs)
-    spread = np.linspace(0.1, 0.9, len(rows))
-    score = np.broadcast_to(spread.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
-    if ground.task == "multiclass":
-        score /= score.sum(axis=1, keepdims=True)
-    predictions = ground.pack.predictions(rows, score)
+    check_rows(plan, session)
+    table = validation_table(plan, session)
     for part in plan.study.judge.parts:
         judge = plan.study.judge.on(part)
-        judge.values(predictions)
-        judge.figures(predictions)
+        judge.values(table)
+        judge.figures(table)
+    folds = plan.study.judge.validation.folds
+    return [
+        f"{name} has too few rows in {count} of {folds} folds: its value is the mean over the "
+        "others"
+        for name, count in few_folds(table, plan.study.judge).items()
+    ]
 
 
 def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, *tuple[Phase, ...]]:
@@ -203,7 +210,7 @@ def open_study(
         options=options
         or Options(
             sampler=plan.study.sampler,  # type: ignore[arg-type]
-            pruner=plan.study.pruner,  # type: ignore[arg-type]
+            pruner=plan.study.judging,
             form=plan.study.form,
             seed=plan.study.seed,
         ),
@@ -267,7 +274,9 @@ def run_study(
     from fairtune.training.prefix import kept_cuts
 
     session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
-    kept = kept_cuts(session.ground(plan.base), plan.base)
+    session.held = max(session.held, len(plan.sizes) + 1)
+    first = folds_of(plan.base, plan.study.judge)[0]
+    kept = kept_cuts(session.ground(first), first)
     if ledger.attrs().get(KEPT) is None:
         ledger.set_attr(KEPT, kept)
     bound = Bounds(

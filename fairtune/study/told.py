@@ -9,6 +9,7 @@ from fairtune.experiment.sink import RunName, Sinks, epoch_values, params_of
 from fairtune.study.claim import Claim
 from fairtune.study.execute import Event
 from fairtune.study.overview import LABEL
+from fairtune.study.parts import runs_before
 from fairtune.study.rows import Complete, Failed
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,9 @@ class ToSinks:
             mask = str(proposal.attrs.get("mask", ""))
             self._sinks.begin(run, params_of(proposal.recipe, proposal.seed, mask))
         elif event.report is not None:
-            self._sinks.epoch(run, event.report.number, epoch_values(event.report, event.values))
+            # Epochs of a trial's runs are counted on: folds and levels are not told apart.
+            number = runs_before(claim.progress) * event.report.of + event.report.number
+            self._sinks.epoch(run, number, epoch_values(event.report, event.values))
         elif event.outcome is not None:
             state = type(event.outcome).__name__.lower()
             values = getattr(event.outcome, "values", None) or ()

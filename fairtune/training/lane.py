@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fairtune.training.session import Ground
 
 SCORE_BATCH = CHUNK
-"""Rows scored at once: the very batches in which a prefix was computed for them."""
+"""Rows scored at once: the batches in which a prefix was computed for the official split."""
 
 _SCHEDULE = ("last_epoch", "_step_count", "_last_lr", "base_lrs")
 
@@ -190,7 +190,9 @@ class Lane:
         mine = self.ranks.rows(rows)
         found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         if len(mine):
-            loader = self.ground.loader(mine, SCORE_BATCH, serve=self.start.server())
+            full = None if self.recipe.data.fold is None else SCORE_BATCH
+            serve = self.start.server(full, scored=True)
+            loader = self.ground.loader(mine, SCORE_BATCH, serve=serve)
             autocast = self.ground.autocast(self.recipe)
             with nullcontext() if self.average is None else self.average.applied():
                 found = score_rows(self.net, loader, self._forward, autocast)

@@ -96,19 +96,20 @@ class Start:
     train: tuple[Prefix, ...] = ()
     val: Prefix | None = None
 
-    def server(self, batch_size: int | None = None) -> Serve | None:
+    def server(self, batch_size: int | None, *, scored: bool = False) -> Serve | None:
         """Return what serves the batches of a loader, None when it is to serve images.
 
-        Processors round a product of few rows in another way than one of many. A training batch
-        that is not full is therefore computed from its images: it is what it would have been.
+        Processors round a product of few rows in another way than one of many. A batch that is
+        not full is therefore computed from its images: it is what it would have been.
 
         Args:
-            batch_size: Rows of a full batch of training rows; None for validation rows in
-                ascending order, which were computed in the very batches in which they are scored.
+            batch_size: Rows of a full batch; None for the validation rows of the official split
+                in ascending order, which were computed in the batches in which they are scored.
+            scored: Serves rows that are scored, which are never augmented.
         """
         if self.val is None:
             return None
-        copies = (self.val,) if batch_size is None else self.train
+        copies = (self.val,) if scored else self.train
 
         def serve(rows: Rows, copy: int | None) -> Tensor:
             held = copies[copy or 0]
@@ -133,12 +134,8 @@ def start_of(net: Net, recipe: Recipe, ground: Ground) -> Start:
         cut = cuts.below(first)
         if not cut:
             return Start(0, f"what is before block {first} is not worth a file")
-        files = [_Part(None, ground.pack.rows("train"), ground.pack.rows("val"))]
-        if recipe.fit.augment != "none":
-            rows, none = ground.fit_rows(recipe), ground.pack.rows("val")[:0]
-            files = [_Part(copy, rows, none) for copy in range(recipe.fit.copies)]
-            files.append(_Part(None, none, ground.pack.rows("val")))
-        held, found = zip(*(_agreeing(ground, recipe, cut, part) for part in files), strict=True)
+        parts = _parts(ground, recipe)
+        held, found = zip(*(_agreeing(ground, recipe, cut, part) for part in parts), strict=True)
     except (StorageError, OSError) as error:
         log.warning("frozen blocks are computed anew in every pass: %s", error)
         return Start(0, f"the cache cannot be used: {error}")
@@ -151,13 +148,13 @@ def start_of(net: Net, recipe: Recipe, ground: Ground) -> Start:
 def _agreeing(ground: Ground, recipe: Recipe, cut: int, part: _Part) -> tuple[Prefix, str]:
     """Return a file and how it agrees with what is computed; made again if it does not."""
     prefix = opened(ground, recipe, cut, part)
-    found = _agreement(prefix, recipe, ground)
+    found = _agreement(prefix, recipe, ground, part)
     if found == _OTHER:
         log.warning("%s does not hold what it should: it is made again", prefix.folder)
         shutil.rmtree(prefix.folder, ignore_errors=True)
         ground.prefixes.pop(prefix.folder.name, None)
         prefix = opened(ground, recipe, cut, part)
-        found = _agreement(prefix, recipe, ground)
+        found = _agreement(prefix, recipe, ground, part)
     return prefix, found
 
 
@@ -195,13 +192,30 @@ class _Part:
     val: Rows
 
 
+def _parts(ground: Ground, recipe: Recipe) -> list[_Part]:
+    """Return the files of a run: one, or one per fixed copy and then one of what is scored.
+
+    They are of all rows that runs like it may be fitted on, so that fractions share them, and
+    folds too: a row that one fold is validated on is trained on by the others.
+    """
+    train, val = (ground.pack.rows(name) for name in ("train", "val"))
+    every, none = np.sort(np.concatenate([train, val])), val[:0]
+    folded = recipe.data.fold is not None
+    if not _copies(recipe):
+        return [_Part(None, every, none) if folded else _Part(None, train, val)]
+    fitted = every if folded or recipe.fit.rows == "train+val" else train
+    scored = _Part(None, every, none) if folded else _Part(None, none, val)
+    return [*(_Part(copy, fitted, none) for copy in range(recipe.fit.copies)), scored]
+
+
 def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None = None) -> Prefix:
     """Return what is kept before block `cut` (None: pooled features), made if nobody has yet.
 
     Raises:
         StorageError: The disk is full or the cache cannot be written.
     """
-    part = part or _Part(None, ground.pack.rows("train"), ground.pack.rows("val"))
+    if part is None:
+        part = _Part(None, ground.pack.rows("train"), ground.pack.rows("val"))
     augment = None if part.copy is None else [repr(_augment(ground, recipe)), part.copy]
     key = digest(
         {
@@ -288,11 +302,19 @@ def _computer(ground: Ground, recipe: Recipe, cut: int | None, copy: int | None)
     return compute
 
 
-def _agreement(prefix: Prefix, recipe: Recipe, ground: Ground) -> str:
+def _agreement(prefix: Prefix, recipe: Recipe, ground: Ground, part: _Part) -> str:
     """Return how a batch computed from its images compares with what is kept of its rows."""
-    rows, size = ground.fit_rows(recipe), recipe.optim.batch_size
-    if len(rows) < size or not prefix.has(rows):
-        return _EQUAL  # no full batch of training rows is served
+    found = _EQUAL
+    if part.copy is not None or not _copies(recipe):
+        found = _of_batch(prefix, ground, ground.fit_rows(recipe), recipe.optim.batch_size)
+    if recipe.data.fold is None or part.copy is not None or found != _EQUAL:
+        return found
+    return _of_batch(prefix, ground, ground.val_rows(recipe), CHUNK)
+
+
+def _of_batch(prefix: Prefix, ground: Ground, rows: Rows, size: int) -> str:
+    if len(rows) < size:
+        return _EQUAL  # no batch is full, so none is served
     name = f"{prefix.folder.name} {size}"
     if name not in ground.checked:
         sample = np.random.default_rng(0).choice(rows, size, replace=False)
@@ -318,7 +340,7 @@ def _measured(ground: Ground, recipe: Recipe, epochs: int) -> Cost:
     root = ground.pack.folder
     free = min(shutil.disk_usage(root).free - RESERVE, _CAP_SHARE * ground.cap_gib * 2**30)
     train, val = (len(ground.pack.rows(name)) for name in ("train", "val"))
-    made = max(1, _copies(recipe)) * train + val
+    made = sum(len(part.train) + len(part.val) for part in _parts(ground, recipe))
     size = hidden[0].numel() * hidden.element_size()
     block = min(seconds) / len(rows) / depth
     return Cost(train + val, made, epochs, block, size, max(0.0, free))

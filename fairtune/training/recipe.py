@@ -31,6 +31,30 @@ def _brief(part: Config, names: tuple[str, ...], values: dict[str, Any]) -> dict
     return {name: value for name, value in values.items() if name not in idle}
 
 
+class FoldPart(Config):
+    """Which rows are validated on, and which are trained on, in place of the official split.
+
+    Train and val rows together are dealt out to folds, see `fairtune.data.subset`; the run is
+    fitted on all folds but one.
+
+    Attributes:
+        index: The fold that is validated on, counted from 1.
+        of: Number of folds.
+        by: Attribute, or crossing, that folds are stratified by beside the label.
+    """
+
+    index: Annotated[int, pydantic.Field(ge=1)]
+    of: Annotated[int, pydantic.Field(ge=2)]
+    by: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_them(self) -> FoldPart:
+        if self.index > self.of:
+            error = ConfigError("no such fold", found=self.index, allowed=f"1 to {self.of}")
+            raise carried(error, "index")
+        return self
+
+
 class DataPart(Config):
     """Which images, which label, which attributes.
 
@@ -43,9 +67,13 @@ class DataPart(Config):
         split: Digest of the assignment of rows to splits, pinned likewise.
         augmentation: Digest of the ranges that the dataset spec declares for the augmentation
             `medical`, pinned likewise; acts only where that is used.
+        fold: The fold of a run that belongs to a trial of several; computed, not written.
+        fraction: Share of the training patients that is fitted on, stratified by label and
+            attributes; a smaller share is part of a larger one. Validation rows are all there.
+        seed: Seed of folds and fraction.
     """
 
-    ADDED: ClassVar[tuple[str, ...]] = ("augmentation",)
+    ADDED: ClassVar[tuple[str, ...]] = ("augmentation", "fold", "fraction", "seed")
 
     dataset: str
     target: str
@@ -54,10 +82,18 @@ class DataPart(Config):
     fingerprint: str | None = None
     split: str | None = None
     augmentation: str | None = None
+    fold: FoldPart | None = None
+    fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
 
     @pydantic.model_serializer(mode="wrap")
     def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _brief(self, self.ADDED, fields(self))
+
+    @property
+    def drawn(self) -> bool:
+        """Whether rows are drawn by `seed`, and are not those of the official split."""
+        return self.fold is not None or self.fraction < 1
 
 
 class ModelPart(Config):
@@ -234,6 +270,17 @@ class Recipe(Config):
                 )
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _one_validation(self) -> Recipe:
+        if self.data.fold is not None and self.fit.rows != "train":
+            error = ConfigError("a fold is validated on and cannot be fitted too")
+            raise carried(error, "fit", "rows")
+        return self
+
+    def of_data(self, **changes: Any) -> Recipe:
+        """Return the recipe with fields of its data part changed."""
+        return self.model_copy(update={"data": self.data.model_copy(update=changes)})
+
     @property
     def solved(self) -> bool:
         """Whether nothing but the head is fitted, so that the fit is a convex problem."""
@@ -255,6 +302,8 @@ class Recipe(Config):
             del out["model"]["weights"]
         if self.fit.augment != "medical" or self.solved:
             out["data"].pop("augmentation", None)
+        if not self.data.drawn:
+            out["data"].pop("seed", None)
         if self.fit.augment == "none" or self.solved:
             out["fit"].pop("copies", None)
         if self.solved:

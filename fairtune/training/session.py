@@ -37,6 +37,7 @@ from fairtune.training.cuts import Cuts, Expected
 from fairtune.training.pins import refuse_other, refuse_uncut, resolve_mask
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
+from fairtune.training.rows import rows_of
 from fairtune.usage import Output, Task
 
 FEW_TOKENS = 256
@@ -82,6 +83,7 @@ class Ground:
     compiled: dict[Hashable, Through] = field(default_factory=dict)
     _tensors: dict[str, str] = field(default_factory=dict)
     _features: dict[str, Floats] = field(default_factory=dict)
+    _rows: dict[str, tuple[Rows, Rows]] = field(default_factory=dict)
     _hashes: list[str] | None = None
 
     @property
@@ -95,15 +97,16 @@ class Ground:
         return 1 if self.task == "binary" else len(self.pack.table.classes)
 
     def fit_rows(self, recipe: Recipe) -> Rows:
-        """Return the rows the recipe is fitted on, in ascending order."""
-        if recipe.fit.rows == "train":
-            return self.pack.rows("train")
-        return np.sort(np.concatenate([self.pack.rows("train"), self.pack.rows("val")]))
+        """Return the rows the recipe is fitted on, in ascending order.
+
+        Raises:
+            DataError: Too few patients for its folds, or for its fraction of them.
+        """
+        return rows_of(self.pack, recipe, self._rows)[0]
 
     def val_rows(self, recipe: Recipe) -> Rows:
         """Return the validation rows; none when the recipe is fitted on them."""
-        rows = self.pack.rows("val")
-        return rows if recipe.fit.rows == "train" else rows[:0]
+        return rows_of(self.pack, recipe, self._rows)[1]
 
     def labels(self, rows: Rows) -> NDArray[np.int64]:
         """Return the labels of `rows`."""
@@ -180,12 +183,22 @@ class Ground:
         if not len(rows):
             return np.empty((0, self.backbone.dim))
         self.pack.labels(rows, test_pass=test_pass)  # what was computed before is locked too
+        if recipe.data.drawn and test_pass is None:
+            return self._of_all(recipe, rows)
         name = digest([recipe.fit.precision, rows.tolist()])
         if name not in self._features:
             kept = pooled(self, recipe, rows)
             found = self._embedded(recipe, rows, test_pass) if kept is None else kept.float()
             self._features[name] = found.cpu().numpy().astype(np.float64)
         return self._features[name]
+
+    def _of_all(self, recipe: Recipe, rows: Rows) -> Floats:
+        """Return features of drawn rows, computed in the batches of all: rounded as they are."""
+        official = recipe.of_data(fold=None, fraction=1.0)
+        splits = [self.pack.rows(name) for name in ("train", "val")]
+        place = np.empty(len(self.pack), dtype=np.int64)
+        place[np.concatenate(splits)] = np.arange(sum(map(len, splits)))
+        return np.concatenate([self.features(official, split) for split in splits])[place[rows]]
 
     def _embedded(self, recipe: Recipe, rows: Rows, test_pass: TestPass | None) -> torch.Tensor:
         self.backbone.eval()
@@ -252,7 +265,7 @@ class Session:
 
         Raises:
             ConfigError: The augmentation `medical` of a data set that declares no ranges.
-            DataError: The data are not those the recipe was pinned to.
+            DataError: The data are not those the recipe was pinned to, or too few for it.
             ModelError: Weights or units are not those the recipe was pinned to, or the model or
                 this machine cannot do what `fit` asks for.
         """
@@ -291,7 +304,7 @@ class Session:
             )
         if precision == "auto":
             precision = self._precision(ground, recipe)
-        return recipe.model_copy(
+        resolved = recipe.model_copy(
             update={
                 "data": data,
                 "model": model,
@@ -301,6 +314,8 @@ class Session:
                 "fit": recipe.fit.model_copy(update={"precision": precision}),
             }
         )
+        ground.fit_rows(resolved)
+        return resolved
 
     def image_size(self, recipe: Recipe) -> int:
         """Return the image size the recipe means."""

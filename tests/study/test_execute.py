@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kit import session
@@ -11,7 +11,7 @@ from kit_tiny import Tiny, study_fields
 
 from fairtune.errors import FairtuneError, RunError, StorageError
 from fairtune.experiment.runs import Runs
-from fairtune.study.execute import Event, Executor, group_figures
+from fairtune.study.execute import Course, Event, Executor, group_figures
 from fairtune.study.ledger import Ledger
 from fairtune.study.place import Place
 from fairtune.study.rank import DEGENERATE
@@ -183,7 +183,8 @@ def test_memory_that_runs_out_in_company_is_tried_again(
     executor = Executor(told.plan, told.tiny.session, Runs(tmp_path), StopFlag())
     short = RunError("no room left", reason="oom")
     for alone in (True, False):
-        outcome = executor._outcome(short, alone=alone)
+        course = Course(cast("Any", None), (), told.plan.study.judge)
+        outcome = executor._outcome(course, short, alone=alone)
         assert isinstance(outcome, Failed)
         assert (outcome.reason, outcome.retry) == ("oom", not alone)
 

@@ -53,7 +53,6 @@ def test_baselines_are_a_list_or_a_list_with_points() -> None:
 
 def test_all_later_keys_are_refused_by_name_at_once() -> None:
     found = faults(
-        validation={"folds": 3},
         recipe=recipe(
             mitigations=["group_dro"],
             edit={"dne": {}},
@@ -70,17 +69,17 @@ def test_all_later_keys_are_refused_by_name_at_once() -> None:
     )
     said = "\n".join(str(fault) for fault in found)
     for name in (
-        "'folds'", "'recipe.mitigations'", "'recipe.edit'",
+        "'recipe.mitigations'", "'recipe.edit'",
         "'mitigations'", "'edit'",
         "a method for the whole mask", "subset_of",
     ):  # fmt: skip
         assert name in said, name
-    assert len(found) == 7
+    assert len(found) == 6
     for fault in found:
         file, line, _ = str(fault.where).split(":", 2)
         assert file == "study.yaml"
         assert int(line) > 0
-    assert len({str(fault.where) for fault in found}) == 7
+    assert len({str(fault.where) for fault in found}) == 6
 
 
 def test_a_fault_names_file_line_and_column() -> None:

@@ -23,7 +23,7 @@ PRUNERS: Registry[Config] = Registry("pruner", "fairtune.study.pruners")
 
 @runtime_checkable
 class Rule(Protocol):
-    """Decides at rungs."""
+    """Decides at rungs: after epochs, or after levels of fidelity."""
 
     def rungs(self, of: int, key: str) -> tuple[int, ...]:
         """Return the epochs, all below `of`, at which the run `key` is judged."""
@@ -46,8 +46,18 @@ class Rule(Protocol):
 class Pruner(Protocol):
     """Declaration of a pruner."""
 
-    def build(self) -> Rule:
-        """Return the working rule."""
+    def build(self, *, levels: bool = False) -> Rule:
+        """Return the working rule.
+
+        Args:
+            levels: Runs are judged after levels of fidelity, of which each but the last is a rung
+                from `min_resource` on (default: the first), and not after epochs.
+        """
+
+
+def unit(levels: bool) -> str:
+    """Return what rungs are counted in, for people."""
+    return "level" if levels else "epoch"
 
 
 def comparable(score: Score, others: Sequence[Score]) -> tuple[float, list[float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.study.pruners import PRUNERS, comparable, least_epochs
+from fairtune.study.pruners import PRUNERS, comparable, least_epochs, unit
 from fairtune.study.rows import Row, Score
 
 
@@ -24,26 +24,30 @@ class Asha(Config):
 
     Attributes:
         min_resource: Epochs before the first rung; None means max(2, a quarter of the epochs).
+            With levels of fidelity the first level that is judged, and every one after it is.
         reduction: One run of so many goes on.
     """
 
     min_resource: int | None = Field(default=None, ge=1)
     reduction: int = Field(default=3, ge=2)
 
-    def build(self) -> Halving:
+    def build(self, *, levels: bool = False) -> Halving:
         """Return the working rule."""
-        return Halving(self.min_resource, self.reduction)
+        return Halving(self.min_resource, self.reduction, levels)
 
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving at rungs `first * reduction^k`."""
+    """Successive halving at rungs `first * reduction^k`, or at every level from `first` on."""
 
     first: int | None
     reduction: int
+    levels: bool = False
 
     def rungs(self, of: int, key: str) -> tuple[int, ...]:
-        """Return the epochs, all below `of`, at which a run is judged."""
+        """Return the epochs or levels, all below `of`, at which a run is judged."""
+        if self.levels:
+            return tuple(range(self.first or 1, of))
         epoch, found = least_epochs(of, self.first), []
         while epoch < of:
             found.append(epoch)
@@ -55,10 +59,12 @@ class Halving:
     ) -> str | None:
         """Return why the run ends: it is not among the best 1/reduction of its rung."""
         others = [row.rungs[epoch] for row in peers if epoch in row.rungs]
-        return below_cut(epoch, score, others, self.reduction)
+        return below_cut(epoch, score, others, self.reduction, unit(self.levels))
 
 
-def below_cut(epoch: int, score: Score, others: Sequence[Score], reduction: int) -> str | None:
+def below_cut(
+    epoch: int, score: Score, others: Sequence[Score], reduction: int, unit: str = "epoch"
+) -> str | None:
     """Return why `score` is not among the best 1/reduction of itself and `others`, or None."""
     own, peers = comparable(score, others)
     reached = len(peers) + 1
@@ -67,4 +73,4 @@ def below_cut(epoch: int, score: Score, others: Sequence[Score], reduction: int)
     better = sum(peer > own for peer in peers)
     if better < reached // reduction:
         return None
-    return f"rank {better + 1} of {reached} at epoch {epoch}, 1 in {reduction} goes on"
+    return f"rank {better + 1} of {reached} at {unit} {epoch}, 1 in {reduction} goes on"

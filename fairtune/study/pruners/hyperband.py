@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.study.pruners import PRUNERS, least_epochs
+from fairtune.study.pruners import PRUNERS, least_epochs, unit
 from fairtune.study.pruners.asha import below_cut
 from fairtune.study.rows import Row, Score
 
@@ -27,15 +27,17 @@ class Hyperband(Config):
 
     Attributes:
         min_resource: First rung of the first bracket; None means max(2, a quarter of the epochs).
+            With levels of fidelity bracket s is judged at every level from this one (default:
+            the first) plus s on.
         reduction: One run of so many goes on.
     """
 
     min_resource: int | None = Field(default=None, ge=1)
     reduction: int = Field(default=3, ge=2)
 
-    def build(self) -> Brackets:
+    def build(self, *, levels: bool = False) -> Brackets:
         """Return the working rule."""
-        return Brackets(self.min_resource, self.reduction)
+        return Brackets(self.min_resource, self.reduction, levels)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Brackets:
 
     first: int | None
     reduction: int
+    levels: bool = False
 
     def bracket(self, of: int, key: str) -> int:
         """Return the bracket of the run `key`, 0 for the one that judges first."""
@@ -56,7 +59,9 @@ class Brackets:
         raise AssertionError("a place lies within the sum of the shares")
 
     def rungs(self, of: int, key: str) -> tuple[int, ...]:
-        """Return the epochs, all below `of`, at which the run `key` is judged."""
+        """Return the epochs or levels, all below `of`, at which the run `key` is judged."""
+        if self.levels:
+            return tuple(range((self.first or 1) + self.bracket(of, key), of))
         first = least_epochs(of, self.first) * self.reduction ** self.bracket(of, key)
         found = []
         while first < of:
@@ -74,12 +79,14 @@ class Brackets:
             for row in peers
             if epoch in row.rungs and self.bracket(of, row.key) == mine
         ]
-        return below_cut(epoch, score, others, self.reduction)
+        return below_cut(epoch, score, others, self.reduction, unit(self.levels))
 
     def _shares(self, of: int) -> list[int]:
-        first = least_epochs(of, self.first)
-        count = 1
-        while first * self.reduction**count <= of:
-            count += 1
+        first, count = least_epochs(of, self.first), 1
+        if self.levels:
+            count = max(1, of - (self.first or 1) + 1)
+        else:
+            while first * self.reduction**count <= of:
+                count += 1
         later = range(count - 1, -1, -1)
         return [math.ceil(count * self.reduction**s / (s + 1)) for s in later]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.study.pruners import PRUNERS, comparable, least_epochs
+from fairtune.study.pruners import PRUNERS, comparable, least_epochs, unit
 from fairtune.study.rows import Row, Score
 
 
@@ -24,14 +24,15 @@ class Median(Config):
     Attributes:
         startup: Complete runs before which none is ended.
         min_resource: Epochs before the first rung; None means max(2, a quarter of the epochs).
+            With levels of fidelity the first level that is judged, and every one after it is.
     """
 
     startup: int = Field(default=5, ge=1)
     min_resource: int | None = Field(default=None, ge=1)
 
-    def build(self) -> BelowMedian:
+    def build(self, *, levels: bool = False) -> BelowMedian:
         """Return the working rule."""
-        return BelowMedian(self.startup, self.min_resource)
+        return BelowMedian(self.startup, self.min_resource, levels)
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,12 @@ class BelowMedian:
 
     startup: int
     first: int | None
+    levels: bool = False
 
     def rungs(self, of: int, key: str) -> tuple[int, ...]:
-        """Return the first rung and then each quarter of the epochs, as far as below `of`."""
+        """Return the first rung and then each quarter of the epochs, or level, below `of`."""
+        if self.levels:
+            return tuple(range(self.first or 1, of))
         first = least_epochs(of, self.first)
         return tuple(range(first, of, max(first, least_epochs(of, None))))
 
@@ -57,6 +61,7 @@ class BelowMedian:
         middle = statistics.median(others)
         if own >= middle:
             return None
+        at = f"{unit(self.levels)} {epoch}"
         if isinstance(score, tuple):
-            return f"place {1 - own:.0f} below the median {1 - middle:g} at epoch {epoch}"
-        return f"score {own:.4g} below the median {middle:.4g} at epoch {epoch}"
+            return f"place {1 - own:.0f} below the median {1 - middle:g} at {at}"
+        return f"score {own:.4g} below the median {middle:.4g} at {at}"

@@ -14,7 +14,7 @@ from fairtune.study.rows import Row, Score
 class Off(Config):
     """Every run goes to its end."""
 
-    def build(self) -> Never:
+    def build(self, *, levels: bool = False) -> Never:
         """Return the working rule."""
         return Never()
 
