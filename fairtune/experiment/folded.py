@@ -112,4 +112,4 @@ def _median(cuts: Sequence[Cut]) -> Cut:
         return None
     if isinstance(cuts[0], tuple):
         return tuple(statistics.median(column) for column in zip(*cuts))  # type: ignore[arg-type]
-    return statistics.median(cuts)  # type: ignore[type-var]
+    return statistics.median(cuts)

@@ -35,7 +35,7 @@ class Part:
     @property
     def place(self) -> dict[str, int]:
         """What progress says of it: level and fold where there are several."""
-        found = {}
+        found: dict[str, int] = {}
         if self.levels > 1:
             found |= {"level": self.level, "levels": self.levels}
         if self.folds > 1:
