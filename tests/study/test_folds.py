@@ -10,17 +10,19 @@ import pytest
 from kit import session
 from kit_tiny import MINIMUM, Tiny, study_fields
 
+from fairtune.config import parse
 from fairtune.errors import DataError, FairtuneError
 from fairtune.experiment.runs import StoredRun
 from fairtune.study.dry import estimate
 from fairtune.study.execute import LACKING, PLANNED, Event
+from fairtune.study.overview import Overview
 from fairtune.study.parts import folds_of
 from fairtune.study.place import Place
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row
 from fairtune.study.search import check_objectives, open_study, run_study
 from fairtune.study.status import summary
 from fairtune.study.worker import Exit, StopFlag
-from fairtune.training.recipe import Seeds
+from fairtune.training.recipe import Recipe, Seeds
 
 FOLDS = {"min_group": MINIMUM, "folds": 2}
 
@@ -34,9 +36,12 @@ def only_search(**changes: Any) -> dict[str, Any]:
     return made | changes
 
 
-def fold_runs(tiny: Tiny, row: Row) -> list[StoredRun]:
-    recipe, seeds = tiny.plan({"validation": FOLDS}).recipe_of(row), Seeds(**row.seed)
-    made = [tiny.view.runs.get(r.key(seeds)) for r in folds_of(recipe, tiny.view.judge)]
+def recipe_of(row: Row) -> Recipe:
+    return parse(Recipe, dict(row.recipe))
+
+
+def fold_runs(view: Overview, row: Row) -> list[StoredRun]:
+    made = [view.runs.get(r.key(Seeds(**row.seed))) for r in folds_of(recipe_of(row), view.judge)]
     assert all(made)
     return [run for run in made if run is not None]
 
@@ -55,7 +60,7 @@ def test_the_row_of_a_folded_trial_has_the_mean_of_its_models(folded: Tiny) -> N
     sexes = ("F", "M")
     for phase in (BASELINE, SEARCH, CONFIRM):
         for row in view.rows[phase]:
-            single = fold_runs(folded, row)
+            single = fold_runs(view, row)
             tables = [run.validation() for run in single]
             auc = [[row_auc(table, "sex", code) for code in range(len(sexes))] for table in tables]
             assert row.values == (pytest.approx(np.mean(auc, axis=0).min()),)
@@ -68,7 +73,7 @@ def test_the_row_of_a_folded_trial_has_the_mean_of_its_models(folded: Tiny) -> N
             assert not set(tables[0].row) & set(tables[1].row)
             for name in ("seconds", "epochs"):
                 assert row.attrs[name] == pytest.approx(sum(run.costs[name] for run in single))
-            assert whole.recipe == folded.plan({"validation": FOLDS}).recipe_of(row)
+            assert whole.recipe == recipe_of(row)
 
 
 def row_auc(table: Any, attribute: str, code: int) -> float:
@@ -131,21 +136,22 @@ def climb(tmp_path: Path, fidelity: dict[str, Any], trials: int, **more: Any) ->
 @pytest.mark.slow
 def test_trials_are_pruned_at_the_first_level_and_finish_at_the_last(tmp_path: Path) -> None:
     mine = climb(tmp_path, {"fraction": [0.5, 1.0]}, 9)
-    rows = mine.view.rows[SEARCH]
+    view = mine.view
+    rows = view.rows[SEARCH]
     states = [row.state for row in rows]
     assert set(states) == {"complete", "pruned"}
     for row in rows:
         assert set(row.rungs) == {1}
-        recipe, seeds = mine.plan(only_search()).recipe_of(row), Seeds(**row.seed)
-        low = mine.view.runs.get(recipe.of_data(fraction=0.5).key(seeds))
+        recipe = recipe_of(row)
+        low = view.runs.get(recipe.of_data(fraction=0.5).key(Seeds(**row.seed)))
         assert low is not None
-        assert (mine.view.stored(row) is not None) == (row.state == "complete")
+        assert (view.stored(row) is not None) == (row.state == "complete")
         if row.state == "pruned":
             assert "at level 1" in str(row.reason)
             assert row.attrs[PLANNED] == 2 * row.attrs["epochs"]
             assert row.values is not None
         else:
-            whole = mine.view.stored(row)
+            whole = view.stored(row)
             assert whole is not None
             both = low.costs["seconds"] + whole.costs["seconds"]
             assert row.attrs["seconds"] == pytest.approx(both)

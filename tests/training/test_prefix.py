@@ -24,6 +24,7 @@ from fairtune.training.session import Session
 from fairtune.training.train import Job, RunResult, train_one
 
 LATE = {"adaptation__mask": "block:last-2", "optim__batch_size": 48}
+FOLD = {"index": 2, "of": 2, "by": "sex"}
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,8 @@ def same(one: RunResult, other: RunResult) -> bool:
             marks=pytest.mark.slow,
         ),
         pytest.param({"fit__rows": "train+val"}, marks=pytest.mark.slow),
+        pytest.param({"data__fold": FOLD, "data__fraction": 0.6}, marks=pytest.mark.slow),
+        pytest.param({"data__fraction": 0.6}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_the_same_with_and_without(changes: dict[str, Any], cache: Path) -> None:
@@ -90,6 +93,24 @@ def test_a_run_is_the_same_with_and_without(changes: dict[str, Any], cache: Path
     assert same(one, other)
     recipe = with_it.resolve(tiny_recipe(**(LATE | changes)))
     assert recipe == without.resolve(tiny_recipe(**(LATE | changes)))
+
+
+@pytest.mark.slow
+def test_folds_share_what_is_kept(cache: Path) -> None:
+    held = fresh(cache)
+    for index in (1, 2):
+        made(held, data__fold={**FOLD, "index": index})
+    ground = held.ground(tiny_recipe())
+    (prefix,) = ground.prefixes.values()
+    rows = [*ground.pack.rows("train"), *ground.pack.rows("val")]
+    assert set(np.flatnonzero(prefix.slot >= 0)) == set(rows)
+
+
+@pytest.mark.slow
+def test_the_readout_of_a_fold_is_the_same_with_and_without(cache: Path) -> None:
+    with_it, without = fresh(cache), fresh(cache, reuse=False)
+    plain = {"adaptation__mask": "none", "data__fold": FOLD}
+    assert same(made(with_it, **plain), made(without, **plain))
 
 
 def test_frozen_blocks_are_not_computed_again(
