@@ -26,7 +26,7 @@ def overtuning_frame(view: Overview, outcome: Outcome | None = None) -> pd.DataF
     `digest`, `searched` (the shrunken mean it was chosen by), `part` (mean of its runs in the
     search on the patients of `confirm_part`, known for every incumbent), `confirmed` (mean over
     fresh seeds, on the same patients as `part` where there are any), `low`, `high` (smallest and
-    largest of them), `seeds`, `test` (mean over the retrained seeds, once the test was opened), and
+    largest of them), `seeds`, `test` (mean over the retrained seeds, once the test is open), and
     `overtuned`: by how much the best incumbent so far was better on what the search did not see,
     $\max_{t' \le t} s\,u_{t'} - s\,u_t$ with s the sign of the objective and u the value
     `confirmed`, else `part` (Schneider, Bischl and Feurer 2025, who take the test error for u).

@@ -93,7 +93,7 @@ def test_every_rule_reads_stored_predictions_and_writes_nothing(view: Overview) 
         values = [on_part(view, run, 2, "worst_auc@sex")["worst_auc@sex"] for run in runs]
         assert e.values["worst_auc@sex"] == pytest.approx(np.mean(values))
         assert made.contest.se(e.label, made.contest.primary) > 0
-        assert e.trained == runs[0].costs["trained"]
+        assert e.trained == runs[0].costs["trainable"]
         scaled = [on_part(view, run, 2, "es_auc@sex")["es_auc@sex"] for run in runs]
         assert e.scaled == pytest.approx(np.mean(scaled))
     assert set(made.refused) == {"constraint", "knee"}
