@@ -1,4 +1,4 @@
-"""The report as Markdown, JSON and CSV, and the model card: each reads back, none tells too much."""
+"""The report as Markdown, JSON and CSV, and the model card: each reads back, and tells no more."""
 
 from __future__ import annotations
 

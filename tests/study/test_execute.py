@@ -183,7 +183,7 @@ def test_memory_that_runs_out_in_company_is_tried_again(
     executor = Executor(told.plan, told.tiny.session, Runs(tmp_path), StopFlag())
     short = RunError("no room left", reason="oom")
     for alone in (True, False):
-        outcome = executor._outcome(short, alone=alone)
+        outcome = executor._outcome(short, "search", alone=alone)
         assert isinstance(outcome, Failed)
         assert (outcome.reason, outcome.retry) == ("oom", not alone)
 
