@@ -202,4 +202,6 @@ class Judge:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Judge:
         """Return the judge that `to_json` wrote."""
-        return cls.of(data["objectives"], data["validation"], data.get("constraints", ()))
+        return cls.of(
+            data["objectives"], data["validation"], constraints=data.get("constraints", ())
+        )
