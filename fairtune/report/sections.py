@@ -64,7 +64,7 @@ def sections(view: Overview, tables: Tables, watts: float | None = None) -> list
         Section("groups", "Groups", _groups(tables, drawn["forest"])),
         Section("decisions", "What the scores do", _figures(drawn, DECISIONS)),
         Section("search", "The search", _figures(drawn, SEARCH)),
-        Section("masks", "What trains", _figures(drawn, MASKS)),
+        Section("parts", "What trains", _figures(drawn, MASKS)),
         Section("costs", "Costs", _costs(tables, watts)),
         Section("provenance", "Recipe and provenance", _provenance(view, tables)),
     ]

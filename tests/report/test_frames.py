@@ -241,5 +241,5 @@ def test_the_energy_says_what_it_assumes(tables: Tables) -> None:
     assert "250 W (as given" in given.notes[0]
     seconds = float(tables.costs["seconds"].sum())
     cells = dict(zip(given.columns, (cell.text for cell in given.rows[-1])))
-    assert cells["energy, estimated"] == f"{seconds * 250 / 3.6e6:.2g} kWh"
+    assert cells["energy (estimate)"] == f"{seconds * 250 / 3.6e6:.2g} kWh"
     assert isinstance(tables.costs, pd.DataFrame)
