@@ -10,7 +10,7 @@ from fairtune.report import grids, provenance
 from fairtune.report.costs_grid import costs
 from fairtune.report.figure import Figure
 from fairtune.report.figures import FIGURES
-from fairtune.report.grid import Grid
+from fairtune.report.grid import Grid, plain_grid
 from fairtune.report.tables import Tables
 from fairtune.report.words import LABELS, harm_words, objective_words
 from fairtune.study.outcome import HARM
@@ -81,6 +81,9 @@ def _outcome(tables: Tables) -> list[Part]:
         parts.append(_table(grids.recipes(tables)))
     else:
         parts.append(Part("text", "No recipe is finished yet."))
+    if len(tables.objectives):
+        caption = "Every objective, confirmed: means over fresh seeds on validation"
+        parts.append(_table(plain_grid(tables.objectives, caption)))
     differences = grids.differences(tables.differences, tables.objective)
     return parts if differences is None else [*parts, _table(differences)]
 
