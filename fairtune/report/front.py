@@ -10,9 +10,9 @@ import pandas as pd
 from fairtune.evaluation.arrays import BoolArray, FloatArray
 from fairtune.evaluation.objectives import Objective
 from fairtune.report.trials import fairness_name
-from fairtune.study.overview import Overview
+from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rank import DEGENERATE, is_unusable
-from fairtune.study.rows import BASELINE, SEARCH, Row, results
+from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row, results
 
 UTILITY = "auc"
 NAN = float("nan")
@@ -77,6 +77,28 @@ def non_dominated(better: FloatArray) -> BoolArray:
     at_least = (better[None, :, :] >= better[:, None, :]).all(axis=2)
     above = (better[None, :, :] > better[:, None, :]).any(axis=2)
     return np.asarray(~(at_least & above).any(axis=1))
+
+
+def objective_frame(view: Overview, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return every objective of a study with several, mean over the confirm runs of a recipe.
+
+    Columns: `label`, `seeds`, one per objective by its printed name; recipes that were not
+    confirmed are left out, and there are no rows for one objective.
+    """
+    names = list(map(str, view.judge.objectives))
+    columns = ["label", "seeds", *names]
+    if len(names) < 2:
+        return pd.DataFrame(columns=columns)
+    values: dict[str, list[tuple[float, ...]]] = {}
+    for row in results(view.rows[CONFIRM]):
+        if row.values is not None:
+            values.setdefault(row.digest, []).append(row.values)
+    rows = [
+        [c.label, len(found), *np.mean(found, axis=0).tolist()]
+        for c in candidates
+        if (found := values.get(c.digest))
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def bar_frame(groups: pd.DataFrame, axes: Sequence[Objective]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def figure(tables: Tables) -> Figure | None:
                 mode="lines",
                 line={"color": color, **style},
                 name=safe(name),
-                legendgroup=name,
+                legendgroup=safe(name),
                 showlegend=column == "benefit",
                 hovertemplate=f"at %{{x:.2f}}: %{{y:.3f}}<extra>{safe(name)}, {words}</extra>",
             )
