@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairtune.evaluation.arrays import BoolArray, FloatArray
 from fairtune.evaluation.objectives import Objective
+from fairtune.evaluation.pareto import front
 from fairtune.report.trials import fairness_name
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rank import DEGENERATE, is_unusable
@@ -59,24 +59,13 @@ def point_frame(view: Overview, axes: Sequence[Objective]) -> pd.DataFrame:
     better = frame[names].to_numpy(dtype=np.float64) * signs
     may = frame["feasible"].to_numpy() & np.isfinite(better).all(axis=1)
     frame["front"] = False
-    frame.loc[may, "front"] = non_dominated(better[may])
+    frame.loc[may, "front"] = front(better[may], [1.0] * better.shape[1])
     return frame
 
 
 def _values(view: Overview, row: Row) -> dict[str, float]:
     stored = {k: float(v) for k, v in row.attrs.items() if isinstance(v, int | float)}
     return stored | dict(zip(map(str, view.judge.objectives), row.values or ()))
-
-
-def non_dominated(better: FloatArray) -> BoolArray:
-    """Return which rows no other row dominates.
-
-    Args:
-        better: `(rows, axes)`, larger is better on every axis.
-    """
-    at_least = (better[None, :, :] >= better[:, None, :]).all(axis=2)
-    above = (better[None, :, :] > better[:, None, :]).any(axis=2)
-    return np.asarray(~(at_least & above).any(axis=1))
 
 
 def objective_frame(view: Overview, candidates: Sequence[Candidate]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from fairtune.report.costs import covered, kilowatt_hours
 from fairtune.report.crossings import crossing_frame
 from fairtune.report.effects import ridge
 from fairtune.report.figures import tradeoff
-from fairtune.report.front import bar_frame, non_dominated, objective_frame, point_frame
+from fairtune.report.front import bar_frame, objective_frame, point_frame
 from fairtune.report.importance import importance_frame, part_of
 from fairtune.report.network import network_frame, parts_of
 from fairtune.report.scored import on_test
@@ -76,11 +76,6 @@ def test_several_objectives_are_drawn_in_panels(view: Overview, tables: Tables) 
     assert drawn["violates a constraint"] == (~points["feasible"]).sum()
     assert drawn["on the front"] == points["front"].sum()
     assert found.data["on the front"].dropna().sum() == points["front"].sum()
-
-
-def test_the_front_is_what_nothing_beats() -> None:
-    better = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 1.0], [0.5, 0.5], [2.0, -1.0]])
-    assert non_dominated(better).tolist() == [True, True, True, True, False, False]
 
 
 def test_points_have_signs_and_constraints(view: Overview) -> None:

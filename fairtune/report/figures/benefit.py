@@ -9,6 +9,8 @@ from fairtune.report.operating import ALL, STATED
 from fairtune.report.tables import Tables
 from fairtune.report.words import ends, number
 
+_COLUMNS = ["benefit", "low", "high", "all"]
+
 
 def figure(tables: Tables) -> Figure | None:
     """Draw net benefit by threshold, per group; None where no group is large enough."""
@@ -61,7 +63,7 @@ def _data(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     for name in names:
         own = frame[frame["group"] == name].set_index("threshold")
         for t in STATED:
-            at = own.loc[t]
+            at = {str(column): float(value) for column, value in own.loc[t, _COLUMNS].items()}
             told = f"{number(at['benefit'])} {ends(at['low'], at['high'])}".strip()
             rows.append((name, f"{t:g}", told, number(at["all"])))
     columns = ["patients", "threshold", "net benefit of the model [95 %]", "of calling everyone"]
