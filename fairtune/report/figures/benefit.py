@@ -63,7 +63,7 @@ def _data(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     for name in names:
         own = frame[frame["group"] == name].set_index("threshold")
         for t in STATED:
-            at = {str(column): float(value) for column, value in own.loc[t, _COLUMNS].items()}
+            at = own.loc[[t], _COLUMNS].iloc[0].to_dict()
             told = f"{number(at['benefit'])} {ends(at['low'], at['high'])}".strip()
             rows.append((name, f"{t:g}", told, number(at["all"])))
     columns = ["patients", "threshold", "net benefit of the model [95 %]", "of calling everyone"]
