@@ -61,9 +61,9 @@ def figure(tables: Tables) -> Figure | None:
 def _data(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     rows = []
     for name in names:
-        own = frame[frame["group"] == name].set_index("threshold")
+        own = frame[frame["group"] == name]
         for t in STATED:
-            at = own.loc[[t], _COLUMNS].iloc[0].to_dict()
+            at = own.loc[own["threshold"] == t, _COLUMNS].iloc[0].to_dict()
             told = f"{number(at['benefit'])} {ends(at['low'], at['high'])}".strip()
             rows.append((name, f"{t:g}", told, number(at["all"])))
     columns = ["patients", "threshold", "net benefit of the model [95 %]", "of calling everyone"]
