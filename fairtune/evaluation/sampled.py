@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fairtune.errors import DataError
-from fairtune.evaluation.arrays import FloatArray, IntArray
+from fairtune.evaluation.arrays import AnyArray, FloatArray
 from fairtune.evaluation.groups import group_rows, unit_weights
 from fairtune.evaluation.metrics import Metric
 from fairtune.evaluation.metrics import metric as base_metric
@@ -148,7 +148,7 @@ def sample(
     return found
 
 
-def _patients(sides: Mapping[str, Side]) -> IntArray:
+def _patients(sides: Mapping[str, Side]) -> AnyArray:
     return next(iter(sides.values())).predictions[0].patient
 
 

@@ -8,8 +8,8 @@ from fairtune.report.tables import Tables
 from fairtune.report.words import duration, grouped
 
 HEADS = (
-    "phase", "runs", "complete", "pruned", "failed", "epochs", "epochs saved by pruning",
-    "device time", "device-seconds", "energy, estimated", "time of a run (median)",
+    "phase", "runs", "complete", "pruned", "failed", "epochs", "epochs saved",
+    "device time", "device-seconds", "energy (estimate)", "median run",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def costs(tables: Tables, watts: float | None = None) -> Grid | None:
     whose = "as given" if watts is not None else "an assumption, not a measurement"
     name = "not recorded by these runs" if device is None else device
     note = (
-        f"Energy is device time at a constant draw of {draw:g} W ({whose}; `--watts` takes "
+        f"Energy is device time at a constant draw of {draw:g} W ({whose}; “--watts” takes "
         f"another). Device: {name}. Runs that one process made together count once; loading, "
         "waiting and failed attempts that left no time are not in it."
     )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairtune.evaluation.arrays import BoolArray, FloatArray
 from fairtune.evaluation.objectives import Objective
+from fairtune.evaluation.pareto import front
 from fairtune.report.trials import fairness_name
-from fairtune.study.overview import Overview
+from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rank import DEGENERATE, is_unusable
-from fairtune.study.rows import BASELINE, SEARCH, Row, results
+from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row, results
 
 UTILITY = "auc"
 NAN = float("nan")
@@ -59,7 +59,7 @@ def point_frame(view: Overview, axes: Sequence[Objective]) -> pd.DataFrame:
     better = frame[names].to_numpy(dtype=np.float64) * signs
     may = frame["feasible"].to_numpy() & np.isfinite(better).all(axis=1)
     frame["front"] = False
-    frame.loc[may, "front"] = non_dominated(better[may])
+    frame.loc[may, "front"] = front(better[may], [1.0] * better.shape[1])
     return frame
 
 
@@ -68,15 +68,26 @@ def _values(view: Overview, row: Row) -> dict[str, float]:
     return stored | dict(zip(map(str, view.judge.objectives), row.values or ()))
 
 
-def non_dominated(better: FloatArray) -> BoolArray:
-    """Return which rows no other row dominates.
+def objective_frame(view: Overview, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return every objective of a study with several, mean over the confirm runs of a recipe.
 
-    Args:
-        better: `(rows, axes)`, larger is better on every axis.
+    Columns: `label`, `seeds`, one per objective by its printed name; recipes that were not
+    confirmed are left out, and there are no rows for one objective.
     """
-    at_least = (better[None, :, :] >= better[:, None, :]).all(axis=2)
-    above = (better[None, :, :] > better[:, None, :]).any(axis=2)
-    return np.asarray(~(at_least & above).any(axis=1))
+    names = list(map(str, view.judge.objectives))
+    columns = ["label", "seeds", *names]
+    if len(names) < 2:
+        return pd.DataFrame(columns=columns)
+    values: dict[str, list[tuple[float, ...]]] = {}
+    for row in results(view.rows[CONFIRM]):
+        if row.values is not None:
+            values.setdefault(row.digest, []).append(row.values)
+    rows = [
+        [c.label, len(found), *np.mean(found, axis=0).tolist()]
+        for c in candidates
+        if (found := values.get(c.digest))
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def bar_frame(groups: pd.DataFrame, axes: Sequence[Objective]) -> pd.DataFrame:

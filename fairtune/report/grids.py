@@ -129,9 +129,10 @@ def reading(split: str) -> str:
     return (
         f"One model per recipe ({which}), {split} patients, 95 % intervals at the patient "
         f"level; one threshold for all groups, {cut}; “worst” of a false-positive rate or a "
-        "calibration error is the highest. The noise floor is how large a gap reads when group "
-        f"names are shuffled between patients ({PERMUTATIONS} times): a gap below its 95 % mark "
-        "cannot be told from chance. Groups below the study's minimum are not shown, counts below "
+        "calibration error is the highest. The noise floor (mean to 95 %) is how large a gap "
+        f"reads when group names are shuffled between patients ({PERMUTATIONS} times): a gap "
+        "below its 95 % mark cannot be told from chance. Groups below the study's minimum are "
+        "not shown, counts below "
         f"{FEW} read “<{FEW}”."
     )
 
@@ -174,7 +175,7 @@ def _totals(one: pd.DataFrame, attribute: str) -> list[list[Cell]]:
     for metric in SHOWN:
         of = one[(one["metric"] == f"{metric}_gap") & (one["attribute"] == attribute)]
         floors.append(_short_floor(of.to_dict("records")[0]) if len(of) else cell(None))
-    rows.append([Cell("its noise floor, mean to 95 %"), Cell(""), Cell(""), Cell(""), *floors])
+    rows.append([Cell("noise floor"), Cell(""), Cell(""), Cell(""), *floors])
     return rows
 
 

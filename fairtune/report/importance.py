@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
+from fairtune.evaluation.arrays import FloatArray
 from fairtune.report.effects import LEAST, MASK
 from fairtune.study.distributions import to_optuna
 from fairtune.study.overview import Overview
 from fairtune.study.rank import DEGENERATE, is_unusable
 from fairtune.study.rows import SEARCH, Row, results
+
+if TYPE_CHECKING:
+    import optuna
 
 SHUFFLES, WORK = 40, 4000
 TOP = 5
@@ -35,11 +43,11 @@ def importance_frame(view: Overview) -> pd.DataFrame:
     values = np.array([row.values[0] for row in rows if row.values is not None])
     if len(rows) < LEAST or len(names) < 2 or not np.ptp(values):
         return pd.DataFrame(columns=columns)
-    sign = view.judge.primary.sign
-    found = _shares(rows, sign * values)
+    study, better = _study(rows), view.judge.primary.sign * values
+    found = _shares(study, better)
     rng = np.random.default_rng(0)
     shuffled = [
-        _shares(rows, sign * rng.permutation(values))
+        _shares(study, rng.permutation(better))
         for _ in range(min(SHUFFLES, max(10, WORK // len(names))))
     ]
     parts: dict[str, list[str]] = {}
@@ -71,22 +79,29 @@ def part_of(name: str) -> str:
     return f"mask: {head if dot else rest}"
 
 
-def _shares(
-    rows: list[Row], better: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> dict[str, float]:
+def _shares(study: optuna.Study, better: FloatArray) -> dict[str, float]:
+    """Return the importance of every parameter if the trials of `study` had these values."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    judge = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, TOP / len(better))))
+    with warnings.catch_warnings():
+        # It says that low targets count as good: hence the sign.
+        warnings.filterwarnings("ignore", message=".*computes the importances")
+        return get_param_importances(
+            study, evaluator=judge, target=lambda trial: -float(better[trial.number])
+        )
+
+
+def _study(rows: Sequence[Row]) -> optuna.Study:
     import optuna
 
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0)
-    )
-    for row, value in zip(rows, better):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for row in rows:
         study.add_trial(
             optuna.trial.create_trial(
                 params=dict(row.params),
                 distributions={name: to_optuna(d) for name, d in row.dimensions.items()},
-                values=[float(value)],
+                values=[0.0],
             )
         )
-    good = min(0.5, max(0.1, TOP / len(rows)))
-    judge = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=good)
-    return optuna.importance.get_param_importances(study, evaluator=judge)
+    return study

@@ -19,9 +19,9 @@ from fairtune.report.tables import Tables
 from fairtune.report.words import count_texts
 
 FRAMES = (
-    "candidates", "differences", "harm", "gaps", "trials", "points", "bars", "importance",
-    "overtuning", "network", "roc", "calibration", "operating", "benefit", "crossings", "epochs",
-    "costs",
+    "candidates", "objectives", "differences", "harm", "gaps", "trials", "points", "bars",
+    "importance", "overtuning", "network", "roc", "calibration", "operating", "benefit",
+    "crossings", "epochs", "costs",
 )  # fmt: skip
 COUNTS = ("n", "patients", "positives")
 BLOCK = ("recipe", "split", "brief", "metric", "attribute", "target")

@@ -10,7 +10,7 @@ from fairtune.report import grids, provenance
 from fairtune.report.costs_grid import costs
 from fairtune.report.figure import Figure
 from fairtune.report.figures import FIGURES
-from fairtune.report.grid import Grid
+from fairtune.report.grid import Grid, plain_grid
 from fairtune.report.tables import Tables
 from fairtune.report.words import LABELS, harm_words, objective_words
 from fairtune.study.outcome import HARM
@@ -64,7 +64,7 @@ def sections(view: Overview, tables: Tables, watts: float | None = None) -> list
         Section("groups", "Groups", _groups(tables, drawn["forest"])),
         Section("decisions", "What the scores do", _figures(drawn, DECISIONS)),
         Section("search", "The search", _figures(drawn, SEARCH)),
-        Section("masks", "What trains", _figures(drawn, MASKS)),
+        Section("parts", "What trains", _figures(drawn, MASKS)),
         Section("costs", "Costs", _costs(tables, watts)),
         Section("provenance", "Recipe and provenance", _provenance(view, tables)),
     ]
@@ -81,6 +81,9 @@ def _outcome(tables: Tables) -> list[Part]:
         parts.append(_table(grids.recipes(tables)))
     else:
         parts.append(Part("text", "No recipe is finished yet."))
+    if len(tables.objectives):
+        caption = "Every objective, confirmed: means over fresh seeds on validation"
+        parts.append(_table(plain_grid(tables.objectives, caption)))
     differences = grids.differences(tables.differences, tables.objective)
     return parts if differences is None else [*parts, _table(differences)]
 

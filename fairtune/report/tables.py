@@ -16,7 +16,7 @@ from fairtune.report.costs import cost_frame
 from fairtune.report.crossings import crossing_frame
 from fairtune.report.curves import roc_frame
 from fairtune.report.effects import Effects, mask_effects
-from fairtune.report.front import axes_of, bar_frame, point_frame
+from fairtune.report.front import axes_of, bar_frame, objective_frame, point_frame
 from fairtune.report.importance import importance_frame
 from fairtune.report.network import network_frame
 from fairtune.report.operating import benefit_frame, operating_frame
@@ -52,6 +52,7 @@ class Tables:
             `confirm_seeds`, `corrected`, `test`, `test_seeds`, `degenerate`, `lr`, `share`.
         groups: See `scored.group_frame`; rows of the shown models on `split`; then, on
             validation and in brief, of the other candidates, for their intervals.
+        objectives: See `front.objective_frame`.
         differences: Per baseline: `value`, `low`, `high` (95 %), `holm_low`, `holm_high`, `p`,
             `patients`; the primary objective, better counted up. Empty while the test is closed.
         harm: Per baseline, attribute and group: the change against the baseline.
@@ -81,6 +82,7 @@ class Tables:
     switches: pd.DataFrame
     candidates: pd.DataFrame
     groups: pd.DataFrame
+    objectives: pd.DataFrame
     differences: pd.DataFrame
     harm: pd.DataFrame
     gaps: pd.DataFrame
@@ -158,6 +160,7 @@ def load(view: Overview) -> Tables:
         switches=switches,
         candidates=candidate_frame(view, candidates, outcome, pick, fix),
         groups=groups,
+        objectives=objective_frame(view, candidates),
         differences=difference_frame(outcome),
         harm=harm_frame(outcome),
         gaps=gap_frame(outcome),

@@ -164,7 +164,7 @@ class Confirmed:
         return Entrant(
             label,
             {name: float(np.mean([v[name] for v in values])) for name in names},
-            float(candidate.runs[0].costs["trained"]),
+            float(candidate.runs[0].costs["trainable"]),
             self._groups(label),
             self._scaled(label),
             self._violation(label),

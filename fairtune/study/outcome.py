@@ -147,12 +147,10 @@ class Outcome:
         Raises:
             DataError: The recipes were not tested on the same rows.
         """
-        others = [*self.baselines, *([] if self.control is None else [self.control])]
-        sides = {t.label: Side(t.predictions, t.thresholds) for t in others}
-        chosen = self.tested[self.pick]
+        sides = {n: Side(t.predictions, t.thresholds) for n, t in self.tested.items()}
         metric = self.harm_metric
         return sample(
-            {self.pick: Side(chosen.predictions, chosen.thresholds), **sides},
+            {self.pick: sides.pop(self.pick), **sides},
             self.compared,
             [(metric, attribute) for attribute in self.view.base.data.attributes],
             minimum=self.view.judge.validation.minimum,
@@ -163,14 +161,14 @@ class Outcome:
         """Difference of the primary objective to each baseline, better counted up."""
         return {b.label: self.gain(b.label, self.view.judge.primary) for b in self.baselines}
 
-    def gain(self, label: str, objective: Objective) -> Difference:
-        """Return the difference of the pick to another recipe, better counted up.
+    def gain(self, label: str, objective: Objective, of: str | None = None) -> Difference:
+        """Return the difference of the pick (or `of`) to `label`, better counted up.
 
         Raises:
             DataError: The test rows cannot answer it.
         """
         drawn = self.sampled
-        return difference(drawn[self.pick], drawn[label], objective).gain(objective)
+        return difference(drawn[of or self.pick], drawn[label], objective).gain(objective)
 
     @cached_property
     def bounds(self) -> dict[str, Bounds]:
@@ -278,14 +276,15 @@ class Outcome:
 
     @cached_property
     def attribution(self) -> str | None:
-        """Whether it is the search, or the learning rate: the pick against random masks, in words.
+        """Is it the search, or the learning rate? Its best against random masks, in words.
 
         None without a control, or where the test split cannot answer.
         """
-        if self.control is None or self.pick == CONTROL:
+        found = [t for t in self.tested.values() if not t.is_baseline and t is not self.control]
+        if self.control is None or not found:
             return None
         try:
-            d = self.gain(CONTROL, self.view.judge.primary)
+            d = self.gain(CONTROL, self.view.judge.primary, found[0].label)
         except FairtuneError:
             return None
         tried = len(roots(self.view.rows[CONTROL]))

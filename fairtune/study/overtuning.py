@@ -14,7 +14,8 @@ from fairtune.study.rows import CONFIRM, SEARCH, Row, current, results
 
 NAN = float("nan")
 COLUMNS = (
-    "trial", "until", "searched", "part", "confirmed", "low", "high", "seeds", "test", "overtuned",
+    "trial", "until", "digest", "searched", "part", "confirmed", "low", "high", "seeds", "test",
+    "overtuned",
 )  # fmt: skip
 
 
@@ -22,10 +23,10 @@ def overtuning_frame(view: Overview, outcome: Outcome | None = None) -> pd.DataF
     r"""Return the incumbents of the search in the order in which they took over.
 
     Columns: `trial` (from 1, after which it was the incumbent), `until` (last trial of its reign),
-    `searched` (the shrunken mean it was chosen by), `part` (mean of its runs in the search on the
-    patients of `confirm_part`, known for every incumbent), `confirmed` (mean over fresh seeds, on
-    the same patients as `part` where there are any), `low`, `high` (smallest and largest of
-    them), `seeds`, `test` (mean over the retrained seeds, once the test was opened), and
+    `digest`, `searched` (the shrunken mean it was chosen by), `part` (mean of its runs in the
+    search on the patients of `confirm_part`, known for every incumbent), `confirmed` (mean over
+    fresh seeds, on the same patients as `part` where there are any), `low`, `high` (smallest and
+    largest of them), `seeds`, `test` (mean over the retrained seeds, once the test is open), and
     `overtuned`: by how much the best incumbent so far was better on what the search did not see,
     $\max_{t' \le t} s\,u_{t'} - s\,u_t$ with s the sign of the objective and u the value
     `confirmed`, else `part` (Schneider, Bischl and Feurer 2025, who take the test error for u).
@@ -40,7 +41,7 @@ def overtuning_frame(view: Overview, outcome: Outcome | None = None) -> pd.DataF
         if row.values is not None:
             confirmed.setdefault(row.digest, []).append(row.values[0])
     tested = {} if outcome is None else _tested(view, outcome)
-    found: list[dict[str, float]] = []
+    found: list[dict[str, float | str]] = []
     reigns = incumbents(view.rows[SEARCH], view.judge.primary.sign)
     for i, (number, entry) in enumerate(reigns):
         fresh = confirmed.get(entry.digest, [])
@@ -49,6 +50,7 @@ def overtuning_frame(view: Overview, outcome: Outcome | None = None) -> pd.DataF
             {
                 "trial": number,
                 "until": until,
+                "digest": entry.digest,
                 "searched": entry.shrunk,
                 "part": _on_part(view, entry.rows),
                 "confirmed": float(np.mean(fresh)) if fresh else NAN,

@@ -45,7 +45,11 @@ def summary(place: Place) -> str:
     lines.append(f"  pick by '{view.settings['select']}': {chosen.label}")
     if chosen.degenerate:
         lines.append("  warning: on this validation set no recipe can be told from chance")
-    found = corrected(view, candidates)
+    try:
+        found = corrected(view, candidates)
+    except FairtuneError as error:
+        found = None
+        lines.append(f"  {rows_in_words(view)} cannot be corrected for the choice: {error.what}")
     if found is not None:
         lines.append(
             f"  {rows_in_words(view)} {found.naive:.3f}, corrected for the choice of recipe and "

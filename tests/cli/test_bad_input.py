@@ -84,7 +84,7 @@ def test_a_study_that_cannot_be_run_is_refused_before_anything_is_written(
 
 def test_all_faults_of_a_file_are_shown_at_once(refused: Say, tmp_path: Path) -> None:
     file = write_study(
-        tmp_path / "in", objectives=["auk"], budget={"trials": 0}, constraints=["auc >= 0.5"]
+        tmp_path / "in", objectives=["auk"], budget={"trials": 0}, constraints=["auc > 0.5"]
     )
     said = refused("search", file)
     assert "3 problems" in said
@@ -98,6 +98,7 @@ def test_all_faults_of_a_file_are_shown_at_once(refused: Say, tmp_path: Path) ->
         (["search", "no/such.yaml"], ["no such study file", "no/such.yaml"]),
         (["search", "quickstart", "--set", "budget"], ["PATH=VALUE", "budget"]),
         (["search", "quickstart", "--name", "a/b"], ["a/b", "name"]),
+        (["search", "quickstart", "--stop", "soon"], ["budget.stop", "soon", "auto"]),
         (["finetune"], ["nothing to retrain", "--study"]),
         (["finetune", "--study", "none-such"], ["no such study", "none-such"]),
         (["finetune", "--mask", "attn:0"], ["bare mask", "--recipe"]),

@@ -44,9 +44,16 @@ def test_report_is_written_where_it_says(tmp_path: Path) -> None:
     said = run("tiny", "--out", out).strip()
     assert said == str(tmp_path / "out" / "tiny" / "report.html")
     assert Path(said).read_text().startswith("<!DOCTYPE html>")
-    named = tmp_path / "elsewhere" / "page.html"
-    assert run("tiny", "--out", out, "--to", str(named)).strip() == str(named)
-    assert named.stat().st_size > 10**6
+    assert len(list((tmp_path / "out" / "tiny").glob("report*"))) == 1
+    named = tmp_path / "elsewhere" / "figures.csv"
+    words = ("tiny", "--out", out, "--format", "csv", "--to", str(named))
+    assert run(*words).strip() == str(named)
+    assert named.read_text().startswith("recipe,split,metric,")
+    for watts in ("0", "200"):
+        with pytest.raises(FairtuneError, match="a draw above 0 W"):
+            run(*words, "--watts", watts)
+    with pytest.raises(FairtuneError, match="there is none yet"):
+        run("tiny", "--out", out, "--format", "card")
     with pytest.raises(FairtuneError, match="names a folder"):
         run("tiny", "--out", out, "--to", str(tmp_path))
 

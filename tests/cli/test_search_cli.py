@@ -59,11 +59,14 @@ def test_a_search_says_what_it_does_and_resumes_to_a_larger_budget(
     words = ["search", file, "--out", tmp_path / "out"]
     code, out, err = here(words, monkeypatch, capsys)
     assert code == 0, err
-    for word in ("study tiny: sqlite:", "search 2/2", "confirm 1 search-1", "pick by 'best'"):
+    for word in ("study tiny: sqlite:", "search 2/2", "confirm 1 search-1", "pick by 'best'",
+                 "budget of the search: 2 trials", "not in the budget: 6 baseline runs",
+                 "search ended by budget.trials: 2 trials"):  # fmt: skip
         assert word in out, out
     before = rows(tmp_path / "out")
-    code, out, _ = here([*words, "--trials", "3"], monkeypatch, capsys)
+    code, out, _ = here([*words, "--trials", "3", "--stop", "auto"], monkeypatch, capsys)
     assert code == 0
+    assert "none once nothing rises any more" in out
     after = rows(tmp_path / "out")
     assert [row.key for row in after[:2]] == [row.key for row in before]
     assert len(after) == 3

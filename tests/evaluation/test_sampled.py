@@ -14,7 +14,7 @@ from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.resampling import resample
 from fairtune.evaluation.rules import GroupMinimum
-from fairtune.evaluation.sampled import Side, sample
+from fairtune.evaluation.sampled import Side, over_seeds, sample
 from fairtune.evaluation.scoring import evaluate_objectives, group_values
 from fairtune.evaluation.values import objective_values, questions
 
@@ -54,11 +54,19 @@ def test_sides_share_patients_and_not_seeds() -> None:
     both = sample({"a": Side(a, 0.5), "b": Side(b, 0.5)}, OBJECTIVES, minimum=MINIMUM,
                   replicates=400)  # fmt: skip
     auc = Objective.parse("auc")
-    # The same models: patients cancel in the difference, what is left are the seeds.
-    difference = both["a"].of(auc).draws - both["b"].of(auc).draws
+    for number, name in enumerate("ab"):
+        each = [
+            resample(
+                p.patient,
+                partial(objective_values, questions(p, [auc], MINIMUM, 0.5), auc),
+                400,
+            )
+            for p in a
+        ]
+        rng = np.random.default_rng([0, 1 + number])
+        assert both[name].of(auc).draws == pytest.approx(over_seeds(np.stack(each), rng))
     assert both["a"].of(auc).point == both["b"].of(auc).point
-    values = [evaluate_objectives(p, [auc], minimum=MINIMUM, threshold=0.5)["auc"] for p in a]
-    assert difference.std() == pytest.approx(np.sqrt(2 * np.var(values, ddof=1) / 3), rel=0.25)
+    assert (both["a"].of(auc).draws != both["b"].of(auc).draws).all()
     single = sample({"a": Side(a[:1], 0.5), "b": Side(b[:1], 0.5)}, [auc], minimum=MINIMUM)
     assert (single["a"].of(auc).draws == single["b"].of(auc).draws).all()
 

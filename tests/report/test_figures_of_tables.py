@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 from kit_page import Page
@@ -11,6 +14,7 @@ from fairtune.evaluation.floor import noise_floor
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.scoring import group_table
 from fairtune.evaluation.values import questions
+from fairtune.report.costs import cost_frame
 from fairtune.report.scored import PERMUTATIONS, on_test
 from fairtune.report.tables import Tables
 from fairtune.report.words import ends, number, signed, with_ends
@@ -149,9 +153,18 @@ def test_masks_are_compressed_without_loss(view: Overview, tables: Tables) -> No
     assert set(tables.switches["type"]) == {"norm", "attn", "mlp"}
 
 
-def test_costs(tables: Tables, page: Page) -> None:
+def test_costs(view: Overview, tables: Tables, page: Page) -> None:
     costs = tables.costs.set_index("phase")
     assert costs.loc["search", "saved"] == 2
-    assert costs.loc["search", "seconds"] == 8 * 6 + 3
     assert costs.loc["confirm", "median"] == 6
-    assert page.table("Runs and time by phase")["search"]["epochs saved by pruning"] == "2"
+    assert page.table("Runs, time and energy by phase")["search"]["epochs saved"] == "2"
+    # One after another, 10 s apart, as on a real device; then the same from two processes.
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    apart = [replace(row, finished=start + timedelta(seconds=10 * row.number), worker="a")
+             for row in view.rows["search"]]  # fmt: skip
+    for rows in (apart, [replace(row, worker=f"{row.number}", finished=start) for row in apart]):
+        found = cost_frame(replace(view, rows={**view.rows, "search": rows})).set_index("phase")
+        assert found.loc["search", "seconds"] == pytest.approx(8 * 6 + 3)
+    together = [replace(row, finished=start) for row in apart]
+    found = cost_frame(replace(view, rows={**view.rows, "search": together})).set_index("phase")
+    assert found.loc["search", "seconds"] == pytest.approx(6)

@@ -1,4 +1,4 @@
-"""The report as Markdown, JSON and CSV, and the card: each reads back, none tells too much."""
+"""Markdown, JSON, CSV and the model card: each reads back, none tells too much."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fairtune.report.card import Card, text
 from fairtune.report.markdown import markdown, plain
 from fairtune.report.plain import FRAMES, as_csv, as_json
 from fairtune.report.scored import on_test
-from fairtune.report.sections import sections
+from fairtune.report.sections import Section, sections
 from fairtune.report.tables import Tables
 from fairtune.report.write import write
 from fairtune.study.outcome import Outcome
@@ -26,13 +26,18 @@ from fairtune.study.place import Place
 
 
 @pytest.fixture(scope="module")
-def md(view: Overview, tables: Tables) -> str:
-    return markdown(tables.summary, sections(view, tables))
+def parts(view: Overview, tables: Tables) -> list[Section]:
+    return sections(view, tables)
 
 
 @pytest.fixture(scope="module")
-def data(view: Overview, tables: Tables) -> str:
-    return as_json(tables, sections(view, tables))
+def md(tables: Tables, parts: list[Section]) -> str:
+    return markdown(tables.summary, parts)
+
+
+@pytest.fixture(scope="module")
+def data(tables: Tables, parts: list[Section]) -> str:
+    return as_json(tables, parts)
 
 
 @pytest.fixture(scope="module")

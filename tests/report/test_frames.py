@@ -14,7 +14,8 @@ from fairtune.evaluation.objectives import Objective
 from fairtune.report.costs import covered, kilowatt_hours
 from fairtune.report.crossings import crossing_frame
 from fairtune.report.effects import ridge
-from fairtune.report.front import non_dominated, point_frame
+from fairtune.report.figures import tradeoff
+from fairtune.report.front import bar_frame, objective_frame, point_frame
 from fairtune.report.importance import importance_frame, part_of
 from fairtune.report.network import network_frame, parts_of
 from fairtune.report.scored import on_test
@@ -50,9 +51,31 @@ def two_objectives(view: Overview) -> Overview:
     return replace(view, judge=replace(view.judge, objectives=(primary, second)), rows=rows)
 
 
-def test_the_front_is_what_nothing_beats() -> None:
-    better = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0], [1.0, 1.0], [0.5, 0.5], [2.0, -1.0]])
-    assert non_dominated(better).tolist() == [True, True, True, True, False, False]
+def test_every_objective_of_a_confirmed_recipe(view: Overview) -> None:
+    candidates = view.candidates()
+    assert not len(objective_frame(view, candidates))
+    frame = objective_frame(two_objectives(view), candidates).set_index("label")
+    for c in candidates:
+        assert frame.loc[c.label, "seeds"] == len(c.values)
+        assert frame.loc[c.label, "worst_auc@sex"] == pytest.approx(c.confirmed)
+        assert frame.loc[c.label, "worst_auc@sex"] <= frame.loc[c.label, "auc"]
+
+
+def test_several_objectives_are_drawn_in_panels(view: Overview, tables: Tables) -> None:
+    axes = tuple(map(Objective.parse, ("worst_auc@sex", "auc", "auc_gap@sex")))
+    points = point_frame(two_objectives(view), axes)
+    bars = bar_frame(tables.groups.head(0), axes)
+    found = tradeoff.figure(replace(tables, axes=axes, points=points, bars=bars))
+    assert found is not None
+    plot = found.plot
+    assert plot.layout.yaxis.domain[0] > plot.layout.yaxis2.domain[1]
+    assert plot.layout.xaxis2.autorange == "reversed"
+    assert plot.layout.xaxis.autorange is None
+    assert "violate a constraint" in found.caption
+    drawn = {trace.name: len(trace.x) for trace in plot.data if trace.xaxis == "x2"}
+    assert drawn["violates a constraint"] == (~points["feasible"]).sum()
+    assert drawn["on the front"] == points["front"].sum()
+    assert found.data["on the front"].dropna().sum() == points["front"].sum()
 
 
 def test_points_have_signs_and_constraints(view: Overview) -> None:
@@ -241,5 +264,5 @@ def test_the_energy_says_what_it_assumes(tables: Tables) -> None:
     assert "250 W (as given" in given.notes[0]
     seconds = float(tables.costs["seconds"].sum())
     cells = dict(zip(given.columns, (cell.text for cell in given.rows[-1])))
-    assert cells["energy, estimated"] == f"{seconds * 250 / 3.6e6:.2g} kWh"
+    assert cells["energy (estimate)"] == f"{seconds * 250 / 3.6e6:.2g} kWh"
     assert isinstance(tables.costs, pd.DataFrame)

@@ -36,7 +36,11 @@ def test_before_finetune_the_test_is_closed(page_of: Make) -> None:
 
 
 def test_without_confirm_it_says_that_figures_read_too_well(page_of: Make) -> None:
-    page = page_of(Made(top=0))
+    page = page_of(Made(weights="none", trials=6, top=0))
+    assert "started from random weights" in said(page)
+    # Four finished trials say nothing of parts and parameters.
+    assert "Which parts go with a better figure" not in page.titles
+    assert "Importance of the searched parameters" not in page.titles
     assert "Nothing was confirmed with fresh seeds" in said(page)
     rows = page.table("worst_auc@sex, by stage")
     assert {row["confirm"] for row in rows.values()} == {"–"}
@@ -99,14 +103,6 @@ def test_a_gap_of_decisions_as_objective(page_of: Make) -> None:
     page = page_of(Made(objective="worst_tpr@sex"), seeds=1)
     assert "sensitivity by sex, test" in page.tables
     assert "missed findings (under-diagnosis)" in said(page)
-
-
-def test_random_weights_are_warned_of(page_of: Make) -> None:
-    page = page_of(Made(weights="none", trials=6, top=0))
-    assert "started from random weights" in said(page)
-    # Four finished trials say nothing of parts and parameters.
-    assert "Which parts go with a better figure" not in page.titles
-    assert "Importance of the searched parameters" not in page.titles
 
 
 def test_a_study_that_has_just_begun(tmp_path: Path) -> None:

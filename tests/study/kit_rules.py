@@ -75,7 +75,7 @@ def write_run(
         operating = {"epoch": EPOCHS, "threshold": judge.threshold(seen)}
         (folder / "operating.json").write_text(json.dumps(operating))
         trained = 100.0 * len(recipe.adaptation.mask) + 10
-        (folder / "costs.json").write_text(json.dumps({"trained": trained, "seconds": 1.0}))
+        (folder / "costs.json").write_text(json.dumps({"trainable": trained, "seconds": 1.0}))
         if test:
             unseen, others = people("test")
             final = probabilities(logits("test", recipe, seeds, EPOCHS), "binary")

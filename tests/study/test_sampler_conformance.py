@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fairtune.config import Choice, Config, Dimension, Float, Int
 from fairtune.config.registry import written
+from fairtune.study.codec import RUNGS
 from fairtune.study.ledger import Complete, Pruned
 from fairtune.study.overlay import Draw
 from fairtune.study.samplers import SAMPLERS, Sampler
@@ -161,11 +162,20 @@ def test_a_resumed_study_draws_what_an_uninterrupted_one_draws(name: str, tmp_pa
     assert run(tmp_path / "b", [9, 22, 26]) == whole
 
 
-@pytest.mark.parametrize("name", ["blr_ts", "cmaes", "gp", "nsga2"])
-def test_several_objectives_are_refused_clearly(name: str) -> None:
-    from fairtune.errors import ConfigError
-
-    space = bits(4)
-    done = [trial(i, t.params, space, [0.5, 0.5]) for i, t in enumerate(history(25, space))]
-    with pytest.raises(ConfigError, match=f"sampler {name} takes one objective"):
-        drawn(name, done, space, 0, to=[*UP, *DOWN])
+@pytest.mark.parametrize("name", EVERY)
+def test_several_objectives_are_drawn_for_or_not_taken(name: str) -> None:
+    if not made(name).several:
+        return  # refused with the study: tests/study/test_judged.py
+    to = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    done = []
+    for t in of_every_kind(MIXED):
+        ended = t.state is TrialState.COMPLETE
+        values = [float(t.values[0]), float(t.number % 7)] if ended else None
+        done.append(trial(t.number, t.params, MIXED, values, t.state))
+        done[-1].system_attrs = {RUNGS: {1: -0.5, 2: (0.4, -3.0)}} if t.number % 3 else {}
+        if ended and t.number % 2:
+            done[-1].system_attrs |= {"constraints": [0.1 * (t.number % 3)]}
+    points = [drawn(name, done, MIXED, seed, to=to) for seed in (0, 1, 2)]
+    assert points[0] == drawn(name, done, MIXED, 0, to=to)
+    assert len({str(p) for p in points}) == 3
+    assert all(MIXED[n].contains(value) for p in points for n, value in p.items())

@@ -9,6 +9,8 @@ from fairtune.report.operating import ALL, STATED
 from fairtune.report.tables import Tables
 from fairtune.report.words import ends, number
 
+_COLUMNS = ["benefit", "low", "high", "all"]
+
 
 def figure(tables: Tables) -> Figure | None:
     """Draw net benefit by threshold, per group; None where no group is large enough."""
@@ -32,7 +34,7 @@ def figure(tables: Tables) -> Figure | None:
                 mode="lines",
                 line={"color": color, **style},
                 name=safe(name),
-                legendgroup=name,
+                legendgroup=safe(name),
                 showlegend=column == "benefit",
                 hovertemplate=f"at %{{x:.2f}}: %{{y:.3f}}<extra>{safe(name)}, {words}</extra>",
             )
@@ -59,9 +61,9 @@ def figure(tables: Tables) -> Figure | None:
 def _data(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     rows = []
     for name in names:
-        own = frame[frame["group"] == name].set_index("threshold")
+        own = frame[frame["group"] == name]
         for t in STATED:
-            at = own.loc[t]
+            at = own.loc[own["threshold"] == t, _COLUMNS].iloc[0].to_dict()
             told = f"{number(at['benefit'])} {ends(at['low'], at['high'])}".strip()
             rows.append((name, f"{t:g}", told, number(at["all"])))
     columns = ["patients", "threshold", "net benefit of the model [95 %]", "of calling everyone"]

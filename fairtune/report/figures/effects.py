@@ -47,7 +47,9 @@ def figure(tables: Tables) -> Figure | None:
         hoverongaps=False,
     )  # fmt: skip
     plot.update_layout(margin={"t": 34})
-    plot.update_xaxes(title_text="block", type="category", showgrid=False)
+    plot.update_xaxes(
+        title_text="block", type="category", showgrid=False, tickangle=0, tickfont={"size": 11}
+    )
     plot.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK})
     return Figure(
         "effects",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairtune.report.figure import CELL, INK, MUTED, PICK, PLAIN, Figure, blank, safe
+from fairtune.report.figure import INK, MUTED, PICK, PLAIN, Figure, blank, safe
 from fairtune.report.tables import Tables
 
 MOST = 15
@@ -38,7 +38,7 @@ def figure(tables: Tables) -> Figure | None:
     )
     plot.update_xaxes(title_text="share of the importance", rangemode="tozero")
     plot.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": MUTED})
-    plot.update_layout(bargap=0.35, plot_bgcolor="rgba(0,0,0,0)", legend={"bgcolor": CELL})
+    plot.update_layout(bargap=0.35)
     told = [str(p) for p, a in zip(frame["parameter"], above) if a]
     says = (
         f"Beyond chance: {', '.join(told)}. " if told

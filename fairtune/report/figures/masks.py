@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from fairtune.report.figure import CELL, FAINT, INK, MUTED, PICK, Figure, blank, safe
 from fairtune.report.tables import Tables
 
-ROW, MOST_LABELS = 15, 80
+ROW, MOST_LABELS, FEW_COLUMNS = 15, 80, 24
 
 
 def figure(tables: Tables) -> Figure | None:
@@ -68,14 +68,15 @@ def _name(switch: tuple[str, int | None]) -> str:
 def _columns(plot: go.Figure, switches: pd.DataFrame) -> None:
     """Label depths below and types above, with a line between types."""
     each = _each(switches)
+    step = 1 if len(each) <= FEW_COLUMNS else 3
     starts = [i for i, s in enumerate(each) if i == 0 or s[0] != each[i - 1][0]]
     plot.update_xaxes(
         tickvals=list(range(len(each))),
-        ticktext=["" if d is None else str(d + 1) for _, d in each],
+        ticktext=["" if d is None or d % step else str(d + 1) for _, d in each],
         title_text="block",
         showgrid=False,
         tickangle=0,
-        tickfont={"size": 10 if len(each) < 60 else 7, "color": MUTED},
+        tickfont={"size": 10, "color": MUTED},
     )
     for start, end in zip(starts, [*starts[1:], len(each)]):
         if start:

@@ -34,7 +34,7 @@ def figure(tables: Tables) -> Figure | None:
         return None
     stages = list(dict.fromkeys(cells["stage"]))
     parts = [str(p) for p in dict.fromkeys(cells["part"].dropna())]
-    methods = list(dict.fromkeys(m for m in cells["method"] if m))
+    methods = sorted({m for m in cells["method"] if m}, key=lambda m: (m != DIRECT, m))
     colors = _colors(methods)
     plot = blank(70 + ROW * len(stages), margin={"l": 56, "r": 24, "t": 16, "b": 8})
     for cell in cells.to_dict("records"):

@@ -13,7 +13,7 @@ from fairtune.report.words import with_ends
 
 PANELS = (
     ("sensitivity", "sensitivity at 90 % specificity"),
-    ("missed", "missed positives per 1,000 images of the group"),
+    ("missed", "missed positives per 1,000 images"),
 )
 
 
@@ -72,7 +72,7 @@ def _points(
             "symbol": "circle" if picked else SYMBOLS[(i - 1) % len(SYMBOLS)],
         },
         name=safe(f"{recipe} (pick)" if picked else recipe),
-        legendgroup=recipe,
+        legendgroup=safe(recipe),
         showlegend=number == "",
         xaxis=f"x{number}",
         yaxis=f"y{number}",

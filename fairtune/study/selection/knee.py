@@ -29,7 +29,7 @@ class Knee(Config):
         objectives = contest.objectives
         if len(objectives) < 2:
             raise StudyError(
-                "knee needs a front, and there is one objective",
+                "a knee needs a front, and there is one objective",
                 found=str(contest.primary),
                 todo="name a second objective, or take the rule `best`",
             )

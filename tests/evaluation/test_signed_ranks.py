@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from fairtune.errors import DataError
-from fairtune.evaluation.ranks import compare_methods, critical_difference, holm_adjusted
+from fairtune.evaluation.ranks import (
+    compare_methods,
+    critical_difference,
+    holm_adjusted,
+    signed_rank,
+)
 
 
 def test_pairs_are_those_of_scipy_with_holm_over_all() -> None:
@@ -24,6 +31,22 @@ def test_pairs_are_those_of_scipy_with_holm_over_all() -> None:
             (values[:, i] > values[:, j]).sum(), (values[:, i] < values[:, j]).sum(),
         )  # fmt: skip
     assert [p.adjusted for p in found.pairs] == holm_adjusted([p.p for p in found.pairs])
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_signed_ranks_with_ties_are_exact(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(5):
+        d = rng.choice([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0], n)
+        kept = d[d != 0]
+        ranks = stats.rankdata(np.abs(kept))
+        signs = list(itertools.product([0, 1], repeat=len(kept)))
+        sums = np.array([ranks @ np.array(s) for s in signs]) if len(kept) else np.zeros(1)
+        seen = ranks[kept > 0].sum() if len(kept) else 0.0
+        p = min(1.0, 2 * min((sums <= seen).mean(), (sums >= seen).mean()))
+        assert signed_rank(d) == pytest.approx(p)
+    many = rng.normal(size=60)
+    assert signed_rank(many) == pytest.approx(stats.wilcoxon(many).pvalue)
 
 
 def test_holm_by_hand() -> None:
