@@ -78,7 +78,7 @@ def summarise(view: Overview, candidates: list[Candidate], outcome: Outcome | No
         prose(found.why),
         found.patients_needed,
         label,
-        rule,
+        outcome.rule,
         outcome.openings,
         _speaks_of(outcome),
         warnings,

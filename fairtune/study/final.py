@@ -85,7 +85,8 @@ def finetune_study(
             watch=watch,
         )
         _write_rows(ledger, view, entries, made, candidates)
-        ledger.set_attr(FINAL_SET, _final_set(made, chosen, candidates), phase=FINAL)
+        taken = _final_set(made, chosen, candidates) | {"rule": _rule(view, wanted)}
+        ledger.set_attr(FINAL_SET, taken, phase=FINAL)
     outcome = Outcome.load(Overview.load(view.place))
     assert outcome is not None
     text = json.dumps(outcome.to_json(), indent=1, allow_nan=False)
@@ -169,6 +170,15 @@ def _median_threshold(runs: Sequence[StoredRun]) -> float | tuple[float, ...] | 
     if isinstance(cuts[0], list):
         return tuple(statistics.median(column) for column in zip(*cuts))
     return float(statistics.median(cuts))
+
+
+def _rule(view: Overview, wanted: Wanted) -> str:
+    """Return in words how the pick was found."""
+    if wanted.recipe is not None:
+        return "a mask that was given"
+    if wanted.trial is not None:
+        return f"trial {wanted.trial}"
+    return wanted.rule or str(view.settings["select"])
 
 
 def _final_set(made: Finetuned, chosen: Candidate, candidates: Sequence[Candidate]) -> Any:

@@ -90,12 +90,14 @@ class Outcome:
         tested: Recipes by label, the pick first.
         pick: Label of the picked recipe.
         openings: How often the test split had been opened, this time included.
+        rule: The selection rule that found the pick, or what the user gave instead.
     """
 
     view: Overview
     tested: Mapping[str, Tested]
     pick: str
     openings: int
+    rule: str = "best"
 
     @classmethod
     def load(cls, view: Overview) -> Outcome | None:
@@ -121,7 +123,8 @@ class Outcome:
             tested[item["label"]] = Tested(
                 item["label"], present, item["deploy"], item["is_baseline"]
             )
-        return cls(view, tested, stored["pick"], int(stored["openings"]))
+        rule = str(stored.get("rule", view.settings["select"]))
+        return cls(view, tested, stored["pick"], int(stored["openings"]), rule)
 
     @property
     def baselines(self) -> list[Tested]:
@@ -310,6 +313,7 @@ class Outcome:
             "objective": str(judge.primary),
             "validation": self._validation(),
             "pick": self.pick,
+            "rule": self.rule,
             "openings": self.openings,
             "verdict": {"answer": self.verdict.answer, "why": self.verdict.why},
             **({} if self.attribution is None else {"control": self.attribution}),

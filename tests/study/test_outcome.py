@@ -105,6 +105,7 @@ def test_metrics_and_csv_lie_in_the_studys_folder(tiny: Tiny, outcome: Outcome) 
     assert stored == json.loads(json.dumps(outcome.to_json()))
     assert stored["pick"] == "search-1"
     assert stored["openings"] == 1
+    assert stored["rule"] == "best"
     overall = next(r for r in stored["recipes"]["search-1"]["test"] if r["metric"] == "auc")
     tested = outcome.tested["search-1"]
     run = next(run for run in tested.runs if run.key == tested.deploy)
