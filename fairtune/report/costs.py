@@ -49,7 +49,8 @@ def _device_seconds(view: Overview, rows: list[Row], seconds: list[float]) -> fl
     A run ends at `finished` and began as many seconds before; what overlaps under one worker is
     one device's time. Runs of `finetune` are written down together, one after another in truth.
     """
-    total, spans = 0.0, {}
+    total = 0.0
+    spans: dict[str, list[tuple[float, float]]] = {}
     for row, spent in zip(rows, seconds):
         if spent != spent:
             continue

@@ -74,9 +74,9 @@ def non_dominated(better: FloatArray) -> BoolArray:
     Args:
         better: `(rows, axes)`, larger is better on every axis.
     """
-    at_least = (better[None, :, :] >= better[:, None, :]).all(axis=2)
-    above = (better[None, :, :] > better[:, None, :]).any(axis=2)
-    return np.asarray(~(at_least & above).any(axis=1))
+    at_least = np.all(better[None, :, :] >= better[:, None, :], axis=2)
+    above = np.any(better[None, :, :] > better[:, None, :], axis=2)
+    return np.asarray(~np.any(at_least & above, axis=1))
 
 
 def objective_frame(view: Overview, candidates: Sequence[Candidate]) -> pd.DataFrame:

@@ -59,10 +59,9 @@ def figure(tables: Tables) -> Figure | None:
 def _data(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     rows = []
     for name in names:
-        own = frame[frame["group"] == name].set_index("threshold")
-        for t in STATED:
-            at = own.loc[t]
+        own = frame[frame["group"] == name]
+        for at in own[own["threshold"].isin(STATED)].to_dict("records"):
             told = f"{number(at['benefit'])} {ends(at['low'], at['high'])}".strip()
-            rows.append((name, f"{t:g}", told, number(at["all"])))
+            rows.append((name, f"{at['threshold']:g}", told, number(at["all"])))
     columns = ["patients", "threshold", "net benefit of the model [95 %]", "of calling everyone"]
     return pd.DataFrame(rows, columns=columns)

@@ -31,7 +31,7 @@ def figure(tables: Tables) -> Figure | None:
     plot.update_layout(margin={"t": 34})
     hidden = int((~frame["shown"]).sum())
     few = f" {hidden} cell(s) hold too few patients to say anything." if hidden else ""
-    worst = shown.loc[shown["value"].idxmin()]
+    worst = shown.sort_values("value").iloc[0]
     return Figure(
         "crossings",
         f"Where groups meet, {tables.split}",
