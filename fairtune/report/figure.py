@@ -72,17 +72,7 @@ def blank(height: int, *, panels: int = 1, gap: int = 84, **layout: Any) -> go.F
         gap: Pixels between them.
         layout: Further fields of the layout.
     """
-    axis: dict[str, Any] = {
-        "gridcolor": FAINT,
-        "linecolor": FAINT,
-        "zeroline": False,
-        "tickcolor": FAINT,
-        "ticks": "outside",
-        "ticklen": 4,
-        "title": {"font": {"size": 13, "color": MUTED}, "standoff": 8},
-        "tickfont": {"size": 12, "color": MUTED},
-        "automargin": True,
-    }
+    axis = _axis()
     base: dict[str, Any] = {
         "template": go.layout.Template(),
         "height": height,
@@ -113,6 +103,20 @@ def blank(height: int, *, panels: int = 1, gap: int = 84, **layout: Any) -> go.F
     figure = go.Figure(layout=base)
     figure.update_layout(**layout)
     return figure
+
+
+def _axis() -> dict[str, Any]:
+    return {
+        "gridcolor": FAINT,
+        "linecolor": FAINT,
+        "zeroline": False,
+        "tickcolor": FAINT,
+        "ticks": "outside",
+        "ticklen": 4,
+        "title": {"font": {"size": 13, "color": MUTED}, "standoff": 8},
+        "tickfont": {"size": 12, "color": MUTED},
+        "automargin": True,
+    }
 
 
 def bar(value: Any, low: Any, high: Any, color: str, **style: Any) -> dict[str, Any]:

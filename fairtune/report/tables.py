@@ -131,20 +131,9 @@ def load(view: Overview) -> Tables:
     pick = chosen(view, candidates, outcome)
     known = [on_validation(view, c) for c in candidates]
     seen = {m.label: m for m in known if m is not None}
-    if outcome is not None:
-        shown = [on_test(t) for t in outcome.tested.values()]
-    else:
-        shown = [m for c in candidates if (m := seen.get(c.label)) and _is_shown(c, pick)]
-        shown.sort(key=lambda m: m.label != pick)
+    shown = _shown(candidates, outcome, pick, seen)
     axes, attributes = axes_of(view), attributes_of(view)
-    minimum = view.judge.validation.minimum
-    both = group_frame(shown, metrics_of(view), attributes, minimum)
-    # Validation is drawn against utility whatever is open; what is shown already is not repeated.
-    rest = [m for m in seen.values() if all(m is not other for other in shown)]
-    if rest:
-        heads, by = [a.head for a in axes], [a.attribute for a in axes if a.attribute]
-        both = pd.concat([both, group_frame(rest, heads, by, minimum, brief=True)])
-    groups = both.reset_index(drop=True)
+    groups = _groups(view, shown, list(seen.values()), axes)
     model = next((m for m in shown if m.label == pick), None)
     masks, switches = mask_frame(view)
     fix = _corrected(view, candidates)
@@ -179,6 +168,29 @@ def load(view: Overview) -> Tables:
         costs=cost_frame(view),
         run=None if model is None else model.run,
     )
+
+
+def _shown(
+    candidates: list[Candidate], outcome: Outcome | None, pick: str | None, seen: dict[str, Scored]
+) -> list[Scored]:
+    """Return the models told in full: what was tested, else the pick and the baselines."""
+    if outcome is not None:
+        return [on_test(tested) for tested in outcome.tested.values()]
+    shown = [m for c in candidates if (m := seen.get(c.label)) and _is_shown(c, pick)]
+    return sorted(shown, key=lambda m: m.label != pick)
+
+
+def _groups(
+    view: Overview, shown: list[Scored], seen: list[Scored], axes: tuple[Objective, ...]
+) -> pd.DataFrame:
+    minimum = view.judge.validation.minimum
+    both = group_frame(shown, metrics_of(view), attributes_of(view), minimum)
+    # Validation is drawn against utility whatever is open; what is shown already is not repeated.
+    rest = [m for m in seen if all(m is not other for other in shown)]
+    if rest:
+        heads, by = [a.head for a in axes], [a.attribute for a in axes if a.attribute]
+        both = pd.concat([both, group_frame(rest, heads, by, minimum, brief=True)])
+    return both.reset_index(drop=True)
 
 
 def _none() -> pd.DataFrame:

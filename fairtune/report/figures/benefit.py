@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from fairtune.report.figure import DASHES, GROUPS, MUTED, Figure, blank, safe
 from fairtune.report.operating import ALL, STATED
 from fairtune.report.tables import Tables
 from fairtune.report.words import ends, number
-
-_COLUMNS = ["benefit", "low", "high", "all"]
 
 
 def figure(tables: Tables) -> Figure | None:
@@ -24,20 +23,7 @@ def figure(tables: Tables) -> Figure | None:
     plot.add_hline(y=0, line={"color": MUTED, "width": 1.2})
     for i, name in enumerate(groups):
         own, color = frame[frame["group"] == name], GROUPS[i % len(GROUPS)]
-        for column, words, style in (
-            ("benefit", "by the model", {"width": 2.4, "dash": DASHES[i % len(DASHES)]}),
-            ("all", "calling everyone positive", {"width": 1.1, "dash": "dot"}),
-        ):
-            plot.add_scatter(
-                x=own["threshold"].tolist(),
-                y=own[column].round(5).tolist(),
-                mode="lines",
-                line={"color": color, **style},
-                name=safe(name),
-                legendgroup=safe(name),
-                showlegend=column == "benefit",
-                hovertemplate=f"at %{{x:.2f}}: %{{y:.3f}}<extra>{safe(name)}, {words}</extra>",
-            )
+        _lines(plot, own, color, DASHES[i % len(DASHES)])
     top = max(float(frame[frame["group"] != ALL][["benefit", "all"]].max().max()), 0.02)
     plot.update_xaxes(title_text="threshold of probability", range=[0, 0.61])
     plot.update_yaxes(
@@ -58,13 +44,30 @@ def figure(tables: Tables) -> Figure | None:
     )
 
 
+def _lines(plot: go.Figure, own: pd.DataFrame, color: str, dash: str) -> None:
+    name = str(own["group"].iloc[0])
+    for column, words, style in (
+        ("benefit", "by the model", {"width": 2.4, "dash": dash}),
+        ("all", "calling everyone positive", {"width": 1.1, "dash": "dot"}),
+    ):
+        plot.add_scatter(
+            x=own["threshold"].tolist(),
+            y=own[column].round(5).tolist(),
+            mode="lines",
+            line={"color": color, **style},
+            name=safe(name),
+            legendgroup=safe(name),
+            showlegend=column == "benefit",
+            hovertemplate=f"at %{{x:.2f}}: %{{y:.3f}}<extra>{safe(name)}, {words}</extra>",
+        )
+
+
 def _data(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     rows = []
     for name in names:
         own = frame[frame["group"] == name]
-        for t in STATED:
-            at = own.loc[own["threshold"] == t, _COLUMNS].iloc[0].to_dict()
+        for at in own[own["threshold"].isin(STATED)].to_dict("records"):
             told = f"{number(at['benefit'])} {ends(at['low'], at['high'])}".strip()
-            rows.append((name, f"{t:g}", told, number(at["all"])))
+            rows.append((name, f"{at['threshold']:g}", told, number(at["all"])))
     columns = ["patients", "threshold", "net benefit of the model [95 %]", "of calling everyone"]
     return pd.DataFrame(rows, columns=columns)

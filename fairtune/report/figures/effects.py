@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from fairtune.report.effects import Effects
 from fairtune.report.figure import BASE, CELL, INK, MUTED, PICK, Figure, blank, safe
@@ -22,10 +23,31 @@ def figure(tables: Tables) -> Figure | None:
     depths = sorted({d for d in frame["depth"] if d is not None and d == d})
     columns = [_place(d) for d in range(int(max(depths)) + 1)] if depths else []
     columns += [OUTSIDE] if OUTSIDE in places else []
+    plot = blank(max(190, 110 + 30 * len(types)))
+    _map(plot, found, places, types, columns)
+    plot.update_layout(margin={"t": 34})
+    plot.update_xaxes(
+        title_text="block", type="category", showgrid=False, tickangle=0, tickfont={"size": 11}
+    )
+    plot.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK})
+    return Figure(
+        "effects",
+        "Which parts go with a better figure",
+        _caption(tables, found),
+        f"Heatmap of the effect of {len(frame)} switches on {tables.objective}, unit types by "
+        f"blocks, from {found.runs} finished runs.",
+        plot,
+        _data(frame, places),
+    )
+
+
+def _map(
+    plot: go.Figure, found: Effects, places: list[str], types: list[str], columns: list[str]
+) -> None:
+    frame = found.frame
     by = dict(zip(zip(frame["type"], places), zip(frame["effect"], frame["trained"])))
     values = [[by.get((t, c), (None, None))[0] for c in columns] for t in types]
     most = max(abs(frame["effect"]).max(), found.spread / 2)
-    plot = blank(max(190, 110 + 30 * len(types)))
     plot.add_heatmap(
         z=values,
         x=columns,
@@ -46,20 +68,6 @@ def figure(tables: Tables) -> Figure | None:
         f"of {found.runs} runs<extra></extra>",
         hoverongaps=False,
     )  # fmt: skip
-    plot.update_layout(margin={"t": 34})
-    plot.update_xaxes(
-        title_text="block", type="category", showgrid=False, tickangle=0, tickfont={"size": 11}
-    )
-    plot.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK})
-    return Figure(
-        "effects",
-        "Which parts go with a better figure",
-        _caption(tables, found),
-        f"Heatmap of the effect of {len(frame)} switches on {tables.objective}, unit types by "
-        f"blocks, from {found.runs} finished runs.",
-        plot,
-        _data(frame, places),
-    )
 
 
 def _place(depth: object) -> str:

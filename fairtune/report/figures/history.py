@@ -17,14 +17,8 @@ def figure(tables: Tables) -> Figure | None:
     plot = blank(380)
     done = trials[trials["state"] == "complete"]
     good, flat = done[done["degenerate"].isna()], done[done["degenerate"].notna()]
-    anchors = good[good["kind"] == "anchor"]
     _points(plot, good[good["kind"] != "anchor"], "trial", "circle", PLAIN)
-    _points(plot, anchors, "anchor (a well-known mask, tried first)", "square", MUTED)
-    for number, value, label in zip(anchors["number"], anchors["value"], anchors["label"]):
-        plot.add_annotation(
-            x=number, y=value, text=safe(label), showarrow=False, textangle=-40, xanchor="left",
-            yanchor="bottom", xshift=3, font={"size": 11, "color": MUTED},
-        )  # fmt: skip
+    _anchors(plot, good[good["kind"] == "anchor"])
     _points(plot, flat, "degenerate", "circle-open", BAD)
     known = [*done["value"], *tables.candidates["searched"].dropna()]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
@@ -71,6 +65,15 @@ def _points(plot: go.Figure, rows: pd.DataFrame, name: str, symbol: str, color: 
             name=name,
             hovertemplate=f"trial %{{x}}: %{{y:.3f}}<extra>{name}</extra>",
         )
+
+
+def _anchors(plot: go.Figure, rows: pd.DataFrame) -> None:
+    _points(plot, rows, "anchor (a well-known mask, tried first)", "square", MUTED)
+    for number, value, label in zip(rows["number"], rows["value"], rows["label"]):
+        plot.add_annotation(
+            x=number, y=value, text=safe(label), showarrow=False, textangle=-40, xanchor="left",
+            yanchor="bottom", xshift=3, font={"size": 11, "color": MUTED},
+        )  # fmt: skip
 
 
 def _edge(symbol: str, color: str) -> dict[str, object]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pandas as pd
+import plotly.graph_objects as go
+
 from fairtune.report.figure import INK, MUTED, PICK, PLAIN, Figure, blank, safe
 from fairtune.report.tables import Tables
 
@@ -19,6 +22,26 @@ def figure(tables: Tables) -> Figure | None:
     ]
     above = (frame["share"] > frame["chance"]).tolist()
     plot = blank(110 + 30 * len(names))
+    _bars(plot, frame, names, above)
+    told = [str(p) for p, a in zip(frame["parameter"], above) if a]
+    says = (
+        f"Beyond chance: {', '.join(told)}. " if told
+        else "No bar passes its mark: these trials cannot say which parameter matters. "
+    )  # fmt: skip
+    return Figure(
+        "importance",
+        "Importance of the searched parameters",
+        f"{says}Bars are shares by Optuna's PED-ANOVA for {tables.objective} on finished trials, "
+        "the switches of one unit type added up; the black mark is what the same share reaches in "
+        "95 % of shuffles of the values between the trials.",
+        f"Bar chart of the importance of {len(names)} parameters with a mark for chance; "
+        + (f"beyond chance: {', '.join(told)}." if told else "none is beyond chance."),
+        plot,
+        frame.rename(columns={"chance": "95 % of chance"}),
+    )
+
+
+def _bars(plot: go.Figure, frame: pd.DataFrame, names: list[str], above: list[bool]) -> None:
     plot.add_bar(
         x=frame["share"].tolist(),
         y=names,
@@ -39,19 +62,3 @@ def figure(tables: Tables) -> Figure | None:
     plot.update_xaxes(title_text="share of the importance", rangemode="tozero")
     plot.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": MUTED})
     plot.update_layout(bargap=0.35)
-    told = [str(p) for p, a in zip(frame["parameter"], above) if a]
-    says = (
-        f"Beyond chance: {', '.join(told)}. " if told
-        else "No bar passes its mark: these trials cannot say which parameter matters. "
-    )  # fmt: skip
-    return Figure(
-        "importance",
-        "Importance of the searched parameters",
-        f"{says}Bars are shares by Optuna's PED-ANOVA for {tables.objective} on finished trials, "
-        "the switches of one unit type added up; the black mark is what the same share reaches in "
-        "95 % of shuffles of the values between the trials.",
-        f"Bar chart of the importance of {len(names)} parameters with a mark for chance; "
-        + (f"beyond chance: {', '.join(told)}." if told else "none is beyond chance."),
-        plot,
-        frame.rename(columns={"chance": "95 % of chance"}),
-    )

@@ -44,17 +44,7 @@ def figure(tables: Tables) -> Figure | None:
             x=i + 0.5, y=-0.9, text=safe(part), showarrow=False,
             font={"size": 12, "color": MUTED},
         )  # fmt: skip
-    for method in methods:
-        plot.add_scatter(
-            x=[None], y=[None], mode="markers", name=safe(_words(method)),
-            marker={"symbol": "square", "size": 12, "color": colors[method]},
-        )  # fmt: skip
-    plot.add_scatter(
-        x=[None], y=[None], mode="markers", name="frozen",
-        marker={
-            "symbol": "square", "size": 12, "color": CELL, "line": {"width": 1, "color": MUTED},
-        },
-    )  # fmt: skip
+    _legend(plot, methods, colors)
     plot.update_xaxes(range=[-0.02, len(parts) + 0.02], visible=False, fixedrange=True)
     plot.update_yaxes(
         range=[len(stages) - 0.5, -0.5 - 0.8],
@@ -77,6 +67,20 @@ def figure(tables: Tables) -> Figure | None:
         plot,
         _data(cells),
     )
+
+
+def _legend(plot: go.Figure, methods: list[str], colors: dict[str, str]) -> None:
+    for method in methods:
+        plot.add_scatter(
+            x=[None], y=[None], mode="markers", name=safe(_words(method)),
+            marker={"symbol": "square", "size": 12, "color": colors[method]},
+        )  # fmt: skip
+    plot.add_scatter(
+        x=[None], y=[None], mode="markers", name="frozen",
+        marker={
+            "symbol": "square", "size": 12, "color": CELL, "line": {"width": 1, "color": MUTED},
+        },
+    )  # fmt: skip
 
 
 def _colors(methods: list[str]) -> dict[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pandas as pd
+import plotly.graph_objects as go
+
 from fairtune.report.figure import BAD, BASE, INK, PICK, Figure, bar, blank, safe
 from fairtune.report.tables import Tables
 
@@ -21,7 +24,23 @@ def figure(tables: Tables) -> Figure | None:
         name="in the search (it was chosen by this)",
         hovertemplate="from trial %{x}: %{y:.3f}<extra>in the search</extra>",
     )
-    known = frame[frame["confirmed"].notna()]
+    known, tested = frame[frame["confirmed"].notna()], frame[frame["test"].notna()]
+    _points(plot, known, tested)
+    plot.update_xaxes(title_text="trial", rangemode="tozero", showgrid=False)
+    plot.update_yaxes(title_text=safe(str(tables.objective)))
+    return Figure(
+        "overtuning",
+        "Is the climb real?",
+        _caption(tables),
+        f"Step line of {len(frame)} incumbents by trial, {len(known)} of them with their value "
+        f"under fresh seeds and {len(tested)} with that on test.",
+        plot,
+        frame.rename(columns={"until": "until trial", "searched": "search", "low": "lowest seed",
+                              "high": "highest seed"}),
+    )  # fmt: skip
+
+
+def _points(plot: go.Figure, known: pd.DataFrame, tested: pd.DataFrame) -> None:
     plot.add_scatter(
         x=known["trial"].tolist(),
         y=known["confirmed"].tolist(),
@@ -31,7 +50,6 @@ def figure(tables: Tables) -> Figure | None:
         name="confirmed (mean and range of fresh seeds)",
         hovertemplate="incumbent from trial %{x}: %{y:.3f}<extra>confirmed</extra>",
     )
-    tested = frame[frame["test"].notna()]
     if len(tested):
         plot.add_scatter(
             x=tested["trial"].tolist(),
@@ -46,18 +64,6 @@ def figure(tables: Tables) -> Figure | None:
             name="test (other patients)",
             hovertemplate="incumbent from trial %{x}: %{y:.3f}<extra>test</extra>",
         )
-    plot.update_xaxes(title_text="trial", rangemode="tozero", showgrid=False)
-    plot.update_yaxes(title_text=safe(str(tables.objective)))
-    return Figure(
-        "overtuning",
-        "Is the climb real?",
-        _caption(tables),
-        f"Step line of {len(frame)} incumbents by trial, {len(known)} of them with their value "
-        f"under fresh seeds and {len(tested)} with that on test.",
-        plot,
-        frame.rename(columns={"until": "until trial", "searched": "search", "low": "lowest seed",
-                              "high": "highest seed"}),
-    )  # fmt: skip
 
 
 def _caption(tables: Tables) -> str:
