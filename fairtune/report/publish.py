@@ -195,6 +195,8 @@ def _lighter(plot: go.Figure) -> go.Figure:
             )
         elif trace.type == "scatter":
             for axis in ("x", "y"):
+                if trace[axis] is None:
+                    continue
                 with contextlib.suppress(TypeError, ValueError):
                     trace[axis] = np.asarray(trace[axis], dtype=np.float32)
     return plot

@@ -120,7 +120,7 @@ def test_every_format_says_the_same(small: Overview, tmp_path: Path) -> None:
         made = export(small, tmp_path / format_, names, format_)
         assert [p.name for p in made.files] == [f"{n}.{format_}" for n in names]
     for name in names:
-        csv = pd.read_csv(tmp_path / "csv" / f"{name}.csv")
+        csv = pd.read_csv(tmp_path / "csv" / f"{name}.csv", float_precision="round_trip")
         parquet = pd.read_parquet(tmp_path / "parquet" / f"{name}.parquet")
         rows = json.loads((tmp_path / "json" / f"{name}.json").read_text())
         assert csv.columns.tolist() == parquet.columns.tolist() == list(rows[0])

@@ -13,14 +13,15 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from kit_study import Made, plan_of, search
+from kit_study import Made, Synthetic, plan_of
 from PIL import Image
 
 from fairtune.errors import ConfigError
 from fairtune.report.publish import LIMIT, SHOWN, drawn, publish
 from fairtune.report.tables import Tables
 from fairtune.study.place import Place
-from fairtune.study.search import open_study
+from fairtune.study.search import open_study, phases
+from fairtune.study.worker import Limits, StopFlag, work
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -123,11 +124,9 @@ def test_a_missing_extra_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_storage_that_can_only_be_read_is_said_to_be(postgres_url: str, tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     made = Made(name="readonly", trials=1, top=0)
-    place = search(tmp_path / "out", made)
-    copy = replace(place, storage=postgres_url)
-    optuna.copy_study(from_study_name="readonly", from_storage=place.url, to_storage=postgres_url)
-    with open_study(copy, plan_of(made), create=False):
-        pass
+    plan, place = plan_of(made), Place(tmp_path / "out", "readonly", postgres_url)
+    with open_study(place, plan, create=True) as ledger:
+        work(ledger, phases(plan), Synthetic(made, plan, place.runs), Limits(), StopFlag())
     only = "?options=-c%20default_transaction_read_only%3Don"
     found = publish(replace(place, storage=postgres_url + only))
     assert (found.figures, found.notes, found.files) == ((), 0, ())
