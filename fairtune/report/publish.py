@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,15 +22,21 @@ from fairtune import store
 from fairtune.errors import ConfigError, FairtuneError, StorageError
 from fairtune.report import notes
 from fairtune.report.figure import FONT, INK, Figure
-from fairtune.report.render import FIGURES, FILE, render
+from fairtune.report.figures import forest, masks, tradeoff
+from fairtune.report.render import render
 from fairtune.report.tables import Tables, load
 from fairtune.study.ledger import Ledger
 from fairtune.study.overview import PHASES, Overview
 from fairtune.study.place import Place
 from fairtune.study.rows import SEARCH, Row
 
-SHOWN = {"tradeoff": "Utility and fairness", "masks": "Masks", "forest": "Groups"}
-"""Figures of the report that a study gets, by their name there."""
+SHOWN: Mapping[str, Callable[[Tables], Figure | None]] = {
+    "tradeoff": tradeoff.figure,
+    "masks": masks.figure,
+    "forest": forest.figure,
+}
+"""Figures of the report that a study gets."""
+PAGE = "report.html"
 LIMIT = 100_000
 """Most bytes of a figure: the page reads all of them at every refresh."""
 FOLDER = "artifacts"
@@ -136,9 +142,9 @@ def _save_figures(
     attrs = study._storage.get_study_system_attrs(study._study_id)
     poorer = tables.run is None
     saved = []
-    for name, title in SHOWN.items():
+    for name in SHOWN:
         kept = any(f":{PREFIX}{name}:" in key for key in attrs)
-        plot = None if poorer and kept else drawn(name, title, tables)
+        plot = None if poorer and kept else drawn(name, tables)
         if plot is not None:
             save_plotly_graph_object(study, plot, graph_object_id=f"{PREFIX}{name}")
             saved.append(name)
@@ -147,7 +153,7 @@ def _save_figures(
     return saved
 
 
-def drawn(name: str, title: str, tables: Tables) -> go.Figure | None:
+def drawn(name: str, tables: Tables) -> go.Figure | None:
     """Return a figure of the report for the dashboard, None where there is nothing to draw.
 
     It stands alone there, on a page of either colour, and is at most `LIMIT` bytes: single cells
@@ -155,10 +161,10 @@ def drawn(name: str, title: str, tables: Tables) -> go.Figure | None:
     """
     rows = len(tables.masks)
     while True:
-        figure = FIGURES[name](replace(tables, masks=tables.masks.head(rows)))
+        figure = SHOWN[name](replace(tables, masks=tables.masks.head(rows)))
         if figure is None:
             return None
-        plot = _alone(figure, title)
+        plot = _alone(figure)
         for lighter in (lambda p: p, _lighter):
             plot = lighter(plot)
             if len(str(plot.to_json())) <= LIMIT:
@@ -168,11 +174,14 @@ def drawn(name: str, title: str, tables: Tables) -> go.Figure | None:
         rows = max(_FEWEST_ROWS, rows // 2)
 
 
-def _alone(figure: Figure, title: str) -> go.Figure:
+def _alone(figure: Figure) -> go.Figure:
     plot = go.Figure(figure.plot)
     top = int(plot.layout.margin.t or 0) + 56
     plot.update_layout(
-        title={"text": f"<b>{title}</b>", "font": {"size": 16, "color": INK, "family": FONT}},
+        title={
+            "text": f"<b>{figure.title}</b>",
+            "font": {"size": 16, "color": INK, "family": FONT},
+        },
         title_x=0,
         title_xref="paper",
         title_y=0.98,
@@ -270,7 +279,7 @@ def _save_files(view: Overview, study: optuna.Study, tables: Tables, said: list[
     if folder is None or tables.run is None:
         said.append("no report and recipe: the runs are not in the results folder")
         return []
-    page = view.place.folder / FILE
+    page = view.place.folder / PAGE
     with store.writing(folder, what="artefacts"):
         folder.mkdir(parents=True, exist_ok=True)
         page.parent.mkdir(parents=True, exist_ok=True)
