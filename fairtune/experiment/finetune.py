@@ -131,8 +131,9 @@ def _one(
     watch: Callable[[str, int, int], Watcher] | None,
 ) -> StoredRun:
     watcher = None if watch is None else watch(entry.label, number + 1, len(entry.seeds))
-    if isinstance(watcher, Begins):
-        watcher.begin(entry.recipe, entry.seeds[number])
+    told: object = watcher
+    if isinstance(told, Begins):
+        told.begin(entry.recipe, entry.seeds[number])
     made = run(
         Job(entry.recipe, entry.seeds[number]),
         session,

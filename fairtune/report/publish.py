@@ -165,13 +165,17 @@ def drawn(name: str, tables: Tables) -> go.Figure | None:
         if figure is None:
             return None
         plot = _alone(figure)
-        for lighter in (lambda p: p, _lighter):
-            plot = lighter(plot)
-            if len(str(plot.to_json())) <= LIMIT:
-                return plot
+        if _bytes(plot) > LIMIT:
+            plot = _lighter(plot)
+        if _bytes(plot) <= LIMIT:
+            return plot
         if name != "masks" or rows <= _FEWEST_ROWS:
             return None
         rows = max(_FEWEST_ROWS, rows // 2)
+
+
+def _bytes(plot: go.Figure) -> int:
+    return len(str(plot.to_json()))
 
 
 def _alone(figure: Figure) -> go.Figure:
