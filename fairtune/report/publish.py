@@ -153,10 +153,10 @@ def _save_figures(
     return saved
 
 
-def drawn(name: str, tables: Tables) -> go.Figure | None:
+def drawn(name: str, tables: Tables, limit: int = LIMIT) -> go.Figure | None:
     """Return a figure of the report for the dashboard, None where there is nothing to draw.
 
-    It stands alone there, on a page of either colour, and is at most `LIMIT` bytes: single cells
+    It stands alone there, on a page of either colour, and is at most `limit` bytes: single cells
     lose their words first, then the worst recipes their rows.
     """
     rows = len(tables.masks)
@@ -165,9 +165,9 @@ def drawn(name: str, tables: Tables) -> go.Figure | None:
         if figure is None:
             return None
         plot = _alone(figure)
-        if _bytes(plot) > LIMIT:
+        if _bytes(plot) > limit:
             plot = _lighter(plot)
-        if _bytes(plot) <= LIMIT:
+        if _bytes(plot) <= limit:
             return plot
         if name != "masks" or rows <= _FEWEST_ROWS:
             return None
