@@ -39,6 +39,9 @@ SHOWN: Mapping[str, Callable[[Tables], Figure | None]] = {
 PAGE = "report.html"
 LIMIT = 100_000
 """Most bytes of a figure: the page reads all of them at every refresh."""
+HEIGHT = 450
+"""Height of a figure in pixels: its panel on the page has no room for more."""
+MOST_LABELS = 24
 FOLDER = "artifacts"
 PREFIX = "fairtune-"
 _FEWEST_ROWS = 10
@@ -186,16 +189,26 @@ def _alone(figure: Figure) -> go.Figure:
             "text": f"<b>{figure.title}</b>",
             "font": {"size": 16, "color": INK, "family": FONT},
         },
-        title_x=0,
-        title_xref="paper",
+        title_x=0.01,
+        title_xref="container",
         title_y=0.98,
         title_yanchor="top",
         margin_t=top,
-        height=int(plot.layout.height or 400) + 56,
+        height=HEIGHT,
         paper_bgcolor="#FFFFFF",
         plot_bgcolor="#FFFFFF",
     )
+    _fewer_labels(plot.layout.yaxis)
     return plot
+
+
+def _fewer_labels(axis: Any) -> None:
+    values, texts = axis.tickvals or (), axis.ticktext or ()
+    step = -(-len(values) // MOST_LABELS)
+    if step > 1:
+        # The pick, in bold, keeps its name whatever stands beside it.
+        kept = [i for i, t in enumerate(texts) if i % step == 0 or t.startswith("<b>")]
+        axis.update(tickvals=[values[i] for i in kept], ticktext=[texts[i] for i in kept])
 
 
 def _lighter(plot: go.Figure) -> go.Figure:

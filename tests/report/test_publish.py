@@ -68,6 +68,8 @@ def test_a_figure_of_many_recipes_stays_small(tables: Tables) -> None:
     assert len(plot.to_json()) <= limit
     z = np.asarray(plot.data[0].z)
     assert len(z) in (30, 60)
+    assert plot.layout.height <= 450
+    assert len(plot.layout.yaxis.ticktext) <= 25
     assert (z == masks[list(range(columns))].to_numpy()[: len(z)]).all()
 
 
