@@ -66,7 +66,7 @@ class _View:
         if sys.stdout.isatty():
             from rich.live import Live
 
-            self._live = Live(auto_refresh=False, vertical_overflow="visible")
+            self._live = Live(auto_refresh=False)
         self._last: str | None = None
 
     def __enter__(self) -> _View:

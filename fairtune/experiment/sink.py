@@ -35,7 +35,7 @@ SINKS: Registry[Config] = Registry("sink", "fairtune.experiment.sinks")
 
 WAITING = 10_000
 """Messages that may wait; further ones are dropped."""
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds that the end of a command waits for what is still to be told."""
 FAILURES = 3
 """Failures one after another after which a sink is told no more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from fairtune import store
 from fairtune.errors import ConfigError, FairtuneError, StorageError
 from fairtune.report import notes
 from fairtune.report.figure import FONT, INK, Figure
-from fairtune.report.figures import FIGURES
+from fairtune.report.figures import forest, masks, tradeoff
 from fairtune.report.render import render
 from fairtune.report.tables import Tables, load
 from fairtune.study.ledger import Ledger
@@ -30,13 +30,20 @@ from fairtune.study.overview import PHASES, Overview
 from fairtune.study.place import Place
 from fairtune.study.rows import SEARCH, Row
 
-SHOWN = {"tradeoff": "Utility and fairness", "masks": "Masks", "forest": "Groups"}
-"""Figures of the report that a study gets, by their name there."""
+SHOWN: Mapping[str, Callable[[Tables], Figure | None]] = {
+    "tradeoff": tradeoff.figure,
+    "masks": masks.figure,
+    "forest": forest.figure,
+}
+"""Figures of the report that a study gets."""
+PAGE = "report.html"
 LIMIT = 100_000
 """Most bytes of a figure: the page reads all of them at every refresh."""
+HEIGHT = 450
+"""Height of a figure in pixels: its panel on the page has no room for more."""
+MOST_LABELS = 24
 FOLDER = "artifacts"
 PREFIX = "fairtune-"
-PAGE = "report.html"
 _FEWEST_ROWS = 10
 
 
@@ -138,9 +145,9 @@ def _save_figures(
     attrs = study._storage.get_study_system_attrs(study._study_id)
     poorer = tables.run is None
     saved = []
-    for name, title in SHOWN.items():
+    for name in SHOWN:
         kept = any(f":{PREFIX}{name}:" in key for key in attrs)
-        plot = None if poorer and kept else drawn(name, title, tables)
+        plot = None if poorer and kept else drawn(name, tables)
         if plot is not None:
             save_plotly_graph_object(study, plot, graph_object_id=f"{PREFIX}{name}")
             saved.append(name)
@@ -149,46 +156,59 @@ def _save_figures(
     return saved
 
 
-def drawn(name: str, title: str, tables: Tables) -> go.Figure | None:
+def drawn(name: str, tables: Tables, limit: int = LIMIT) -> go.Figure | None:
     """Return a figure of the report for the dashboard, None where there is nothing to draw.
 
-    It stands alone there, on a page of either colour, and is at most `LIMIT` bytes: single cells
+    It stands alone there, on a page of either colour, and is at most `limit` bytes: single cells
     lose their words first, then the worst recipes their rows.
     """
     rows = len(tables.masks)
     while True:
-        figure = FIGURES[name](replace(tables, masks=tables.masks.head(rows)))
+        figure = SHOWN[name](replace(tables, masks=tables.masks.head(rows)))
         if figure is None:
             return None
-        plot = _alone(figure, title)
-        if not _fits(plot):
+        plot = _alone(figure)
+        if _bytes(plot) > limit:
             plot = _lighter(plot)
-        if _fits(plot):
+        if _bytes(plot) <= limit:
             return plot
         if name != "masks" or rows <= _FEWEST_ROWS:
             return None
         rows = max(_FEWEST_ROWS, rows // 2)
 
 
-def _alone(figure: Figure, title: str) -> go.Figure:
+def _bytes(plot: go.Figure) -> int:
+    return len(str(plot.to_json()))
+
+
+def _alone(figure: Figure) -> go.Figure:
     plot = go.Figure(figure.plot)
     top = int(plot.layout.margin.t or 0) + 56
     plot.update_layout(
-        title={"text": f"<b>{title}</b>", "font": {"size": 16, "color": INK, "family": FONT}},
-        title_x=0,
-        title_xref="paper",
+        title={
+            "text": f"<b>{figure.title}</b>",
+            "font": {"size": 16, "color": INK, "family": FONT},
+        },
+        title_x=0.01,
+        title_xref="container",
         title_y=0.98,
         title_yanchor="top",
         margin_t=top,
-        height=int(plot.layout.height or 400) + 56,
+        height=HEIGHT,
         paper_bgcolor="#FFFFFF",
         plot_bgcolor="#FFFFFF",
     )
+    _fewer_labels(plot.layout.yaxis)
     return plot
 
 
-def _fits(plot: go.Figure) -> bool:
-    return len(str(plot.to_json())) <= LIMIT
+def _fewer_labels(axis: Any) -> None:
+    values, texts = axis.tickvals or (), axis.ticktext or ()
+    step = -(-len(values) // MOST_LABELS)
+    if step > 1:
+        # The pick, in bold, keeps its name whatever stands beside it.
+        kept = [i for i, t in enumerate(texts) if i % step == 0 or t.startswith("<b>")]
+        axis.update(tickvals=[values[i] for i in kept], ticktext=[texts[i] for i in kept])
 
 
 def _lighter(plot: go.Figure) -> go.Figure:
@@ -201,6 +221,8 @@ def _lighter(plot: go.Figure) -> go.Figure:
             )
         elif trace.type == "scatter":
             for axis in ("x", "y"):
+                if trace[axis] is None:
+                    continue
                 with contextlib.suppress(TypeError, ValueError):
                     trace[axis] = np.asarray(trace[axis], dtype=np.float32)
     return plot

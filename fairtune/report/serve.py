@@ -104,7 +104,7 @@ def guarded(app: App) -> App:
     """
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        host = str(environ.get("HTTP_HOST", "")).rpartition(":")[0]
+        host = str(environ.get("HTTP_HOST", "")).split(":")[0]
         method, path = environ["REQUEST_METHOD"], str(environ.get("PATH_INFO", ""))
         reads = method in ("GET", "HEAD", "OPTIONS")
         notes = method == "PUT" and path.rstrip("/").endswith("/note")

@@ -208,6 +208,13 @@ def _open_sqlite(url: str, database: str | None, must_exist: bool) -> Opened:
         )
     path = Path(database)
     _check_file(path, must_exist)
+    if not os.access(path.parent, os.W_OK):
+        raise StorageError(
+            "the folder of the SQLite file cannot be written, which SQLite needs also to read it",
+            where=path,
+            todo="copy the file, with its -wal if there is one, to a folder of your own and give "
+            "that as --storage",
+        )
     lock = path.with_name(path.name + ".lock")
     with filelock.FileLock(lock):
         if not is_remote(path.parent):

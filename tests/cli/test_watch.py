@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,8 +44,6 @@ def test_watching_a_finished_study_says_it_once(
 
 
 def test_what_runs_and_what_failed_is_a_line_each(tiny: Tiny) -> None:
-    from dataclasses import replace
-
     run = Running(
         "search", 7, 2, "", "..#", "node1:12", 90.0, 700.0, False, 2, 8, 0.612
     )  # fmt: skip
@@ -72,6 +74,25 @@ def test_export_writes_what_it_says(
     assert "did you mean 'trials'?" in err
 
 
+READ_ONLY = """
+mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 99
+exec "$2" -m fairtune.cli.app status tiny --out "$1"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("small-disk")
+def test_a_folder_that_can_only_be_read_is_one_message(tiny: Tiny, tmp_path: Path) -> None:
+    copy = tiny.copy(tmp_path / "out")
+    # A mount name space of its own: whatever becomes of the process, no mount is left behind.
+    apart = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
+    words = [*apart, "sh", "-c", READ_ONLY, "sh", str(copy.place.out), sys.executable]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written, which SQLite needs also to read it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_dashboard_serves_until_it_is_interrupted(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
@@ -96,7 +117,7 @@ def test_search_and_finetune_tell_tensorboard(
     from kit_tiny import write_study
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    small = {"baselines": ["none"], "confirm": {"top": 0}, "budget": {"trials": 1}}
+    small = {"baselines": ["norm:all"], "confirm": {"top": 0}, "budget": {"trials": 1}}
     file = write_study(tmp_path / "in", **small)
     out = tmp_path / "out"
     log = ["--out", out, "--log", "tensorboard"]

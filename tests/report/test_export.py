@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairtune.errors import ConfigError, StudyError
@@ -85,6 +85,7 @@ def test_groups_are_those_of_the_evaluation_without_the_small(small: Overview) -
     assert own[own["attribute"].isna()]["n"].tolist() == [360.0]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6))
 def test_no_small_count_can_be_reckoned_from_the_total(counts: list[int]) -> None:
     hidden = _hidden(pd.Series(counts))

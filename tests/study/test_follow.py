@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -25,6 +26,11 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def view(tiny: Tiny) -> Overview:
     return tiny.view
+
+
+@pytest.fixture(scope="module")
+def first(view: Overview) -> Row:
+    return replace(results(view.rows["search"])[0], number=0, root=0)
 
 
 def lasted(row: Row, seconds: float, **changes: object) -> Row:
@@ -72,8 +78,7 @@ def test_a_finished_study_needs_its_storage_alone(tiny: Tiny, tmp_path: Path) ->
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["study"] == "tiny"
 
 
-def test_what_runs_and_what_is_left_follow_from_the_rows(view: Overview) -> None:
-    first = results(view.rows["search"])[0]
+def test_what_runs_and_what_is_left_follow_from_the_rows(view: Overview, first: Row) -> None:
     done = [lasted(first, 100, values=(0.7,)), lasted(first, 100, number=1, root=1, key="b")]
     run = under_way(first, 2)
     state = state_of(searching(view, [*done, run], trials=6), NOW)
@@ -94,8 +99,7 @@ def test_what_runs_and_what_is_left_follow_from_the_rows(view: Overview) -> None
     assert not state.finished
 
 
-def test_a_lost_run_is_said_to_be_lost_and_not_reckoned_with(view: Overview) -> None:
-    first = results(view.rows["search"])[0]
+def test_a_lost_run_is_said_to_be_lost_and_not_reckoned_with(view: Overview, first: Row) -> None:
     done = lasted(first, 100)
     old = NOW - timedelta(seconds=GRACE + 1)
     state = state_of(searching(view, [done, under_way(first, 1, beaten=old)], trials=3), NOW)
@@ -105,8 +109,7 @@ def test_a_lost_run_is_said_to_be_lost_and_not_reckoned_with(view: Overview) -> 
     assert state.left_seconds == pytest.approx(unknown.left_seconds - 75)  # type: ignore[operator]
 
 
-def test_a_budget_of_minutes_ends_the_search(view: Overview) -> None:
-    first = results(view.rows["search"])[0]
+def test_a_budget_of_minutes_ends_the_search(view: Overview, first: Row) -> None:
     done = lasted(first, 100)
     state = state_of(searching(view, [done], trials=50, minutes=1), NOW)
     search = next(p for p in state.phases if p.phase == "search")
@@ -117,8 +120,7 @@ def test_a_budget_of_minutes_ends_the_search(view: Overview) -> None:
     assert some.left_seconds == pytest.approx(80 + 100 * confirm.left)
 
 
-def test_failures_say_why_and_whether_they_are_tried_again(view: Overview) -> None:
-    first = results(view.rows["search"])[0]
+def test_failures_say_why_and_whether_they_are_tried_again(view: Overview, first: Row) -> None:
     failed = replace(
         first, state="failed", values=None, reason="oom", retryable=True,
         attrs={**first.attrs, "detail": "a trace\nout of memory"},
@@ -132,8 +134,7 @@ def test_failures_say_why_and_whether_they_are_tried_again(view: Overview) -> No
     assert (search.retrying, search.failed, search.left) == (1, 1, 2)
 
 
-def test_the_best_is_the_shrunken_mean_not_the_luckiest_run(view: Overview) -> None:
-    first = results(view.rows["search"])[0]
+def test_the_best_is_the_shrunken_mean_not_the_luckiest_run(view: Overview, first: Row) -> None:
     lucky = lasted(first, 100, values=(0.9,))
     again = lasted(first, 100, number=1, root=1, key="again", replicate=1, values=(0.5,))
     steady = [
@@ -155,7 +156,7 @@ def test_following_goes_on_while_the_storage_does_not_answer(tiny: Tiny, tmp_pat
 
     def wait(seconds: float) -> None:
         steps.append("wait")
-        with sqlite3.connect(copy.place.folder / "study.db") as db:
+        with contextlib.closing(sqlite3.connect(copy.place.folder / "study.db")) as db:
             if len(steps) == 1:
                 db.execute("ALTER TABLE studies RENAME TO away")
             elif len(steps) == 2:

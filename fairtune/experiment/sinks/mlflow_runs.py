@@ -42,7 +42,8 @@ class Mlflow(Config):
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         local = out.resolve() / "mlflow"
-        if mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
+        api: Any = mlflow
+        if api.is_tracking_uri_set():
             client = mlflow.MlflowClient()
             return Runs(client, _experiment(client, study, None))
         local.mkdir(parents=True, exist_ok=True)
