@@ -108,8 +108,8 @@ def _epochs(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _median(cuts: Sequence[Cut]) -> Cut:
-    if any(cut is None for cut in cuts):
-        return None
-    if isinstance(cuts[0], tuple):
-        return tuple(statistics.median(column) for column in zip(*cuts))  # type: ignore[arg-type]
-    return statistics.median(cuts)
+    numbers = [cut for cut in cuts if isinstance(cut, float)]
+    if len(numbers) == len(cuts):
+        return statistics.median(numbers)
+    several = [cut for cut in cuts if isinstance(cut, tuple)]
+    return tuple(statistics.median(column) for column in zip(*several)) or None
