@@ -108,8 +108,8 @@ def _epochs(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _median(cuts: Sequence[Cut]) -> Cut:
-    if any(cut is None for cut in cuts):
-        return None
-    if isinstance(cuts[0], tuple):
-        return tuple(statistics.median(column) for column in zip(*cuts))  # type: ignore[arg-type]
-    return statistics.median(cuts)
+    numbers = [cut for cut in cuts if isinstance(cut, float)]
+    if numbers:
+        return statistics.median(numbers)
+    columns = zip(*(cut for cut in cuts if isinstance(cut, tuple)), strict=True)
+    return tuple(statistics.median(column) for column in columns) or None

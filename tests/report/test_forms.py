@@ -1,4 +1,4 @@
-"""The report as Markdown, JSON and CSV, and the card: each reads back, none tells too much."""
+"""Markdown, JSON, CSV and the model card: each reads back, none tells too much."""
 
 from __future__ import annotations
 
