@@ -12,11 +12,11 @@ from kit_plan import fields, plan, study
 from fairtune.errors import FairtuneError
 from fairtune.study.fidelity import ByLevel, Fidelity
 from fairtune.study.ledger import Complete
-from fairtune.study.parts import shown
+from fairtune.study.parts import runs_before, share_done, shown
 from fairtune.study.pruners.asha import Asha
 from fairtune.study.pruners.hyperband import Hyperband
 from fairtune.study.pruners.median import Median
-from fairtune.study.rows import BASELINE, SEARCH
+from fairtune.study.rows import BASELINE, CONTROL, SEARCH
 from fairtune.study.search import identity
 from fairtune.training.recipe import Seeds
 
@@ -64,8 +64,11 @@ def test_a_trial_of_levels_and_folds_has_a_run_of_its_own_for_each() -> None:
     own = made.proposal("search", point, stream=SEARCH).key
     assert len({*keys, own, point.key(seeds)}) == 8
     assert [p.level for p in made.parts(point, BASELINE)] == [1, 1]
+    assert [p.level for p in made.parts(point, CONTROL)] == [p.level for p in parts]
     assert parts[3].place == {"level": 2, "levels": 3, "fold": 2, "folds": 2}
     assert shown(parts[3].place) == "level 2/3 fold 2/2 "
+    assert runs_before(parts[3].place) == 3
+    assert share_done({**parts[3].place, "epoch": 1, "of": 4}) == pytest.approx(3.25 / 6)
     assert identity(made)["fidelity"] == {"fraction": [0.25, 0.5, 1.0]}
 
 

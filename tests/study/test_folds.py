@@ -18,8 +18,9 @@ from fairtune.study.execute import LACKING, PLANNED, Event
 from fairtune.study.overview import Overview
 from fairtune.study.parts import folds_of
 from fairtune.study.place import Place
-from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row
+from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, SEARCH, Row
 from fairtune.study.search import check_objectives, open_study, run_study
+from fairtune.study.shortlist import DRAWS
 from fairtune.study.status import summary
 from fairtune.study.worker import Exit, StopFlag
 from fairtune.training.recipe import Recipe, Seeds
@@ -157,6 +158,29 @@ def test_trials_are_pruned_at_the_first_level_and_finish_at_the_last(tmp_path: P
             assert row.attrs["seconds"] == pytest.approx(both)
         images = low.epochs["images"].iloc[0]
         assert images < len(mine.session.ground(recipe).pack.rows("train"))
+
+
+@pytest.mark.slow
+def test_levels_carry_every_objective_in_search_and_control(tmp_path: Path) -> None:
+    mine = fresh(tmp_path)
+    changes = only_search(
+        objectives=["worst_auc@sex", "auc"],
+        constraints=["auc >= 0.99"],
+        fidelity={"fraction": [0.4, 0.6, 1.0]},
+        pruner="asha",
+        baselines={"of": [], "control": "random"},
+        budget={"trials": 2},
+    )
+    assert mine.search(**changes) is Exit.DONE
+    view = mine.view
+    for row in (*view.rows[SEARCH], *view.rows[CONTROL]):
+        middle = view.runs.get(recipe_of(row).of_data(fraction=0.6).key(Seeds(**row.seed)))
+        assert middle is not None
+        values = view.judge.values(middle.validation())
+        assert isinstance(row.rungs[1], float)
+        assert row.rungs[2] == pytest.approx(tuple(values[str(o)] for o in view.judge.objectives))
+        assert len(str(row.attrs[DRAWS]).split(";")) == 2
+    assert all(row.constraints["auc >= 0.99"] > 0 for row in view.rows[SEARCH])
 
 
 @pytest.mark.slow

@@ -83,6 +83,10 @@ def same(one: RunResult, other: RunResult) -> bool:
         pytest.param({"fit__rows": "train+val"}, marks=pytest.mark.slow),
         pytest.param({"data__fold": FOLD, "data__fraction": 0.6}, marks=pytest.mark.slow),
         pytest.param({"data__fraction": 0.6}, marks=pytest.mark.slow),
+        pytest.param(
+            {"data__fold": FOLD, "fit__augment": "light", "fit__copies": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_is_the_same_with_and_without(changes: dict[str, Any], cache: Path) -> None:
