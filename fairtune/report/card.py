@@ -83,7 +83,7 @@ class Card:
             view.judge,
             _groups(model, view.judge, attributes_of(view)),
             provenance.recipe(model.run, view.units, outcome.pick),
-            provenance.provenance(view, model.run),
+            provenance.of_run(model.run, view.judge),
             summarise(view, view.candidates(), outcome),
             [*([] if different is None else [different]), *harmed],
             outcome.openings,
@@ -163,7 +163,8 @@ def _body(card: Card) -> list[str]:
         lines += table(grid)
     lines += ["### What was not measured", "", *(f"- {plain(t)}" for t in _unknown(card)), ""]
     lines += ["## How it was made", "", *table(card.recipe)]
-    return [*lines, "## Licences", "", *_licences(card), "", *table(card.provenance)]
+    lines += ["## Licences", "", *_licences(card), ""]
+    return [*lines, "## Provenance", "", *table(card.provenance)]
 
 
 def _about(card: Card) -> list[str]:
@@ -174,7 +175,8 @@ def _about(card: Card) -> list[str]:
     share = run.costs["trainable_share"]
     said = (
         f"{name} at {run.recipe.model.image_size} pixels, adapted to tell {classes} (target "
-        f"{run.recipe.data.target}) by training {share:.2%} of its parameters and a new head."
+        f"{run.recipe.data.target}) by training {100 * share:.2f} % of its parameters and a new "
+        "head."
     )
     if card.summary is None:
         said += " It was retrained on its own: nothing was compared, so no verdict is given."

@@ -87,4 +87,4 @@ def plain(text: str) -> str:
     escaped = re.sub(r"([\\`*|~])", r"\\\1", one_line)
     # Inside a word an underscore is itself; a bracket makes a link only before another.
     escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
-    return re.sub(r"^(?=[#+-])", r"\\", escaped.replace("](", "]\\(").replace("][", "]\\["))
+    return re.sub(r"^(?=[#+-]+ )", r"\\", escaped.replace("](", "]\\(").replace("][", "]\\["))

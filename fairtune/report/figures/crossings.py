@@ -35,8 +35,9 @@ def figure(tables: Tables) -> Figure | None:
     return Figure(
         "crossings",
         f"Where groups meet, {tables.split}",
-        f"AUC of the pick in every crossing, with its 95 % interval; the darker, the better.{few} "
-        f"The lowest is {worst['row']}, {worst['column']}; the lowest of many small cells is "
+        "AUC of the pick in every crossing, with its 95 % interval; the stronger the colour, the "
+        f"better.{few} The lowest is {worst['row']}, {worst['column']}; the lowest of many small "
+        "cells is "
         "always low, so look at whether its interval leaves out the others' values.",
         f"Heatmap of the AUC in {len(shown)} crossings of groups; lowest {worst['value']:.3f} in "
         f"{worst['row']}, {worst['column']}.",

@@ -71,8 +71,8 @@ def _caption(tables: Tables) -> str:
     lost = (tables.objective.sign * (frame["searched"] - frame["confirmed"])).mean()
     fell = "better" if lost > 0 else "worse"
     return (
-        f"The {len(frame)} incumbent(s) that were run again with fresh seeds read "
-        f"{abs(lost):.3f} {fell} in the search than then. A line that climbs while the diamonds "
+        f"{len(frame)} incumbent(s) were run again with fresh seeds: the search had read them "
+        f"{abs(lost):.3f} {fell}, on average. A line that climbs while the diamonds "
         "do not is a search that tunes to noise. Confirmed on the same patients, so this shows "
         "luck with seeds only; what was chosen to suit these patients shows on test alone. "
         "Incumbents without a diamond were not run again."
