@@ -27,6 +27,7 @@ def dashboard(
     """Serve optuna-dashboard on this machine, with figures and notes of fairtune, until Ctrl-C."""
     from fairtune.cli.options import out_folder
     from fairtune.config import settings
+    from fairtune.errors import Interrupted
     from fairtune.report.publish import artifact_folder, publish, require
     from fairtune.report.serve import Dashboard
     from fairtune.study.place import Place
@@ -49,7 +50,10 @@ def dashboard(
             import webbrowser
 
             webbrowser.open(page)
-        served.wait()
+        try:
+            served.wait()
+        except KeyboardInterrupt:
+            raise Interrupted("the dashboard has ended; notes and figures stay") from None
 
 
 def register(app: typer.Typer) -> None:

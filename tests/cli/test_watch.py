@@ -106,7 +106,7 @@ def test_the_dashboard_serves_until_it_is_interrupted(tiny: Tiny, tmp_path: Path
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert err.strip().endswith("fairtune: stopped")
+    assert err.strip() == "fairtune: the dashboard has ended; notes and figures stay"
 
 
 @pytest.mark.slow
