@@ -23,7 +23,7 @@ from fairtune.report.scored import Scored, attributes_of, group_frame, on_test, 
 from fairtune.report.summary import Summary, summarise
 from fairtune.report.tables import difference_frame, gap_frame, harm_frame
 from fairtune.report.words import LABELS, harm_words, number, objective_words
-from fairtune.study.outcome import HARM, Outcome
+from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
 
 FILE = "README.md"
@@ -76,7 +76,7 @@ class Card:
         view = outcome.view
         model = on_test(outcome.tested[outcome.pick])
         different = grids.differences(difference_frame(outcome), view.judge.primary)
-        harmed = grids.harm(harm_frame(outcome), gap_frame(outcome), HARM)
+        harmed = grids.harm(harm_frame(outcome), gap_frame(outcome), outcome.delta)
         return cls(
             f"{view.place.name}: {outcome.pick}",
             model,

@@ -13,7 +13,6 @@ from fairtune.report.figures import FIGURES
 from fairtune.report.grid import Grid, plain_grid
 from fairtune.report.tables import Tables
 from fairtune.report.words import LABELS, harm_words, objective_words
-from fairtune.study.outcome import HARM
 from fairtune.study.overview import Overview
 
 DECISIONS = ("roc", "calibration", "operating", "benefit", "crossings")
@@ -104,7 +103,7 @@ def _groups(tables: Tables, forest: Figure | None) -> list[Part]:
         )
     if forest is not None:
         parts.append(Part("figure", figure=forest))
-    if harm := grids.harm(tables.harm, tables.gaps, HARM):
+    if harm := grids.harm(tables.harm, tables.gaps, tables.delta):
         parts.append(Part("heading", "Who gains and who pays"))
         parts += map(_table, harm)
     if every := _every(tables):

@@ -20,7 +20,6 @@ from fairtune.report.front import axes_of, bar_frame, objective_frame, point_fra
 from fairtune.report.importance import importance_frame
 from fairtune.report.network import network_frame
 from fairtune.report.operating import benefit_frame, operating_frame
-from fairtune.report.overtuning import overtuning_frame
 from fairtune.report.scored import (
     Scored,
     attributes_of,
@@ -31,7 +30,8 @@ from fairtune.report.scored import (
 )
 from fairtune.report.summary import Summary, chosen, summarise
 from fairtune.report.trials import epoch_frame, mask_frame, trial_frame
-from fairtune.study.outcome import Outcome
+from fairtune.study.outcome import Outcome, harmless
+from fairtune.study.overtuning import overtuning_frame
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.select import corrected
 
@@ -56,11 +56,12 @@ class Tables:
         differences: Per baseline: `value`, `low`, `high` (95 %), `holm_low`, `holm_high`, `p`,
             `patients`; the primary objective, better counted up. Empty while the test is closed.
         harm: Per baseline, attribute and group: the change against the baseline.
+        delta: Loss of a group that counts as none.
         gaps: Per baseline and attribute: `sentence`, where the change of the gap comes from.
         points, bars: See `front.point_frame` and `front.bar_frame`.
         effects: See `effects.mask_effects`.
         importance: See `importance.importance_frame`.
-        overtuning: See `overtuning.overtuning_frame`.
+        overtuning: See `study.overtuning.overtuning_frame`.
         network: See `network.network_frame`; the pick.
         roc: See `curves.roc_frame`; the pick.
         calibration: See `calibration.calibration_frame`; the pick.
@@ -85,6 +86,7 @@ class Tables:
     objectives: pd.DataFrame
     differences: pd.DataFrame
     harm: pd.DataFrame
+    delta: float
     gaps: pd.DataFrame
     points: pd.DataFrame
     bars: pd.DataFrame
@@ -152,6 +154,7 @@ def load(view: Overview) -> Tables:
         objectives=objective_frame(view, candidates),
         differences=difference_frame(outcome),
         harm=harm_frame(outcome),
+        delta=harmless(view.judge),
         gaps=gap_frame(outcome),
         points=point_frame(view, axes),
         bars=bar_frame(groups, axes),

@@ -21,6 +21,7 @@ from fairtune.evaluation.rules import Threshold
 from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.evaluation.table import group_table
+from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun
 from fairtune.study.overview import Overview
 from fairtune.study.rows import CONTROL, SEARCH, roots
@@ -31,6 +32,12 @@ FINAL_SET = "final_set"
 
 HARM = 0.02
 """Loss of a group that still counts as none, where the study states no other."""
+
+
+def harmless(judge: Judge) -> float:
+    """Return the loss of a group that counts as none: that of a study's `no_harm`, or 0.02."""
+    limits = [c.bound for c in judge.constraints if c.relation == "no_harm"]
+    return min(limits, default=HARM)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +200,7 @@ class Outcome:
     @property
     def delta(self) -> float:
         """Loss of a group that counts as none: that of the study's `no_harm`, or 0.02."""
-        limits = [c.bound for c in self.view.judge.constraints if c.relation == "no_harm"]
-        return min(limits, default=HARM)
+        return harmless(self.view.judge)
 
     def harm(self, baseline: Tested, attribute: str) -> list[GroupChange]:
         """Return the change of every eligible group of `attribute` against `baseline`.

@@ -150,8 +150,7 @@ def pick_of(tiny: Tiny) -> Path:
         (["--mask", "mask.npy", "--layout", "auto"], ["unknown FairTune tuning method"]),
         (["--mask", "mask.npy", "--layout", "auto_peft1"], ["cannot read the mask vector"]),
         (["--trial", "99"], ["no finished trial of that number", "1, 2, 3, 4"]),
-        (["--rule", "minimax"], ["not available in this version"]),
-        (["--rule", "bets"], ["unknown selection rule"]),
+        (["--rule", "bets"], ["unknown selection rule", "did you mean 'best'"]),
     ],
 )
 def test_a_mask_or_trial_that_does_not_fit_the_study(
