@@ -41,7 +41,12 @@ UNUSED_WHEN_SOLVED = {
 }
 USED_WHEN_SOLVED = {"l2": 0.1, "class_weights": "balanced", "label_smoothing": 0.1}
 ADDED: dict[str, dict[str, Any]] = {
-    "data": {"augmentation": "ab"},
+    "data": {
+        "augmentation": "ab",
+        "fold": {"index": 1, "of": 2, "by": "sex"},
+        "fraction": 0.5,
+        "seed": 3,
+    },
     "optim": {
         "class_weights": "balanced",
         "label_smoothing": 0.1,
