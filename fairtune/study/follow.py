@@ -282,8 +282,7 @@ def _best(view: Overview) -> Figure | None:
     entries = [e for e in ranked(view.rows[SEARCH], view.judge.primary.sign) if not e.unusable]
     if not entries:
         return None
-    entry = entries[0]
-    first = entry.rows[0]
+    entry, first = entries[0], entries[0].rows[0]
     groups = {
         name.removeprefix("auc@"): float(value)
         for name, value in first.attrs.items()
@@ -337,8 +336,8 @@ def _failures(view: Overview) -> tuple[Failure, ...]:
                 said = str(row.attrs.get("detail", "")).strip().splitlines()
                 label, last = str(row.attrs.get(LABEL, "")), said[-1] if said else ""
                 reason = row.reason or "unknown"
-                waits = row.key in again
-                found.append(Failure(phase, row.number + 1, label, reason, last, waits))
+                number, waits = row.number + 1, row.key in again
+                found.append(Failure(phase, number, label, reason, last, waits))
     return tuple(found)
 
 
