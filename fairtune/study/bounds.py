@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fairtune.experiment.judge import Judge
 from fairtune.study.claim import Claim
 from fairtune.study.rank import DEGENERATE, best_baselines
-from fairtune.study.rows import SEARCH, Complete, Outcome, Row
+from fairtune.study.rows import CONTROL, SEARCH, Complete, Outcome, Row
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Bounds:
         Raises:
             ConfigError: A baseline that a constraint needs has no finished run.
         """
-        if not self.judge.constraints or claim.phase != SEARCH:
+        if not self.judge.constraints or claim.phase not in (SEARCH, CONTROL):
             return outcome
         if not isinstance(outcome, Complete):
             return outcome

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fairtune.adaptation import Mask, Rule
 from fairtune.errors import ModelError
+from fairtune.models.precision import has_tf32
 from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe
 
@@ -50,6 +53,21 @@ def refuse_uncut(recipe: Recipe, depth: int) -> None:
                 found=recipe.model.name,
                 allowed="blocks: vision transformers; none: every model",
             )
+
+
+def refuse_tf32(recipe: Recipe, device: torch.device) -> None:
+    """Refuse TF32 where `device` has none.
+
+    Raises:
+        ModelError: Says where there is.
+    """
+    if recipe.fit.precision == "tf32" and not has_tf32(device):
+        raise ModelError(
+            "this device has no TF32",
+            where="recipe.fit.precision",
+            found=str(device),
+            allowed="fp32, bf16 or auto; tf32 on NVIDIA processors from Ampere on",
+        )
 
 
 def without_pins(recipe: Recipe) -> Recipe:

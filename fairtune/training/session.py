@@ -23,18 +23,17 @@ from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack, open_pack
 from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, load_table
-from fairtune.errors import ModelError
 from fairtune.models import load as load_model
 from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.net import Net
-from fairtune.models.precision import choose, has_tf32
+from fairtune.models.precision import choose
 from fairtune.models.spec import ModelSpec
 from fairtune.models.split import Through
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.compiled import check_compiler
 from fairtune.training.cuts import Cuts, Expected
-from fairtune.training.pins import refuse_other, refuse_uncut, resolve_mask
+from fairtune.training.pins import refuse_other, refuse_tf32, refuse_uncut, resolve_mask
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.training.rows import rows_of
@@ -292,16 +291,10 @@ class Session:
         for part, pinned in ((asked, data), (recipe.model, model)):
             refuse_other(part.to_json(), pinned.to_json())
         refuse_uncut(recipe, ground.backbone.depth)
+        refuse_tf32(recipe, self.device)
         if recipe.fit.compile == "blocks":
             check_compiler(self.device)
         precision: str = recipe.fit.precision
-        if precision == "tf32" and not has_tf32(self.device):
-            raise ModelError(
-                "this device has no TF32",
-                where="recipe.fit.precision",
-                found=str(self.device),
-                allowed="fp32, bf16 or auto; tf32 on NVIDIA processors from Ampere on",
-            )
         if precision == "auto":
             precision = self._precision(ground, recipe)
         resolved = recipe.model_copy(
