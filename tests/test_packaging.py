@@ -205,3 +205,10 @@ def test_only_the_command_line_prints() -> None:
         and node.func.id == "print"
     ]
     assert printing == []
+
+
+def test_the_package_can_be_run_as_a_module() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "fairtune", "--version"], capture_output=True, text=True, check=True
+    )
+    assert fairtune.__version__ in said.stdout

@@ -126,7 +126,7 @@ SOON: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     "sampler",
-    [n if n in ("auto", "tpe") else pytest.param(n, marks=pytest.mark.slow) for n in SAMPLERS],
+    [n if n == "tpe" else pytest.param(n, marks=pytest.mark.slow) for n in SAMPLERS],
 )
 def test_a_trial_costs_few_commits_whatever_its_length(
     tmp_path: Path, empty: Path, sampler: str
