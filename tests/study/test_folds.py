@@ -88,7 +88,7 @@ def row_auc(table: Any, attribute: str, code: int) -> float:
 def test_a_folded_study_is_summed_up_reported_and_retrained_on_the_official_split(
     folded: Tiny,
 ) -> None:
-    from fairtune.report.render import write
+    from fairtune.report.write import write
 
     assert "corrected for the choice" in summary(folded.place)
     outcome = folded.finetune(seeds=1)
