@@ -25,6 +25,7 @@ def dashboard(
     ] = True,
 ) -> None:
     """Serve optuna-dashboard on this machine, with figures and notes of fairtune, until Ctrl-C."""
+    from fairtune.cli.live import interruptible
     from fairtune.cli.options import out_folder
     from fairtune.config import settings
     from fairtune.errors import Interrupted
@@ -43,17 +44,18 @@ def dashboard(
         print(f"{place.name}: figures {figures}; {made.notes} new notes; files {files}")
         for said in made.said:
             print(f"{place.name}: {said}", file=sys.stderr)
-    with Dashboard(places[0].url, artifact_folder(places[0]), port) as served:
-        page = served.page(pages[0]) if len(pages) == 1 else served.address
-        print(f"{page}\nCtrl-C ends it; give the command again to draw figures and notes anew")
-        if browser:
-            import webbrowser
+    try:
+        with interruptible(), Dashboard(places[0].url, artifact_folder(places[0]), port) as served:
+            page = served.page(pages[0]) if len(pages) == 1 else served.address
+            again = "Ctrl-C ends it; give the command again to draw figures and notes anew"
+            print(f"{page}\n{again}", flush=True)
+            if browser:
+                import webbrowser
 
-            webbrowser.open(page)
-        try:
+                webbrowser.open(page)
             served.wait()
-        except KeyboardInterrupt:
-            raise Interrupted("the dashboard has ended; notes and figures stay") from None
+    except KeyboardInterrupt:
+        raise Interrupted("the dashboard has ended; notes and figures stay") from None
 
 
 def register(app: typer.Typer) -> None:

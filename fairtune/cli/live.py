@@ -47,6 +47,22 @@ def stopping(flag: StopFlag) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM interrupt what waits, also where the shell had them ignored.
+
+    Raises:
+        KeyboardInterrupt: One of them came.
+    """
+    both = (signal.SIGINT, signal.SIGTERM)
+    old = {s: signal.signal(s, signal.default_int_handler) for s in both}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
 @dataclass(frozen=True)
 class Best:
     """The best trial so far, as the live view shows it."""

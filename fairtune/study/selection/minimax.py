@@ -30,7 +30,8 @@ class Minimax(Config):
         names, values = contest.of_groups("minimax")
         if not contest.baselines:
             raise StudyError(
-                "the worst-served group is that of confirmed baselines, and there are none",
+                "the worst-served group is that of confirmed baselines better than chance, and "
+                "there are none",
                 todo="let the study confirm at least one baseline",
             )
         reached = {name: max(b.groups[name] for b in contest.baselines) for name in names}
