@@ -102,6 +102,10 @@ def _no_small_disk() -> str | None:
     return "this account may not mount a small disk of its own"
 
 
+def _no_compiler() -> str | None:
+    return None if shutil.which(os.environ.get("CXX", "g++")) else "no C++ compiler on PATH"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "shared-data": _no_data,
@@ -109,6 +113,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "package-index": _no_index,
     "chromium": _no_chromium,
     "small-disk": _no_small_disk,
+    "compiler": _no_compiler,
 }
 
 

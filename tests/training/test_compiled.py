@@ -57,6 +57,7 @@ def assert_same(one: Lane, other: Lane, tolerance: float = 2e-4) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("compiler")
 def test_compiled_blocks_compute_what_plain_ones_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
