@@ -13,18 +13,23 @@ def search(
     study: Annotated[str, typer.Argument(help="Study file, or the name of a shipped study.")],
     words: Words = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Trials in all; also on resume.")
+        int | None,
+        typer.Option("--trials", min=1, help="Trials in all (default: the study's)."),
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option("--folds", min=1, help="Runs of one trial, each validated on one fold."),
+        typer.Option(
+            "--folds",
+            min=1,
+            help="Folds, each a run of a trial (default: the study's).",
+        ),
     ] = None,
     ending: Annotated[
         str | None,
         typer.Option(
             "--stop",
             metavar="auto|none",
-            help="auto: end the search once nothing rises any more; also on resume.",
+            help="auto: end the search once nothing rises any more (default: the study's).",
         ),
     ] = None,
     together: Annotated[

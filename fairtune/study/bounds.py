@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fairtune.experiment.judge import Judge
@@ -68,24 +68,20 @@ def violations(
     sign = judge.primary.sign
     best = {n: row for n, row in best_baselines(rows, sign).items() if n in baselines}
     known = {name: row.attrs for name, row in best.items()}
-    reference = reference_of(best, sign)
+    values = {name: sign * row.values[0] for name, row in best.items() if row.values}
+    degenerate = [name for name, row in best.items() if row.attrs.get(DEGENERATE) is not None]
+    reference = reference_of(values, degenerate)
     harm = judge.harm(attributes)
     return {str(c): c.violation(figures, known, reference, harm) for c in judge.constraints}
 
 
-def reference_of(best: Mapping[str, Row], sign: int) -> str | None:
-    """Return the name of the best baseline by the primary objective, None without any.
+def reference_of(values: Mapping[str, float], degenerate: Collection[str] = ()) -> str | None:
+    """Return the baseline that `no_harm` compares with: the best one, None without any.
 
     A degenerate one only where all of them are; of equal ones the first by name.
 
     Args:
-        best: Best run of each baseline, from `rank.best_baselines`.
-        sign: 1 when a larger objective is better, -1 when a smaller is.
+        values: Primary objective of each baseline, better counted up.
+        degenerate: Those whose predictions count for little.
     """
-
-    def place(name: str) -> tuple[bool, float, str]:
-        row = best[name]
-        assert row.values is not None
-        return row.attrs.get(DEGENERATE) is not None, -sign * row.values[0], name
-
-    return min(best, key=place, default=None)
+    return min(values, key=lambda name: (name in degenerate, -values[name], name), default=None)

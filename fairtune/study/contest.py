@@ -17,6 +17,7 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.evaluation.scoring import degenerate, evaluate_objectives, group_values
 from fairtune.experiment.judge import Judge, Validation
+from fairtune.study.bounds import reference_of
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rank import is_unusable
 from fairtune.study.selection import Contest, Entrant, utility_of
@@ -216,12 +217,14 @@ class Confirmed:
                 "a constraint is relative to a baseline, and none is confirmed",
                 found=[str(limit) for limit in limits],
             )
-        reference = best_reference(baselines, self.judge.primary)
+        primary = self.judge.primary
+        values = {n: primary.sign * found[str(primary)] for n, found in baselines.items()}
+        reference = reference_of(values, [n for n in values if n in self.unfit])
         return total_violation(limits, mine, baselines, reference, self._harm)
 
     @cached_property
     def _harm(self) -> Harm:
-        return Harm.of(self.judge.primary, self.view.base.data.attributes)
+        return self.judge.harm(self.view.base.data.attributes)
 
     @cached_property
     def _figures(self) -> dict[str, dict[str, float]]:
@@ -234,12 +237,6 @@ class Confirmed:
                 each.append(own | evaluate_objectives(p, self.judge.objectives, **self._rules))
             found[label] = _mean(each)
         return found
-
-
-def best_reference(baselines: Mapping[str, Mapping[str, float]], primary: Objective) -> str | None:
-    """Return the baseline with the best primary objective: what `no_harm` compares with."""
-    name = str(primary)
-    return max(baselines, key=lambda b: primary.sign * baselines[b][name], default=None)
 
 
 def total_violation(
