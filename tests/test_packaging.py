@@ -117,7 +117,7 @@ def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
 
 
 def test_every_requirement_has_a_lower_bound_that_is_met_here() -> None:
-    in_test = ("clip", "medical", "postgres", "dashboard", "tensorboard", "test")
+    in_test = ("clip", "medical", "postgres", "dashboard", "mlflow", "tensorboard", "test")
     tested = RUNTIME | requirements([line for name in in_test for line in EXTRAS[name]])
     for name, requirement in (RUNTIME | OPTIONAL).items():
         assert [s.operator for s in requirement.specifier] == [">="], name

@@ -95,7 +95,6 @@ def test_a_folder_that_can_only_be_read_is_one_message(tiny: Tiny, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_dashboard_serves_until_it_is_interrupted(tiny: Tiny, tmp_path: Path) -> None:
-    pytest.importorskip("optuna_dashboard")
     copy = tiny.copy(tmp_path / "out")
     child = process(["dashboard", "--out", copy.place.out, "--no-browser"])
     assert child.stdout is not None
@@ -113,7 +112,6 @@ def test_the_dashboard_serves_until_it_is_interrupted(tiny: Tiny, tmp_path: Path
 def test_search_and_finetune_tell_tensorboard(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("tensorboard")
     from kit_tiny import write_study
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

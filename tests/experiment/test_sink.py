@@ -195,7 +195,6 @@ def told_twice(name: str, out: Path) -> None:
 def test_tensorboard_reads_what_was_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     told_twice("tensorboard", tmp_path)
@@ -215,12 +214,14 @@ def test_tensorboard_reads_what_was_written(
 def test_mlflow_reads_what_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     told_twice("mlflow", tmp_path)
     assert [r.getMessage() for r in caplog.records if r.name.startswith("fairtune")] == []
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("study")
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "search 3")
     assert run.data.params == {"optim.lr": "0.0001", "mask": "..#"}

@@ -77,7 +77,6 @@ def test_a_figure_of_many_recipes_stays_small(tables: Tables) -> None:
 def test_publishing_again_changes_nothing_and_touches_no_trial(
     tested: Place, tables: Tables, tmp_path: Path
 ) -> None:
-    pytest.importorskip("optuna_dashboard")
     from optuna_dashboard import save_note
 
     place = copied(tested, tmp_path / "out")
@@ -111,7 +110,6 @@ def test_publishing_again_changes_nothing_and_touches_no_trial(
 
 @pytest.mark.slow
 def test_without_the_runs_better_figures_stay(tested: Place, tmp_path: Path) -> None:
-    pytest.importorskip("optuna_dashboard")
     place = copied(tested, tmp_path / "out")
     shutil.rmtree(place.out / "runs")
     made = publish(place)
@@ -130,7 +128,6 @@ def test_a_missing_extra_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_pat
 @pytest.mark.slow
 @pytest.mark.needs("postgres")
 def test_a_storage_that_can_only_be_read_is_said_to_be(postgres_url: str, tmp_path: Path) -> None:
-    pytest.importorskip("optuna_dashboard")
     made = Made(name="readonly", trials=1, top=0)
     plan, place = plan_of(made), Place(tmp_path / "out", "readonly", postgres_url)
     with open_study(place, plan, create=True) as ledger:
@@ -146,7 +143,6 @@ def test_a_storage_that_can_only_be_read_is_said_to_be(postgres_url: str, tmp_pa
 def test_the_page_of_a_study_shows_our_figures_and_notes(
     tested: Place, tables: Tables, chromium: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("optuna_dashboard")
     from fairtune.report.serve import Dashboard
 
     place = copied(tested, tmp_path / "out")

@@ -55,7 +55,6 @@ def test_pages_from_elsewhere_are_refused(host: str) -> None:
 
 @pytest.mark.slow
 def test_the_real_dashboard_answers_on_loopback(view: Overview) -> None:
-    pytest.importorskip("optuna_dashboard")
     from fairtune.report.serve import Dashboard
 
     with Dashboard(view.place.url, None) as served:
