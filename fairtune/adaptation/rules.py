@@ -45,7 +45,7 @@ class Depths:
         match = _DEPTH.match(text)
         if match is None:
             raise ConfigError(
-                "not a depth", found=text, where=f"mask rule '{rule}'", allowed=_DEPTHS_ALLOWED
+                "not a depth", found=text, where=f"mask rule '{rule}'", allowed=DEPTHS_ALLOWED
             )
         word, low, high, side, count = match.groups()
         if word in ("all", "none"):
@@ -89,7 +89,7 @@ class Depths:
         return range(self.low, self.high + 1)
 
 
-_DEPTHS_ALLOWED = "all, none, i, i-j, first-k, last-k"
+DEPTHS_ALLOWED = "all, none, i, i-j, first-k, last-k"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _term(part: str, rule: str) -> Term:
             "a term of a mask rule is TYPE:DEPTH or UNIT",
             found=part or rule,
             where=f"mask rule '{rule}'",
-            allowed=f"e.g. attn:9-11, attn+norm:last-3, stem; depths: {_DEPTHS_ALLOWED}",
+            allowed=f"e.g. attn:9-11, attn+norm:last-3, stem; depths: {DEPTHS_ALLOWED}",
         )
     if not colon:
         if len(names) > 1:

@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 import pydantic
 
 from fairtune.adaptation.mask import Mask
+from fairtune.adaptation.rules import DEPTHS_ALLOWED, Depths
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError
 from fairtune.models.units import Units
@@ -35,6 +36,23 @@ Types = Annotated[
 """Unit types of the model spec, none twice; `attn+norm` is one switch for both."""
 
 
+def _some_depth(words: str) -> str:
+    try:
+        read = [Depths.parse(word, words) for word in words.replace(" ", "").split("+")]
+    except ConfigError:
+        read = []
+    if not any(depth.kind != "none" for depth in read):
+        fault = ConfigError("not blocks", found=words, allowed=f"{DEPTHS_ALLOWED}, joined by +")
+        raise carried(fault)
+    return "+".join(map(str, read))
+
+
+Blocks = Annotated[str, pydantic.AfterValidator(_some_depth)]
+"""Blocks that have switches, as in a mask rule: `last-3`, `0+9-11`."""
+
+ALL_BLOCKS = "all"
+
+
 @dataclass(frozen=True)
 class Switches:
     """The switches of a mask space in one model.
@@ -50,17 +68,27 @@ class Switches:
     fixed: frozenset[str]
 
     @classmethod
-    def of(cls, types: Iterable[str], always: Iterable[str], units: Units) -> Switches:
+    def of(
+        cls,
+        types: Iterable[str],
+        always: Iterable[str],
+        units: Units,
+        blocks: str = ALL_BLOCKS,
+    ) -> Switches:
         """Return one switch per type and block.
 
         Args:
             types: Unit types, none twice.
             always: Units or types that train in every mask.
             units: Units of the model.
+            blocks: Blocks that have switches, as `Blocks` says them.
 
         Raises:
-            ModelError: The model has no such unit or type.
+            ModelError: The model has no such unit, type or block.
         """
+        known = {
+            d for word in blocks.split("+") for d in Depths.parse(word, blocks).blocks(units.depth)
+        }
         fixed: set[str] = set()
         for item in always:
             if item in units.names:
@@ -70,7 +98,7 @@ class Switches:
         by_type = {kind: units.by_depth(kind) for kind in types}
         members = {
             (depth, kind): frozenset(by_depth[depth])
-            for depth in range(units.depth)
+            for depth in sorted(known)
             for kind, by_depth in by_type.items()
         }
         return cls(units, members, frozenset(fixed))

@@ -199,3 +199,36 @@ def test_types_of_another_model_are_refused(name: str, fields: dict[str, Any]) -
     for call in (space.dimensions, space.extent):
         with pytest.raises(ModelError, match="no unit type"):
             call(vit(3))
+
+
+@pytest.mark.parametrize("name", ["bits", "topk"])
+@pytest.mark.parametrize(
+    ("words", "blocks"), [("last-2", {3, 4}), ("0+3-4", {0, 3, 4}), ("all", set(range(5)))]
+)
+@given(data=st.data())
+def test_only_the_blocks_that_are_named_have_switches(
+    name: str, words: str, blocks: set[int], data: st.DataObject
+) -> None:
+    units = vit(5)
+    fields = {**FIELDS.get(name, [{}])[-1], "types": ["norm", "mlp"], "blocks": words}
+    space = read_space({name: fields})[1]
+    assert {int(key.rpartition(".")[2]) for key in space.dimensions(units)} == blocks
+    mask = space.decode(data.draw(points(space, units)), units)
+    trained = {unit.split(".")[1] for unit in mask.units}
+    assert trained <= {str(block) for block in blocks}
+    assert space.decode(space.encode(mask, units) or {}, units) == mask
+    assert space.extent(units).masks == 2 ** (2 * len(blocks))
+    elsewhere = Rule.parse("mlp:1").mask(units)
+    assert (space.encode(elsewhere, units) is None) == (1 not in blocks)
+
+
+@pytest.mark.parametrize("name", ["bits", "topk"])
+def test_blocks_that_are_none_or_not_the_models_are_refused(name: str) -> None:
+    fields = FIELDS.get(name, [{}])[0]
+    for words in ("last3", "none", "", "3-1"):
+        with pytest.raises(FairtuneError, match="not blocks"):
+            read_space({name: {**fields, "blocks": words}})
+    space = read_space({name: {**fields, "blocks": "last-3"}})[1]
+    for call in (space.dimensions, space.extent):
+        with pytest.raises(ModelError, match="beyond the network's 2 blocks"):
+            call(vit(2))

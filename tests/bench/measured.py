@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import evidence_page
 from masks_page import section
 
 WORDS = {
@@ -41,6 +42,8 @@ def main() -> None:
     parser.add_argument("--loop", type=Path, help="loop.json that loop.py wrote")
     parser.add_argument("--whole", type=Path, help="whole.json that whole.py wrote")
     parser.add_argument("--methods", type=Path, help="methods.json that methods.py wrote")
+    parser.add_argument("--coverage", type=Path, help="coverage.json that covering.py wrote")
+    parser.add_argument("--picking", type=Path, help="picking.json that picking.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
     bench = read(options.bench)
@@ -56,6 +59,10 @@ def main() -> None:
         lines += augmentation(read(options.augment))
     if options.methods is not None:
         lines += methods(read(options.methods))
+    if options.coverage is not None:
+        lines += evidence_page.coverage(read(options.coverage))
+    if options.picking is not None:
+        lines += evidence_page.picking(read(options.picking))
     lines += [line for study in studies for line in result(study)]
     options.out.write_text("\n".join(lines).rstrip() + "\n")
     if options.readme is not None:

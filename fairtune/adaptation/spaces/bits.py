@@ -8,7 +8,7 @@ from typing import Any
 from fairtune.adaptation.extent import Extent, from_none_to_all
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.spaces import SPACES
-from fairtune.adaptation.switches import DEFAULT_TYPES, Switches, Types
+from fairtune.adaptation.switches import ALL_BLOCKS, DEFAULT_TYPES, Blocks, Switches, Types
 from fairtune.config import Choice, Config, Dimension
 from fairtune.models.units import Units
 
@@ -21,16 +21,19 @@ class Bits(Config):
         types: Unit types of the model spec; `attn+norm` is one switch for both.
         always: Units or types that train in every mask, as `tune_attention_params_random` does
             with the position embedding.
+        blocks: Blocks that have switches, as in a mask rule: `last-3`. What stands before the
+            first of them is never trained, so a search computes it once.
     """
 
     types: Types = DEFAULT_TYPES
     always: tuple[str, ...] = ()
+    blocks: Blocks = ALL_BLOCKS
 
     def dimensions(self, units: Units) -> dict[str, Dimension]:
         """Return `depth x types` booleans.
 
         Raises:
-            ModelError: The model has no such type.
+            ModelError: The model has no such type or block.
         """
         members = self.switches(units).members
         return {f"{kind}.{depth}": Choice((False, True)) for depth, kind in members}
@@ -58,4 +61,4 @@ class Bits(Config):
 
     def switches(self, units: Units) -> Switches:
         """Return the switches of the space in a model with `units`."""
-        return Switches.of(self.types, self.always, units)
+        return Switches.of(self.types, self.always, units, self.blocks)

@@ -11,7 +11,7 @@ import pydantic
 from fairtune.adaptation.extent import Extent, choose, fitting, from_none_to_all
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.spaces import SPACES
-from fairtune.adaptation.switches import DEFAULT_TYPES, Switch, Switches, Types
+from fairtune.adaptation.switches import ALL_BLOCKS, DEFAULT_TYPES, Blocks, Switch, Switches, Types
 from fairtune.config import Config, Dimension, Float
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, ModelError
@@ -30,12 +30,14 @@ class TopK(Config):
     Attributes:
         types: Unit types of the model spec; `attn+norm` is one switch for both.
         always: Units or types that train in every mask; the budget counts them.
+        blocks: Blocks that have switches, as in a mask rule: `last-3`.
         count: Number of switches that are on.
         share: Budget as a share of the model's parameters without the head, in (0, 1].
     """
 
     types: Types = DEFAULT_TYPES
     always: tuple[str, ...] = ()
+    blocks: Blocks = ALL_BLOCKS
     count: Annotated[int, pydantic.Field(ge=1)] | None = None
     share: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
 
@@ -56,8 +58,8 @@ class TopK(Config):
         """Return `depth x types` scores.
 
         Raises:
-            ModelError: The model has no such type, fewer switches than `count`, or no switch that
-                fits into the budget.
+            ModelError: The model has no such type or block, fewer switches than `count`, or no
+                switch that fits into the budget.
         """
         switches = self._switches(units)
         if self.count is not None and self.count > len(switches.members):
@@ -151,4 +153,4 @@ class TopK(Config):
         return math.floor(self.share * units.total * (1 + 1e-12))
 
     def _switches(self, units: Units) -> Switches:
-        return Switches.of(self.types, self.always, units)
+        return Switches.of(self.types, self.always, units, self.blocks)
