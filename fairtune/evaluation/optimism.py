@@ -46,6 +46,7 @@ def bias_corrected(
     *,
     minimum: GroupMinimum,
     threshold: Threshold | Mapping[str, Sequence[Threshold]],
+    rivals: Mapping[str, Sequence[Predictions]] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Corrected:
@@ -60,11 +61,16 @@ def bias_corrected(
     too low, which can outweigh the choice of recipe; the value is never corrected towards the
     better side, since such a figure would flatter.
 
+    A recipe that was put forward because it did well on these very patients was chosen among all
+    that were tried, not only among those put forward: `rivals` are the others, and the in-bag
+    winner is the best of both.
+
     Args:
         recipes: Predictions of each recipe, one per seed, all on the same rows.
         objective: What is chosen by.
         minimum: What a group must have; eligible groups are those of the full table.
         threshold: One for all, or by recipe one per seed; rules are cross-fitted.
+        rivals: Recipes that were beaten on the same rows before, by names of their own.
         replicates: Bootstrap replicates; those whose out-of-bag rows lose a class of a group are
             left out.
         seed: Seed of the draws.
@@ -76,10 +82,12 @@ def bias_corrected(
     if not recipes:
         raise DataError("no recipes to choose from")
     names = list(recipes)
-    same_rows([p for seeds in recipes.values() for p in seeds])
-    asked = [_asked(recipes[name], objective, minimum, threshold, name) for name in names]
+    every = {**(rivals or {}), **recipes}
+    same_rows([p for seeds in every.values() for p in seeds])
+    asked_by = {n: _asked(s, objective, minimum, threshold, n) for n, s in every.items()}
+    asked = list(asked_by.values())
     naive = np.array(
-        [np.mean([objective_values(q, objective)[0] for q in recipe]) for recipe in asked]
+        [np.mean([objective_values(q, objective)[0] for q in asked_by[name]]) for name in names]
     )
     best = int(np.argmax(objective.sign * naive))
     excess: list[FloatArray] = []

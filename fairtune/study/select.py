@@ -8,11 +8,17 @@ from typing import Any
 
 from fairtune.errors import StudyError
 from fairtune.evaluation.optimism import Corrected, bias_corrected
+from fairtune.evaluation.predictions import Predictions
 from fairtune.study.contest import Confirmed, Reading
 from fairtune.study.overview import Candidate, Overview
+from fairtune.study.rank import ranked
+from fairtune.study.rows import SEARCH
 from fairtune.study.selection import Choice, Contest, picks, rule_of
 
 BEST = "best"
+
+RIVALS = 30
+"""Recipes of a search that could have won on other patients: the best so many."""
 
 
 def pick(candidates: Sequence[Candidate], sign: int) -> Candidate:
@@ -174,7 +180,9 @@ def select(
 def corrected(view: Overview, candidates: Sequence[Candidate]) -> Corrected | None:
     """Return the validation value of the best confirmed recipe, corrected for being chosen.
 
-    On the rows that `rows_in_words` names. None when nothing was confirmed.
+    On the rows that `rows_in_words` names. Where these are the patients that the search saw too,
+    the choice was among the recipes of the search, so they take part in the resampled one. None
+    when nothing was confirmed.
     """
     judge = view.judge.on("confirm")
     recipes = {
@@ -189,7 +197,21 @@ def corrected(view: Overview, candidates: Sequence[Candidate]) -> Corrected | No
         judge.primary,
         minimum=judge.validation.minimum,
         threshold=judge.validation.rule,
+        rivals={} if judge.validation.confirm_part else _searched(view),
     )
+
+
+def _searched(view: Overview) -> dict[str, list[Predictions]]:
+    """Return the predictions of the best recipes of the search, one per run."""
+    judge = view.judge
+    best = ranked(view.rows[SEARCH], judge.primary.sign)[:RIVALS]
+    found: dict[str, list[Predictions]] = {}
+    for entry in best:
+        runs = [view.stored(row) for row in entry.rows]
+        kept = [run.validation(judge.epoch_of(run)) for run in runs if run is not None]
+        if kept and not entry.unusable:
+            found[f"searched {entry.digest}"] = kept
+    return found
 
 
 def rows_in_words(view: Overview) -> str:

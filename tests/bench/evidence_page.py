@@ -119,7 +119,8 @@ NAMES = {
     "naive": "naive pick: reported − true",
     "naive corrected": "naive pick: corrected − true",
     "confirmed": "confirmed pick: reported − true",
-    "confirmed corrected": "confirmed pick: corrected − true",
+    "among confirmed": "confirmed pick: corrected for the choice among the confirmed − true",
+    "among searched": "confirmed pick: corrected for the choice among all searched − true",
 }
 
 

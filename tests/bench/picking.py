@@ -211,21 +211,25 @@ def played(held: Pool, what: str, top: int, fresh: int, repeat: int) -> dict[str
         "gain": worth["confirmed"] - worth["naive"],
         "random": truth(int(searched[0])) - worth["naive"],
         "naive": values[naive] - worth["naive"],
-        "naive corrected": corrected(once, what) - worth["naive"],
+        "naive corrected": values[naive] - optimism(once, what) - worth["naive"],
         "confirmed": means[confirmed] - worth["confirmed"],
-        "confirmed corrected": corrected(again, what) - worth["confirmed"],
+        "among confirmed": means[confirmed] - optimism(again, what) - worth["confirmed"],
+        "among searched": means[confirmed]
+        - optimism({int(i): once[i] for i in searched}, what)
+        - worth["confirmed"],
     }
 
 
-def corrected(tables: Mapping[int, Sequence[Predictions]], what: str) -> float:
-    """Return the value of the best, corrected as the report does it."""
-    return bias_corrected(
+def optimism(tables: Mapping[int, Sequence[Predictions]], what: str) -> float:
+    """Return what choosing the best of these recipes adds to its value, never below 0."""
+    found = bias_corrected(
         {str(i): held for i, held in tables.items()},
         objective_of(what),
         minimum=GroupMinimum(),
         threshold=0.5,
         replicates=REPLICATES,
-    ).corrected
+    )
+    return found.naive - found.corrected
 
 
 def judge(options: argparse.Namespace) -> None:

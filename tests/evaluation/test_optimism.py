@@ -71,6 +71,30 @@ def test_correction_comes_nearer_the_truth_for_equal_recipes() -> None:
     assert abs(np.mean(corrected) - truth) < abs(np.mean(naive) - truth)
 
 
+def test_who_was_beaten_before_took_part_in_the_choice() -> None:
+    # The three best of twenty equal models, put forward by the rows they are then valued on.
+    objective = Objective.parse("auc")
+    alone, among = [], []
+    for seed in range(8):
+        every = equal_models(table(150, 2, seed=seed), 20, 1.0, seed)
+        rules = {"minimum": MINIMUM, "threshold": 0.5, "replicates": 60, "seed": seed}
+        ranked = sorted(every, key=lambda n: -evaluate(every[n][0], "auc"))
+        put_forward = {name: every[name] for name in ranked[:3]}
+        rivals = {name: every[name] for name in ranked[3:]}
+        alone.append(bias_corrected(put_forward, objective, **rules))  # type: ignore[arg-type]
+        among.append(bias_corrected(put_forward, objective, rivals=rivals, **rules))  # type: ignore[arg-type]
+    assert [a.pick for a in alone] == [a.pick for a in among]
+    truth = norm.cdf(1.0 / np.sqrt(2))
+    left_alone = np.mean([a.corrected for a in alone]) - truth
+    left_among = np.mean([a.corrected for a in among]) - truth
+    assert abs(left_among) < 0.5 * left_alone
+
+
+def evaluate(p: Predictions, text: str) -> float:
+    found = evaluate_objectives(p, [Objective.parse(text)], minimum=MINIMUM, threshold=0.5)
+    return found[text]
+
+
 def test_the_groups_are_those_chosen_in_bag() -> None:
     p = table(200, 3)
     (q,) = questions(p, None, MINIMUM, 0.5)
