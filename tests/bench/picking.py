@@ -1,13 +1,13 @@
 """Measure what confirming is worth: `python tests/bench/picking.py {pool,judge}`.
 
-`pool` trains recipes (masks of the last block, learning rates, loss) on 2,000 lesions of HAM10000,
-each with six seeds, and keeps their scores on all other lesions. `judge` then plays the end of a
-search over and over: 400 of the other lesions are validation, the rest is the truth. At a budget
-of as many runs as there are recipes, the naive side runs every recipe once and takes the best
-value; the confirming side runs fewer recipes, runs the best again with fresh seeds and takes the
-best mean of these. What a pick is truly worth is its mean over two seeds that neither side saw,
-on lesions that neither side saw. Reported values are compared with that truth: as they are, and
-corrected by the bootstrap of `fairtune.evaluation.optimism`.
+`pool` trains recipes (masks of the last block, learning rates, loss) for a pass over 2,000 lesions
+of HAM10000, each with six seeds, and keeps their scores on all other lesions. `judge` then plays
+the end of a search over and over: 400 of the other lesions are validation, the rest is the truth.
+At a budget of as many runs as there are recipes, the naive side runs every recipe once and takes
+the best value; the confirming side runs fewer recipes, runs the best again with fresh seeds and
+takes the best mean of these. What a pick is truly worth is its mean over two seeds that neither
+side saw, on lesions that neither side saw. Reported values are compared with that truth: as they
+are, and corrected by the bootstrap of `fairtune.evaluation.optimism`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from fairtune.training.train import Job
 
 LESIONS, TRAINED = 4488, 2000
 SEEDS, UNSEEN = 6, 2
-EPOCHS, SIZE, LAST = 2, 70, 11
+EPOCHS, SIZE, LAST = 1, 70, 11
 VALIDATION = 400
 TYPES = ("norm", "attn", "mlp")
 ATTRIBUTE, GROUP = "age", "60+"
@@ -280,7 +280,7 @@ def main(words: Sequence[str] | None = None) -> None:
     verbs = reader.add_subparsers(required=True)
     make = verbs.add_parser("pool", help="train the recipes")
     make.add_argument("--data-root", type=Path, required=True)
-    make.add_argument("--recipes", type=int, default=64)
+    make.add_argument("--recipes", type=int, default=60)
     make.add_argument("--out", type=Path, default=Path("pool.npz"), help="file to write")
     make.set_defaults(call=pool)
     read = verbs.add_parser("judge", help="play searches on a pool")

@@ -94,6 +94,18 @@ def test_candidates_have_their_confirm_runs_and_values(tiny: Tiny) -> None:
     assert corrected(view, []) is None
 
 
+def test_the_search_took_part_in_the_choice_where_it_saw_the_same_patients(tiny: Tiny) -> None:
+    from dataclasses import replace
+
+    view, found = tiny.view, tiny.view.candidates()
+    alone = corrected(replace(view, rows={**view.rows, "search": []}), found)
+    among = corrected(view, found)
+    assert alone is not None
+    assert among is not None
+    assert among.naive == alone.naive
+    assert among.optimism > alone.optimism
+
+
 def test_without_confirm_a_candidate_has_the_mark_of_its_search(tiny: Tiny) -> None:
     from dataclasses import replace
 
