@@ -67,7 +67,9 @@ def test_units_shows_what_a_mask_space_means() -> None:
         ["attn+mlp.side", "first", "|", "last"],
     ]
     content = json.loads(call(*words, "auto_peft1", "--format", "json").stdout)
-    assert content["space"] == {"bits": {"types": ["norm", "attn", "mlp"], "always": [], "blocks": "all"}}
+    assert content["space"] == {
+        "bits": {"types": ["norm", "attn", "mlp"], "always": [], "blocks": "all"}
+    }
     assert (len(content["parameters"]), content["masks"], content["exact"]) == (18, 2**18, True)
     assert content["parameters"][0] == {"name": "norm.0", "one_of": [False, True]}
     types = json.loads(call(*words[:3], "--format", "json").stdout)["rows"]
