@@ -1,6 +1,7 @@
-"""Write docs/measured.md: `python tests/bench/measured.py bench.json STUDY/metrics.json ...`.
+"""Write docs/measured.md: `python tests/bench/measured.py STUDY/metrics.json --bench bench.json`.
 
-Every figure of that page comes from these files; none is typed by hand.
+Every figure of that page comes from these files; none is typed by hand. A section whose file is
+not given stays as it stands on the page, so that one bench can be run at a time.
 """
 
 from __future__ import annotations
@@ -29,12 +30,23 @@ WORDS = {
     "bootstrap": "intervals by Bayesian bootstrap",
 }
 NONE = "–"
+ORDER = (
+    "Speed",
+    "Inner loop",
+    "Whole jobs",
+    "Samplers and mask spaces",
+    "Augmentation",
+    "Adaptation methods",
+    "Coverage of intervals",
+    "What confirming is worth",
+)
+"""Headings of the sections, in their order; those of studies come after them."""
 
 
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description="Write docs/measured.md from measured files.")
-    parser.add_argument("bench", type=Path, help="bench.json that run.py wrote")
+    parser.add_argument("--bench", type=Path, help="bench.json that run.py wrote")
     parser.add_argument("studies", nargs="*", type=Path, help="metrics.json of finished studies")
     parser.add_argument("--augment", type=Path, help="augment.json that augment.py wrote")
     parser.add_argument("--out", type=Path, default=Path("docs/measured.md"), help="page to write")
@@ -46,9 +58,9 @@ def main() -> None:
     parser.add_argument("--picking", type=Path, help="picking.json that picking.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
-    bench = read(options.bench)
+    bench = None if options.bench is None else read(options.bench)
     studies = [json.loads(path.read_text()) for path in options.studies]
-    lines = [*head(), *speed(bench)]
+    lines = [] if bench is None else speed(bench)
     if options.loop is not None:
         lines += loop(read(options.loop))
     if options.whole is not None:
@@ -64,9 +76,29 @@ def main() -> None:
     if options.picking is not None:
         lines += evidence_page.picking(read(options.picking))
     lines += [line for study in studies for line in result(study)]
-    options.out.write_text("\n".join(lines).rstrip() + "\n")
-    if options.readme is not None:
+    before = sections(options.out.read_text().splitlines()) if options.out.exists() else {}
+    page = [*head(), *(line for part in ordered(before | sections(lines)) for line in part)]
+    options.out.write_text("\n".join(page).rstrip() + "\n")
+    if options.readme is not None and bench is not None:
         mark(options.readme, short(bench))
+
+
+def sections(lines: Sequence[str]) -> dict[str, list[str]]:
+    """Return the lines of every section by its heading; the top of the page is none."""
+    found: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in lines:
+        if line.startswith("## "):
+            current = found.setdefault(line.removeprefix("## "), [])
+        if current is not None:
+            current.append(line)
+    return {name: [*"\n".join(part).rstrip().split("\n"), ""] for name, part in found.items()}
+
+
+def ordered(found: Mapping[str, list[str]]) -> list[list[str]]:
+    """Return the sections in the order of the page; studies last, as they came."""
+    known = [name for name in ORDER if name in found]
+    return [found[name] for name in (*known, *(name for name in found if name not in ORDER))]
 
 
 def short(bench: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,15 @@ def written(bench: dict[str, Any], folder: Path, *studies: dict[str, Any]) -> st
         files.append(folder / f"{i}.json")
         files[-1].write_text(json.dumps(content))
     page = folder / "measured.md"
-    command = [sys.executable, HERE / "measured.py", *files, "--out", page]
+    command = [
+        sys.executable,
+        HERE / "measured.py",
+        *files[1:],
+        "--bench",
+        files[0],
+        "--out",
+        page,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     return page.read_text() if done.returncode == 0 else done.stderr
 
@@ -160,11 +168,24 @@ def augmented(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def test_a_section_whose_file_is_not_given_stays(tmp_path: Path) -> None:
+    before = written(measured(), tmp_path, STUDY)
+    study = tmp_path / "other.json"
+    study.write_text(json.dumps(STUDY | {"study": "other"}))
+    page = tmp_path / "measured.md"
+    subprocess.run([sys.executable, HERE / "measured.py", study, "--out", page], check=True)
+    after = page.read_text()
+    assert after.startswith(before)
+    assert after.count("## Study") == 2
+    again = written(measured(), tmp_path, STUDY)
+    assert again == after
+
+
 def page_with(augment: dict[str, Any], folder: Path) -> str:
     paths = [folder / name for name in ("bench.json", "augment.json", "page.md")]
     for path, content in zip(paths, (measured(), augment)):
         path.write_text(json.dumps(content))
-    command = [sys.executable, HERE / "measured.py", paths[0], "--augment", paths[1]]
+    command = [sys.executable, HERE / "measured.py", "--bench", paths[0], "--augment", paths[1]]
     done = subprocess.run([*command, "--out", paths[2]], capture_output=True, text=True)
     return paths[2].read_text() if done.returncode == 0 else done.stderr
 
@@ -216,7 +237,14 @@ def test_the_readme_gets_the_figures_with_a_target_between_its_marks(tmp_path: P
     readme.write_text("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n")
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps(measured()))
-    command = [sys.executable, HERE / "measured.py", bench, "--out", tmp_path / "page.md"]
+    command = [
+        sys.executable,
+        HERE / "measured.py",
+        "--bench",
+        bench,
+        "--out",
+        tmp_path / "page.md",
+    ]
     subprocess.run([*command, "--readme", readme], check=True)
     text = readme.read_text()
     assert text.startswith("before\n<!-- measured -->\n|")
@@ -269,7 +297,7 @@ def page_of_whole(found: dict[str, Any], folder: Path) -> str:
     paths = [folder / name for name in ("bench.json", "whole.json", "page.md")]
     for path, content in zip(paths, (measured(), found)):
         path.write_text(json.dumps(content))
-    command = [sys.executable, HERE / "measured.py", paths[0], "--whole", paths[1]]
+    command = [sys.executable, HERE / "measured.py", "--bench", paths[0], "--whole", paths[1]]
     done = subprocess.run([*command, "--out", paths[2]], capture_output=True, text=True)
     return paths[2].read_text() if done.returncode == 0 else done.stderr
 
