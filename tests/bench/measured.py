@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--picking", type=Path, help="picking.json that picking.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
     options = parser.parse_args()
+    if options.readme is not None and options.bench is None:
+        parser.error("--readme shows the figures of bench.json: give --bench too")
     bench = None if options.bench is None else read(options.bench)
     studies = [json.loads(path.read_text()) for path in options.studies]
     lines = [] if bench is None else speed(bench)
@@ -79,7 +81,7 @@ def main() -> None:
     before = sections(options.out.read_text().splitlines()) if options.out.exists() else {}
     page = [*head(), *(line for part in ordered(before | sections(lines)) for line in part)]
     options.out.write_text("\n".join(page).rstrip() + "\n")
-    if options.readme is not None and bench is not None:
+    if bench is not None and options.readme is not None:
         mark(options.readme, short(bench))
 
 
