@@ -82,7 +82,7 @@ def described(folder: Path) -> Path:
     spec = yaml.safe_load(find("datasets", "ham10000").read_text())
     spec["filter"] = [{"column": "source", "equals": "ham10000"}]
     share = TRAINED / LESIONS
-    fractions = {"train": share, "val": 1 - share}
+    fractions = {"train": share, "val": 1 - share, "test": 0.0}
     spec["split"] = {"fractions": fractions, "stratify": "malignant"}
     file = folder / "ham10000_pool.yaml"
     file.write_text(yaml.safe_dump(spec))

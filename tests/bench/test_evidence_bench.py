@@ -8,7 +8,9 @@ import covering
 import evidence_page
 import numpy as np
 import picking
+import pytest
 
+from fairtune.data.spec import load_spec
 from fairtune.evaluation.predictions import Attribute
 
 
@@ -52,6 +54,13 @@ def pool(tmp_path: Path) -> picking.Pool:
         about='{"command": "made"}',
     )
     return picking.Pool.read(file)[0]
+
+
+def test_the_data_set_of_the_pool_is_one(tmp_path: Path) -> None:
+    split = load_spec(str(picking.described(tmp_path))).split
+    assert split.fractions is not None
+    assert (split.fractions.test, split.stratify) == (0.0, "malignant")
+    assert split.fractions.train * picking.LESIONS == pytest.approx(picking.TRAINED)
 
 
 def test_a_repeat_of_the_confirming_bench_is_played_and_shown(tmp_path: Path) -> None:
