@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit
 
-from fairtune.evaluation.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from fairtune.evaluation.arrays import AnyArray, FloatArray, IntArray
+from fairtune.evaluation.clusters import Trust, quantile, trust
 from fairtune.evaluation.resampling import patient_codes
 
 Ends = tuple[float, float]
@@ -29,48 +30,64 @@ class Estimate:
     bound: Bound
 
 
-def z_of(tail: float) -> float:
-    """Return the standard normal quantile that leaves `tail` above it."""
-    return float(-ndtri(tail))
+@dataclass(frozen=True)
+class Area:
+    """An AUC with its variance.
+
+    Attributes:
+        auc: In [0, 1].
+        variance: Infinite where fewer than two patients have positives, or negatives.
+        freedom: Degrees of freedom of the variance; infinite with one row per patient, where the
+            normal quantile is near enough.
+    """
+
+    auc: float
+    variance: float
+    freedom: float = np.inf
 
 
-def delong(label: IntArray, score: FloatArray, patient: AnyArray) -> tuple[float, float]:
+def delong(label: IntArray, score: FloatArray, patient: AnyArray) -> Area:
     """Return the AUC and its variance, allowing for patients with several rows.
 
-    With one row per patient this is DeLong, DeLong and Clarke-Pearson (1988); with several it is
+    With one row per patient this is DeLong, DeLong and Clarke-Pearson (1988). With several it is
     Obuchowski (1997), whose covariance term carries what the positives and negatives of one
-    patient share.
+    patient share; her factors G / (G - 1) are replaced by those of `clusters.trust`, which know
+    that patients differ in size, and the degrees of freedom are Satterthwaite's, (V1 + V2)^2 /
+    (V1^2 / f1 + V2^2 / f2) for the parts of positives and negatives. (Measured: with z and G / (G
+    - 1) the 95 % interval of ten positives in four patients holds the truth .86 of the time.)
 
     Args:
         label: `(n,)` of 0/1, both present.
         score: `(n,)` real scores.
         patient: `(n,)` codes.
-
-    Returns:
-        AUC in [0, 1] and variance; the variance is infinite where fewer than two patients have
-        positives, or fewer than two have negatives.
     """
     positive = np.asarray(label) == 1
-    m, n = int(positive.sum()), int((~positive).sum())
     above, below = np.sort(score[positive]), np.sort(score[~positive])
     v10 = _placement(below, score[positive])
     v01 = 1.0 - _placement(above, score[~positive])
     auc = float(v10.mean())
     code, patients = patient_codes(patient)
+    d10, of10 = _part(code[positive], v10 - auc, patients)
+    d01, of01 = _part(code[~positive], v01 - auc, patients)
+    if of10 is None or of01 is None:
+        return Area(auc, np.inf)
+    m, n = len(v10), len(v01)
+    first = of10.inflation * float(d10 @ d10) / m**2
+    second = of01.inflation * float(d01 @ d01) / n**2
+    shared = 2 * patients / (patients - 1) * float(d10 @ d01) / (m * n)
+    variance = max(first + second + shared, 0.0)
+    if patients == m + n or first + second == 0:
+        return Area(auc, variance)
+    spread = first**2 / of10.freedom + second**2 / of01.freedom
+    return Area(auc, variance, (first + second) ** 2 / spread)
 
-    def sums(rows: BoolArray, values: FloatArray) -> FloatArray:
-        summed = np.bincount(code[rows], weights=values, minlength=patients)
-        return np.asarray(summed, dtype=np.float64)
 
-    d10, d01 = sums(positive, v10 - auc), sums(~positive, v01 - auc)
-    with_positive = len(np.unique(code[positive]))
-    with_negative = len(np.unique(code[~positive]))
-    if min(with_positive, with_negative) < 2:
-        return auc, float("inf")
-    s10 = with_positive / ((with_positive - 1) * m) * float(d10 @ d10)
-    s01 = with_negative / ((with_negative - 1) * n) * float(d01 @ d01)
-    s11 = patients / (patients - 1) * float(d10 @ d01)
-    return auc, max(s10 / m + s01 / n + 2 * s11 / (m * n), 0.0)
+def _part(code: IntArray, values: FloatArray, patients: int) -> tuple[FloatArray, Trust | None]:
+    """Return the sum of each patient and the trust in their squares; None under two patients."""
+    rows = np.bincount(code, minlength=patients)
+    sums = np.bincount(code, weights=values, minlength=patients).astype(np.float64)
+    present = rows[rows > 0]
+    return sums, trust(present) if len(present) > 1 else None
 
 
 def _placement(reference: FloatArray, values: FloatArray) -> FloatArray:
@@ -87,12 +104,13 @@ def auc_estimate(label: IntArray, score: FloatArray, patient: AnyArray) -> Estim
     (2006, method 5) instead: all A with |A - AUC| <= z SE(A), SE by Hanley and McNeil on the
     numbers of patients with positives and with negatives.
     """
-    auc, variance = delong(label, score, patient)
-    if 0 < auc < 1 and 0 < variance < np.inf:
-        scale = np.sqrt(variance) / (auc * (1 - auc))
+    area = delong(label, score, patient)
+    auc = area.auc
+    if 0 < auc < 1 and 0 < area.variance < np.inf:
+        scale = np.sqrt(area.variance) / (auc * (1 - auc))
 
         def bound(tail: float) -> Ends:
-            half = z_of(tail) * scale
+            half = quantile(tail, area.freedom) * scale
             return float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
 
         return Estimate(auc, bound)
@@ -103,7 +121,7 @@ def auc_estimate(label: IntArray, score: FloatArray, patient: AnyArray) -> Estim
 
 def newcombe(auc: float, positives: int, negatives: int, tail: float = TAIL) -> Ends:
     """Return all A with |A - auc| <= z SE_HanleyMcNeil(A), which is never empty at 0 or 1."""
-    z = z_of(tail)
+    z = quantile(tail)
 
     def excess(a: float) -> float:
         return abs(a - auc) - z * hanley_mcneil(a, positives, negatives)
@@ -144,8 +162,8 @@ def rate_estimate(success: FloatArray, patient: AnyArray) -> Estimate:
     """Return a proportion with its Wilson interval.
 
     With several rows per patient the number of rows is divided by the design effect (variance of
-    the ratio estimator over patients relative to binomial), never below 1; where all rows agree
-    the number is that of effective patients.
+    the ratio estimator over patients, by `clusters.trust`, relative to binomial), never below 1;
+    where all rows agree the number is that of effective patients.
 
     Args:
         success: `(n,)` of 0/1, not empty.
@@ -158,7 +176,8 @@ def rate_estimate(success: FloatArray, patient: AnyArray) -> Estimate:
         binomial = rate * (1 - rate) / n
         if binomial > 0 and patients > 1:
             deviation = np.bincount(code, weights=success - rate, minlength=patients)
-            clustered = patients / (patients - 1) * float(deviation @ deviation) / n**2
+            inflation = trust(np.bincount(code)).inflation
+            clustered = inflation * float(deviation @ deviation) / n**2
             size = n / max(clustered / binomial, 1.0)
         else:
             size = effective_patients(patient)
@@ -167,7 +186,7 @@ def rate_estimate(success: FloatArray, patient: AnyArray) -> Estimate:
 
 def wilson(rate: float, n: float, tail: float = TAIL) -> Ends:
     """Return the Wilson score interval of a proportion of `n` independent rows."""
-    z2 = z_of(tail) ** 2
+    z2 = quantile(tail) ** 2
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     low = 0.0 if rate == 0 else max(0.0, centre - half)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from fairtune.evaluation.arrays import FloatArray, IntArray
+from fairtune.evaluation.clusters import quantile
 from fairtune.evaluation.groups import eligible_groups, group_rows
-from fairtune.evaluation.intervals import TAIL, rate_estimate, z_of
+from fairtune.evaluation.intervals import TAIL, rate_estimate
 from fairtune.evaluation.resampling import patient_codes
 from fairtune.evaluation.scoring import group_table
 from fairtune.evaluation.thresholds import decide
@@ -123,5 +124,5 @@ def _ends(each: FloatArray, patient: IntArray) -> tuple[float, float]:
     if patients < 2:
         return float("nan"), float("nan")
     sums = np.bincount(code, weights=each - mean, minlength=patients)
-    half = z_of(TAIL) * float(np.sqrt(patients / (patients - 1) * (sums @ sums))) / n
+    half = quantile(TAIL) * float(np.sqrt(patients / (patients - 1) * (sums @ sums))) / n
     return mean - half, mean + half

@@ -7,8 +7,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 from prediction_tables import table
-from scipy.stats import norm
+from scipy.special import logit
+from scipy.stats import norm, t
 
+from fairtune.evaluation.clusters import quantile, trust
 from fairtune.evaluation.intervals import (
     Estimate,
     auc_estimate,
@@ -22,7 +24,6 @@ from fairtune.evaluation.intervals import (
     rate_estimate,
     wilson,
     worst_interval,
-    z_of,
 )
 from fairtune.evaluation.predictions import Attribute, Predictions
 from fairtune.evaluation.rules import GroupMinimum
@@ -42,18 +43,20 @@ def brute_delong(label: np.ndarray, score: np.ndarray) -> tuple[float, float]:
 def test_delong_equals_its_double_sum(ties: bool) -> None:
     p = table(60, ties=ties)
     found = delong(p.label, p.score, p.patient)
-    np.testing.assert_allclose(found, brute_delong(p.label, p.score), atol=1e-12)
+    held = (found.auc, found.variance)
+    np.testing.assert_allclose(held, brute_delong(p.label, p.score), atol=1e-12)
+    assert found.freedom == np.inf
 
 
 def test_repeating_every_row_of_a_patient_changes_no_variance() -> None:
     p = table(80)
-    auc, variance = delong(p.label, p.score, p.patient)
+    once = delong(p.label, p.score, p.patient)
     twice = p.take(np.repeat(np.arange(80), 3))
-    again, clustered = delong(twice.label, twice.score, twice.patient)
-    assert again == pytest.approx(auc)
-    assert clustered == pytest.approx(variance, rel=0.02)
-    _, naive = delong(twice.label, twice.score, np.arange(240))
-    assert naive < 0.5 * variance
+    again = delong(twice.label, twice.score, twice.patient)
+    assert again.auc == pytest.approx(once.auc)
+    assert again.variance == pytest.approx(once.variance, rel=0.02)
+    naive = delong(twice.label, twice.score, np.arange(240))
+    assert naive.variance < 0.5 * once.variance
 
 
 def test_clustered_variance_equals_the_sum_over_patients() -> None:
@@ -69,13 +72,25 @@ def test_clustered_variance_equals_the_sum_over_patients() -> None:
         a = (kernel.mean(axis=1)[pos == c] - theta).sum()
         b = (kernel.mean(axis=0)[neg == c] - theta).sum()
         s10, s01, s11 = s10 + a * a, s01 + b * b, s11 + a * b
-    i10, i01, i = len(np.unique(pos)), len(np.unique(neg)), len(np.unique(patient))
-    expected = (
-        i10 / ((i10 - 1) * m) * s10 / m
-        + i01 / ((i01 - 1) * n) * s01 / n
-        + 2 * i / (i - 1) * s11 / (m * n)
-    )
-    assert delong(label, score, patient)[1] == pytest.approx(expected)
+    of = [trust(np.unique(part, return_counts=True)[1]) for part in (pos, neg)]
+    v10, v01 = of[0].inflation * s10 / m**2, of[1].inflation * s01 / n**2
+    i = len(np.unique(patient))
+    found = delong(label, score, patient)
+    assert found.variance == pytest.approx(v10 + v01 + 2 * i / (i - 1) * s11 / (m * n))
+    spread = v10**2 / of[0].freedom + v01**2 / of[1].freedom
+    assert found.freedom == pytest.approx((v10 + v01) ** 2 / spread)
+    scale = np.sqrt(found.variance) / (theta * (1 - theta))
+    low = auc_estimate(label, score, patient).bound(0.025)[0]
+    half = t.isf(0.025, found.freedom) * scale
+    assert logit(theta) - logit(low) == pytest.approx(half)
+
+
+@pytest.mark.parametrize("patient", [np.zeros(6), np.array([0, 0, 0, 1, 1, 2])])
+def test_one_patient_with_positives_gives_no_variance(patient: np.ndarray) -> None:
+    label, score = np.array([1, 1, 1, 0, 0, 0]), np.array([0.9, 0.4, 0.8, 0.3, 0.5, 0.1])
+    assert delong(label, score, patient).variance == np.inf
+    low, high = auc_estimate(label, score, patient).bound(0.025)
+    assert 0 <= low < high <= 1
 
 
 def test_logit_interval_stays_inside_and_perfect_ranking_has_a_lower_end() -> None:
@@ -94,7 +109,8 @@ def test_logit_interval_stays_inside_and_perfect_ranking_has_a_lower_end() -> No
 def test_newcombe_ends_solve_its_equation() -> None:
     low, high = newcombe(0.8, 30, 40)
     for end in (low, high):
-        assert abs(end - 0.8) == pytest.approx(z_of(0.025) * hanley_mcneil(end, 30, 40), rel=1e-6)
+        half = quantile(0.025) * hanley_mcneil(end, 30, 40)
+        assert abs(end - 0.8) == pytest.approx(half, rel=1e-6)
     assert newcombe(0.0, 10, 10)[0] == 0
 
 
@@ -128,7 +144,7 @@ def test_effective_patients() -> None:
 
 
 def normal(value: float, se: float) -> Estimate:
-    return Estimate(value, lambda tail: (value - z_of(tail) * se, value + z_of(tail) * se))
+    return Estimate(value, lambda tail: (value - quantile(tail) * se, value + quantile(tail) * se))
 
 
 def test_worst_and_gap_follow_the_written_rule() -> None:
