@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,10 +113,17 @@ def test_blr_ts_begins_with_uniform_masks_and_prior_draws_in_turns() -> None:
     assert flips[1] < 0.4
 
 
+def scores(count: int) -> dict[str, Dimension]:
+    return {f"m.topk.attn.{depth}": Float(-1.0, 1.0) for depth in range(count)}
+
+
+@pytest.mark.parametrize("made", [bits, scores])
 @pytest.mark.parametrize(("count", "chosen"), [(11, "tpe"), (12, "blr_ts")])
-def test_auto_goes_by_the_switches_of_the_mask(count: int, chosen: str) -> None:
-    space = {"lr": SPACE["lr"], **bits(count)}
-    done = history(30, bits(count))
+def test_auto_goes_by_the_switches_of_the_mask(
+    count: int, chosen: str, made: Callable[[int], dict[str, Dimension]]
+) -> None:
+    space = {"lr": SPACE["lr"], **made(count)}
+    done = history(30, made(count))
     done = [
         trial(i, {"lr": 10 ** -(1 + i % 5), **t.params}, space, t.values)
         for i, t in enumerate(done)

@@ -33,13 +33,7 @@ class Switches:
     @classmethod
     def among(cls, space: Mapping[str, Dimension]) -> Switches:
         """Return the switches of `space`, in its order."""
-        found = []
-        for name, dimension in space.items():
-            match = _DEPTH.match(name)
-            if match and is_boolean(dimension):
-                found.append((name, match["kind"], int(match["depth"])))
-        many = Counter(kind for _, kind, _ in found)
-        found = [entry for entry in found if many[entry[1]] > 1]
+        found = numbered({name: d for name, d in space.items() if is_boolean(d)})
         names, kinds_, depths = zip(*found) if found else ((), (), ())
         return cls(tuple(names), tuple(kinds_), tuple(depths))
 
@@ -67,6 +61,17 @@ class Switches:
         """A square root `R` of the covariance: `R @ R.T = K`."""
         values, vectors = np.linalg.eigh(self.covariance)
         return np.asarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
+
+
+def numbered(space: Mapping[str, Dimension]) -> list[tuple[str, str, int]]:
+    """Return name, kind and depth of the parameters `KIND.DEPTH`, of kinds with several depths."""
+    matches = {name: match for name in space if (match := _DEPTH.match(name))}
+    many = Counter(match["kind"] for match in matches.values())
+    return [
+        (name, match["kind"], int(match["depth"]))
+        for name, match in matches.items()
+        if many[match["kind"]] > 1
+    ]
 
 
 def is_boolean(dimension: Dimension) -> bool:

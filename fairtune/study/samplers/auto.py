@@ -10,19 +10,22 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from fairtune.config import Config
-from fairtune.study.linear.switches import Switches
+from fairtune.study.linear.switches import numbered
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.samplers.blr_ts import BlrTs
 from fairtune.study.samplers.shown import all_dimensions
 from fairtune.study.samplers.tpe import Tpe
 
 SWITCHES = 12
-"""Switches of a mask from which `blr_ts` draws."""
+"""Switches of a mask, or scores of them (`topk`), from which `blr_ts` draws."""
 
 
 @SAMPLERS.register("auto")
 class Auto(Config):
-    """`blr_ts` where trials have 12 or more switches of a mask, else `tpe`; both as by default."""
+    """`blr_ts` where 12 or more switches of a mask have a parameter each, else `tpe`.
+
+    Both as by default.
+    """
 
     conditional: ClassVar[bool] = True
     several: ClassVar[bool] = True
@@ -64,6 +67,6 @@ class Chosen(BaseSampler):
 
     def _chosen(self, study: Study) -> BaseSampler:
         if self._inner is None:
-            few = len(Switches.among(all_dimensions(study)).names) < SWITCHES
+            few = len(numbered(all_dimensions(study))) < SWITCHES
             self._inner = (Tpe() if few else BlrTs()).build(self._seed)
         return self._inner
