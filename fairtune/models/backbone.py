@@ -140,7 +140,9 @@ def build(
     """Return the backbone in evaluation mode, float32, on the CPU, every parameter trainable.
 
     Parameters are private memory maps of the stored file: pages are shared between networks and
-    processes until they are written to.
+    processes until they are written to. Weights of a network without image tokens (a CNN) are laid
+    out with channels last, which its convolutions hand on to what they compute; values are the
+    same.
 
     Args:
         spec: The model.
@@ -161,7 +163,8 @@ def build(
             _sized.cache_clear()
             file = _sized(spec, side, weights)
         net = _mapped(spec, side, file)
-    return Backbone(net, int(net.num_features)).eval()
+    backbone = Backbone(net, int(net.num_features)).eval()
+    return backbone if backbone.tokens else backbone.to(memory_format=torch.channels_last)
 
 
 def describe(spec: ModelSpec, image_size: int | None = None) -> Units:

@@ -9,6 +9,15 @@ from torch import nn
 from fairtune.models.backbone import Backbone
 
 
+def of_head(name: str) -> bool:
+    """Return whether a trained tensor is the head's: `head.weight`, not a `head.norm.weight`.
+
+    Some architectures (ConvNeXt) call `head` what holds their last norm, a unit as any other.
+    """
+    path, _, _ = name.rpartition(".")
+    return path == "head"
+
+
 class Net(nn.Module):
     """What is trained.
 

@@ -50,6 +50,14 @@ class Units:
         except KeyError:
             raise self._unknown("unit", unit, self.names) from None
 
+    def depth_at(self, path: str) -> int | None:
+        """Return the number of the block that anything of the network lies in, counted from 0.
+
+        Args:
+            path: Module path of a tensor or module, of the architecture or added to it.
+        """
+        return _depth(path, self.blocks)
+
     def block(self, depth: int) -> str:
         """Return the path of block `depth`, counted from 0, in the network."""
         if self.blocks.endswith("*"):

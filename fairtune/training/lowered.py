@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fairtune.models.net import Net
+from fairtune.models.net import Net, of_head
 
 if TYPE_CHECKING:
     from fairtune.training.session import Ground
@@ -29,7 +29,7 @@ def lower(net: Net, trained: Iterable[str], ground: Ground) -> None:
     """
     shared = ground.backbone.net
     known = set(ground.backbone.tensors())
-    if not all(name in known or name.startswith("head.") for name in trained):
+    if not all(name in known or of_head(name) for name in trained):
         return
     originals = dict(shared.named_modules())
     for path, module in net.backbone.net.named_modules():

@@ -16,7 +16,7 @@ from fairtune.adaptation.attach import Attached, Context
 from fairtune.adaptation.placement import METHOD, Placement
 from fairtune.errors import ModelError
 from fairtune.models.backbone import Backbone
-from fairtune.models.net import Net
+from fairtune.models.net import Net, of_head
 from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe, Seeds
 
@@ -145,7 +145,7 @@ def load_methods_state(net: Net, state: Sequence[dict[str, Any] | None]) -> None
 
 def trained_size(trained: dict[str, nn.Parameter]) -> int:
     """Return the number of trained values, without the head."""
-    return sum(p.numel() for name, p in trained.items() if not name.startswith("head."))
+    return sum(p.numel() for name, p in trained.items() if not of_head(name))
 
 
 def set_modes(module: nn.Module, inherited: bool = True) -> None:

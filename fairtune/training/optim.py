@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import torch
 from torch import nn
 
+from fairtune.models.net import of_head
 from fairtune.models.units import Units
 from fairtune.training.recipe import OptimPart
 
@@ -34,7 +35,7 @@ def build_optimizer(
     """
 
     def kind(name: str) -> tuple[bool, bool, int]:
-        head = name.startswith("head.")
+        head = of_head(name)
         decays = trained[name].ndim > 1 and name not in exempt
         even = head or optim.layer_decay == 1 or distances is None
         return head, not decays, 0 if even or distances is None else distances[name]
@@ -61,23 +62,17 @@ def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
     that is none of the model's own and lies in no block is taken for one before the blocks.
     """
     tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
-    own = {tensor: _block(tensor, units.blocks) for tensor in tensors}
+    own = {tensor: units.depth_at(tensor) for tensor in tensors}
     last = max(i for i, tensor in enumerate(tensors) if own[tensor] is not None)
     behind = {tensor for tensor in tensors[last + 1 :] if own[tensor] is None}
 
     def distance(name: str) -> int:
-        block = _block(name, units.blocks)
+        block = units.depth_at(name)
         if block is not None:
             return units.depth - block
-        return 0 if name.startswith("head.") else 1 if name in behind else units.depth + 1
+        return 0 if of_head(name) else 1 if name in behind else units.depth + 1
 
     return {name: distance(name) for name in names}
-
-
-def _block(tensor: str, blocks: str) -> int | None:
-    start = blocks + "."
-    number = tensor.removeprefix(start).partition(".")[0]
-    return int(number) if tensor.startswith(start) and number.isdecimal() else None
 
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> None:

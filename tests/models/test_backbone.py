@@ -53,6 +53,22 @@ def test_every_model_embeds_an_image(name: str) -> None:
     assert {p.device.type for p in backbone.parameters()} == {"cpu"}
 
 
+def test_channels_are_last_in_convolutional_networks_alone() -> None:
+    cnn, vit = build(load("resnet18"), 32, None), build(load("test_vit"), 64, None)
+    kernels = [p for p in cnn.parameters() if p.ndim == 4 and p.shape[-1] > 1]
+    assert len(kernels) == 17
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    assert not any(p.is_contiguous() for p in kernels)
+    assert all(p.is_contiguous() for p in vit.parameters())
+    x = image(load("resnet18"), 32)
+    with torch.no_grad():
+        found = cnn.net.forward_features(x)  # type: ignore[operator]
+        plain = cnn.embed(x)
+        cnn.to(memory_format=torch.contiguous_format)
+        torch.testing.assert_close(cnn.embed(x), plain, atol=1e-5, rtol=1e-4)
+    assert found.shape[-1] == 1 or found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_random_initialisation_depends_on_the_seed_alone(spec: ModelSpec) -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()

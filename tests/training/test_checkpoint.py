@@ -131,6 +131,15 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
             {"adaptation": {"mask": "attn:last-2", "method": {"lora": {"dropout": 0.2}}}},
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            # The weights of 3 x 3 convolutions do not lie in memory as they are written down.
+            {
+                "model": {"name": "resnet18", "image_size": 32, "weights": "none"},
+                "adaptation__mask": "block:0",
+                "optim__lr": 1e-2,
+            },
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"optim__optimizer": "sgd"}, marks=pytest.mark.slow),
         pytest.param(
             {"optim__schedule": "constant", "optim__warmup": 0.5}, marks=pytest.mark.slow

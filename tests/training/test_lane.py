@@ -13,7 +13,7 @@ from timm.optim import param_groups_layer_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
 from fairtune.errors import ModelError
-from fairtune.models import load
+from fairtune.models import load, names
 from fairtune.models.backbone import describe
 from fairtune.training import lane as rooms
 from fairtune.training.lane import Lane, score_rows
@@ -251,15 +251,29 @@ def test_layer_wise_rates_are_timms(model: str) -> None:
     assert max(found.values()) == units.depth + 1
 
 
-def test_layer_wise_rates_of_a_convolutional_net() -> None:
-    units = describe(load("tf_efficientnet_lite0"))
+@pytest.mark.parametrize("model", names())
+def test_layer_wise_rates_fall_from_the_head_to_the_stem(model: str) -> None:
+    units = describe(load(model))
     tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
     found = distances_of([*tensors, "prompt"], units)
     in_order = [found[tensor] for tensor in tensors]
     assert in_order == sorted(in_order, reverse=True)
     assert (in_order[0], in_order[-1]) == (units.depth + 1, 1)
+    assert {*range(1, units.depth + 1)} <= {*in_order}
     # What a method adds outside the blocks is fed into them.
     assert found["prompt"] == units.depth + 1
+
+
+def test_a_norm_that_the_architecture_calls_head_is_none_of_the_head() -> None:
+    trained = named("head.norm.weight", "head.weight", "head.bias")
+    made = build_optimizer(trained, OptimPart(lr=1e-3, head_lr=1e-2))
+    found = {id(p): g["lr"] for g in made.param_groups for p in g["params"]}
+    assert [found[id(p)] for p in trained.values()] == [1e-3, 1e-2, 1e-2]
+    assert distances_of(trained, describe(load("convnext_tiny"))) == {
+        "head.norm.weight": 1,
+        "head.weight": 0,
+        "head.bias": 0,
+    }
 
 
 def test_rates_fall_with_the_distance_from_the_head() -> None:
