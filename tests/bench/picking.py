@@ -2,7 +2,8 @@
 
 `pool` trains recipes (masks of the last block, learning rates, loss) for a pass over 2,000 lesions
 of HAM10000, each with six seeds, and keeps their scores on all other lesions. `judge` then plays
-the end of a search over and over: 400 of the other lesions are validation, the rest is the truth.
+the end of a search over and over: 400 of the other lesions are validation, drawn by age group
+and label, the rest is the truth.
 At a budget of as many runs as there are recipes, the naive side runs every recipe once and takes
 the best value; the confirming side runs fewer recipes, runs the best again with fresh seeds and
 takes the best mean of these. What a pick is truly worth is its mean over two seeds that neither
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 import yaml
 from machine import surroundings
+from sklearn.model_selection import train_test_split
 
 from fairtune.config import parse, settings
 from fairtune.config.shipped import find
@@ -52,7 +54,7 @@ VALIDATION = 400
 TYPES = ("norm", "attn", "mlp")
 ATTRIBUTE, GROUP = "age", "60+"
 WORST, FIXED = "worst_auc@age", "auc of 60+"
-WAYS = {"top 5, 3 seeds": (5, 3), "top 3, 2 seeds": (3, 2)}
+WAYS = {"top 3, 3 seeds": (3, 3), "top 5, 3 seeds": (5, 3), "top 3, 2 seeds": (3, 2)}
 REPLICATES = 200
 
 
@@ -171,6 +173,17 @@ class Pool:
         score = self.scores[recipe, seed, kept]
         return Predictions(self.label[kept], score, {ATTRIBUTE: age}, self.patient[kept])
 
+    def divided(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return validation and other rows; of both groups and classes as many in every draw."""
+        cell = 2 * self.age.codes + self.label
+        stratify = np.where(self.age.codes < 0, -1, cell)
+        rows = np.arange(len(cell))
+        seed = int(rng.integers(2**31))
+        seen, rest = train_test_split(
+            rows, train_size=VALIDATION, stratify=stratify, random_state=seed
+        )
+        return np.sort(seen), np.sort(rest)
+
 
 def objective_of(what: str) -> Objective:
     """Return the objective that is read on the tables of `what`."""
@@ -187,9 +200,8 @@ def value(p: Predictions, what: str) -> float:
 def played(held: Pool, what: str, top: int, fresh: int, repeat: int) -> dict[str, float]:
     """Return one repeat: what both picks are worth, and what was reported of them."""
     rng = np.random.default_rng([repeat, top, fresh])
-    count, seeds, rows = held.scores.shape
-    shuffled = rng.permutation(rows)
-    seen, rest = np.sort(shuffled[:VALIDATION]), np.sort(shuffled[VALIDATION:])
+    count, seeds, _ = held.scores.shape
+    seen, rest = held.divided(rng)
     order = np.array([rng.permutation(seeds) for _ in range(count)])
 
     def truth(recipe: int) -> float:
