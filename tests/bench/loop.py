@@ -101,7 +101,6 @@ def main() -> None:
             "decoding_processes": options.workers,
         },
         **surroundings("loop.py"),
-        "command": "python tests/bench/loop.py",
     }
     options.out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     say(f"written to {options.out}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,10 @@ def main() -> None:
     parser.add_argument("--methods", type=Path, help="methods.json that methods.py wrote")
     parser.add_argument("--coverage", type=Path, help="coverage.json that covering.py wrote")
     parser.add_argument("--picking", type=Path, help="picking.json that picking.py wrote")
-    parser.add_argument("--readme", type=Path, help="page whose marked block is filled")
+    parser.add_argument("--readme", type=Path, help="page whose marked blocks are filled")
     options = parser.parse_args()
-    if options.readme is not None and options.bench is None:
-        parser.error("--readme shows the figures of bench.json: give --bench too")
+    if options.readme is not None and options.bench is None and options.loop is None:
+        parser.error("--readme shows the figures of --bench and of --loop: give one of them")
     bench = None if options.bench is None else read(options.bench)
     studies = [json.loads(path.read_text()) for path in options.studies]
     lines = [] if bench is None else speed(bench)
@@ -81,8 +81,11 @@ def main() -> None:
     before = sections(options.out.read_text().splitlines()) if options.out.exists() else {}
     page = [*head(), *(line for part in ordered(before | sections(lines)) for line in part)]
     options.out.write_text("\n".join(page).rstrip() + "\n")
-    if bench is not None and options.readme is not None:
-        mark(options.readme, short(bench))
+    if options.readme is not None and bench is not None:
+        mark(options.readme, "measured", short(bench, WORDS, target, "make bench"))
+    if options.readme is not None and options.loop is not None:
+        found = short(read(options.loop), LOOP, least, "make bench-loop")
+        mark(options.readme, "measured loop", found)
 
 
 def sections(lines: Sequence[str]) -> dict[str, list[str]]:
@@ -103,26 +106,35 @@ def ordered(found: Mapping[str, list[str]]) -> list[list[str]]:
     return [found[name] for name in (*known, *(name for name in found if name not in ORDER))]
 
 
-def short(bench: Mapping[str, Any]) -> list[str]:
+def short(
+    measured: Mapping[str, Any],
+    names: Mapping[str, str],
+    against: Callable[[Mapping[str, Any]], str],
+    by: str,
+) -> list[str]:
     """Return the figures with a target, and the machine, for the README."""
-    machine, matter = bench["machine"], bench["matter"]
+    machine, matter = measured["machine"], measured["matter"]
     rows = [
-        [WORDS[name], f"{number(f['value'])} {f['unit']}".strip(), target(f)]
-        for name, f in bench["figures"].items()
+        [
+            names.get(name, name.replace("_", " ")),
+            f"{number(f['value'])} {f['unit']}".strip(),
+            against(f),
+        ]
+        for name, f in measured["figures"].items()
         if f["target"] is not None
     ]
     return [
         *table(["what", "measured", "target"], rows),
         "",
         f"{machine['cpu']}, {machine['cores']} cores; {matter['model']} at "
-        f"{matter['image_size']} px, {matter['precision']}. Written by `make bench`; all figures, "
+        f"{matter['image_size']} px, {matter['precision']}. Written by `{by}`; all figures, "
         "with command and commit: [docs/measured.md](docs/measured.md).",
     ]
 
 
-def mark(page: Path, lines: Sequence[str]) -> None:
-    """Replace what stands between the two marks of `page`."""
-    start, end = "<!-- measured -->", "<!-- /measured -->"
+def mark(page: Path, block: str, lines: Sequence[str]) -> None:
+    """Replace what stands between the two marks of a block of `page`."""
+    start, end = f"<!-- {block} -->", f"<!-- /{block} -->"
     text = page.read_text()
     before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)

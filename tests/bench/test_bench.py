@@ -254,6 +254,29 @@ def test_the_readme_gets_the_figures_with_a_target_between_its_marks(tmp_path: P
     assert "--help" not in text
 
 
+def test_the_readme_gets_the_figures_of_the_loop_in_a_block_of_their_own(tmp_path: Path) -> None:
+    readme, path = tmp_path / "README.md", tmp_path / "loop.json"
+    figures = {
+        "last_3_blocks": figure(7.0, "x plain", 6.0),
+        "by_bf16": figure(1.8, "x"),
+    }
+    path.write_text(json.dumps(measured(figures=figures, rounds=5)))
+    command = [sys.executable, HERE / "measured.py", "--loop", path, "--readme", readme]
+    command += ["--out", tmp_path / "page.md"]
+    readme.write_text("no block")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode
+    assert "no block between <!-- measured loop -->" in done.stderr
+    readme.write_text("<!-- measured -->\nstays\n<!-- /measured -->\n<!-- measured loop -->\n")
+    readme.write_text(readme.read_text() + "<!-- /measured loop -->\nafter\n")
+    subprocess.run(command, check=True)
+    assert "stays" in readme.read_text()
+    shown = "| masks over the last 3 blocks, prefix kept | 7.00 x plain | at least 6.00: "
+    assert shown in readme.read_text()
+    assert "1.8" not in readme.read_text()
+    assert "`make bench-loop`" in readme.read_text()
+
+
 @pytest.mark.slow
 def test_the_loop_is_measured(tmp_path: Path) -> None:
     out = tmp_path / "loop.json"
