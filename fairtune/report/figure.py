@@ -99,7 +99,8 @@ def blank(height: int, *, panels: int = 1, gap: int = 84, **layout: Any) -> go.F
         number = "" if i == 0 else str(i + 1)
         top = 1 - i * (share + space)
         base[f"xaxis{number}"] = {**axis, "anchor": f"y{number}"}
-        base[f"yaxis{number}"] = {**axis, "anchor": f"x{number}", "domain": [top - share, top]}
+        ends = [max(top - share, 0.0), top]  # the last may be rounded to just below 0
+        base[f"yaxis{number}"] = {**axis, "anchor": f"x{number}", "domain": ends}
     figure = go.Figure(layout=base)
     figure.update_layout(**layout)
     return figure
