@@ -42,6 +42,9 @@ class Backbone(nn.Module):
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return pooled features as the architecture defines them.
 
+        Images of a network without image tokens (a CNN) are laid out with channels last, which
+        its convolutions hand on to all that they compute; values are the same up to rounding.
+
         Args:
             image: Normalised images `(batch, channels, height, width)`; what `front` returned
                 where the backbone starts behind the stem (`starts_at`).
@@ -49,6 +52,8 @@ class Backbone(nn.Module):
         Returns:
             Embeddings `(batch, dim)`.
         """
+        if not self.tokens:
+            image = image.contiguous(memory_format=torch.channels_last)
         if self.starts_at or self.checkpointing or self.through is not None:
             hidden = image if self.starts_at else split.front(self.net, image, 0)
             features = split.rest(
@@ -140,9 +145,7 @@ def build(
     """Return the backbone in evaluation mode, float32, on the CPU, every parameter trainable.
 
     Parameters are private memory maps of the stored file: pages are shared between networks and
-    processes until they are written to. Weights of a network without image tokens (a CNN) are laid
-    out with channels last, which its convolutions hand on to what they compute; values are the
-    same.
+    processes until they are written to.
 
     Args:
         spec: The model.
@@ -163,8 +166,7 @@ def build(
             _sized.cache_clear()
             file = _sized(spec, side, weights)
         net = _mapped(spec, side, file)
-    backbone = Backbone(net, int(net.num_features)).eval()
-    return backbone if backbone.tokens else backbone.to(memory_format=torch.channels_last)
+    return Backbone(net, int(net.num_features)).eval()
 
 
 def describe(spec: ModelSpec, image_size: int | None = None) -> Units:

@@ -232,7 +232,6 @@ class Lane:
             for name, parameter in self.trained.items():
                 parameter.copy_(state["trained"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        _lay_out(self.optimizer)
         # The factors themselves follow from the recipe.
         self.schedule.load_state_dict({"lr_lambdas": [], **state["schedule"]})
         self.loader.restore(state["loader"])
@@ -241,14 +240,6 @@ class Lane:
         if self.average is not None:
             self.average.restore(state["average"])
         set_random_state(state["random"], self.ground.device)
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give moments the strides of their parameters: a fused step goes through memory."""
-    for parameter, held in optimizer.state.items():
-        for name, value in held.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -53,20 +53,18 @@ def test_every_model_embeds_an_image(name: str) -> None:
     assert {p.device.type for p in backbone.parameters()} == {"cpu"}
 
 
-def test_channels_are_last_in_convolutional_networks_alone() -> None:
-    cnn, vit = build(load("resnet18"), 32, None), build(load("test_vit"), 64, None)
-    kernels = [p for p in cnn.parameters() if p.ndim == 4 and p.shape[-1] > 1]
-    assert len(kernels) == 17
-    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
-    assert not any(p.is_contiguous() for p in kernels)
-    assert all(p.is_contiguous() for p in vit.parameters())
-    x = image(load("resnet18"), 32)
+@pytest.mark.parametrize(("name", "last"), [("resnet18", True), ("test_vit", False)])
+def test_channels_are_last_in_convolutional_networks_alone(name: str, last: bool) -> None:
+    backbone, x = build(load(name), 64, None), image(load(name), 64)
+    given: list[torch.Tensor] = []
+    convolution = next(m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda m, inputs, out: given.extend([*inputs, out]))
     with torch.no_grad():
-        found = cnn.net.forward_features(x)  # type: ignore[operator]
-        plain = cnn.embed(x)
-        cnn.to(memory_format=torch.contiguous_format)
-        torch.testing.assert_close(cnn.embed(x), plain, atol=1e-5, rtol=1e-4)
-    assert found.shape[-1] == 1 or found.is_contiguous(memory_format=torch.channels_last)
+        found = backbone.embed(x)
+        plain = backbone.net.forward_features(x)  # type: ignore[operator]
+        pooled = backbone.net.forward_head(plain, pre_logits=True)  # type: ignore[operator]
+    assert [t.is_contiguous(memory_format=torch.channels_last) for t in given[:2]] == [last, last]
+    torch.testing.assert_close(found, pooled, atol=1e-5, rtol=1e-4)
 
 
 def test_random_initialisation_depends_on_the_seed_alone(spec: ModelSpec) -> None:

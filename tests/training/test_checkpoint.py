@@ -132,7 +132,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            # The weights of 3 x 3 convolutions do not lie in memory as they are written down.
             {
                 "model": {"name": "resnet18", "image_size": 32, "weights": "none"},
                 "adaptation__mask": "block:0",
