@@ -51,6 +51,18 @@ def trust(rows: IntArray | FloatArray) -> Trust:
     return Trust(total / mean, mean**2 / half)
 
 
+def variance_of_mean(values: FloatArray, code: IntArray) -> float:
+    """Return the variance of the mean of `values` over patients: inflation sum d_k^2 / n^2.
+
+    Args:
+        values: `(n,)`.
+        code: `(n,)` patients as 0..k-1, k of 2 or more.
+    """
+    deviation = np.bincount(code, weights=values - values.mean())
+    inflation = trust(np.bincount(code)).inflation
+    return inflation * float(deviation @ deviation) / len(values) ** 2
+
+
 def quantile(tail: float, freedom: float = np.inf) -> float:
     """Return the quantile of Student's t that leaves `tail` above it; at infinity the normal's."""
     return float(-ndtri(tail) if np.isinf(freedom) else -stdtrit(freedom, tail))

@@ -42,7 +42,7 @@ class Backbone(nn.Module):
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Return pooled features as the architecture defines them.
 
-        Images of a network without image tokens (a CNN) are laid out with channels last, which
+        Images of a network whose `tokens` are 0 (a CNN) are laid out with channels last, which
         its convolutions hand on to all that they compute; values are the same up to rounding.
 
         Args:

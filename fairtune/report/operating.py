@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fairtune.evaluation.arrays import FloatArray, IntArray
-from fairtune.evaluation.clusters import quantile
+from fairtune.evaluation.clusters import quantile, variance_of_mean
 from fairtune.evaluation.groups import eligible_groups, group_rows
 from fairtune.evaluation.intervals import TAIL, rate_estimate
 from fairtune.evaluation.resampling import patient_codes
@@ -120,9 +120,8 @@ def benefit_frame(view: Overview, model: Scored, attribute: str) -> pd.DataFrame
 
 def _ends(each: FloatArray, patient: IntArray) -> tuple[float, float]:
     code, patients = patient_codes(patient)
-    mean, n = float(each.mean()), len(each)
+    mean = float(each.mean())
     if patients < 2:
         return float("nan"), float("nan")
-    sums = np.bincount(code, weights=each - mean, minlength=patients)
-    half = quantile(TAIL) * float(np.sqrt(patients / (patients - 1) * (sums @ sums))) / n
+    half = quantile(TAIL) * float(np.sqrt(variance_of_mean(each, code)))
     return mean - half, mean + half

@@ -138,8 +138,9 @@ def picking(found: Mapping[str, Any]) -> list[str]:
         f"Played on stored runs, as `tests/bench/picking.py` defines it: {found['recipes']} "
         f"recipes (masks of the last block, learning rates, loss) x {found['seeds']} seeds on "
         f"a pass over 2,000 lesions of HAM10000; {found['validation']} other lesions are "
-        f"validation, drawn anew in every repeat, and the remaining {found['truth']:,} the "
-        f"truth, read from two seeds that no pick saw. Both sides make {found['recipes']} runs. "
+        "validation, drawn anew in every repeat by age group and label, and the remaining "
+        f"{found['truth']:,} the truth, read from two seeds that no pick saw. "
+        f"Both sides make {found['recipes']} runs. "
         f"{rows[0]['repeats']} repeats; mean ± standard error over them, all on one pool.",
         "",
         f"- command: `{made['command']}`, then `{found['command']}`",

@@ -114,6 +114,7 @@ def short(
 ) -> list[str]:
     """Return the figures with a target, and the machine, for the README."""
     machine, matter = measured["machine"], measured["matter"]
+    unit = "rounds" if "rounds" in measured else "repeats"
     rows = [
         [
             names.get(name, name.replace("_", " ")),
@@ -127,8 +128,9 @@ def short(
         *table(["what", "measured", "target"], rows),
         "",
         f"{machine['cpu']}, {machine['cores']} cores; {matter['model']} at "
-        f"{matter['image_size']} px, {matter['precision']}. Written by `{by}`; all figures, "
-        "with command and commit: [docs/measured.md](docs/measured.md).",
+        f"{matter['image_size']} px, {matter['precision']}, {matter['train_rows']:,} training and "
+        f"{matter['val_rows']:,} validation images, medians of {measured[unit]} {unit}. Written "
+        f"by `{by}`; all figures, with command and commit: [docs/measured.md](docs/measured.md).",
     ]
 
 
