@@ -14,6 +14,7 @@ import importlib.util
 import pkgutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler
@@ -21,7 +22,7 @@ from pydantic_core import core_schema
 
 from fairtune.config.dimensions import Choice, Dimension, Float, Int
 from fairtune.config.model import Config, Source, carried, parse
-from fairtune.errors import ConfigError, FairtuneError, did_you_mean
+from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 
 T = TypeVar("T", bound=Config)
 M = TypeVar("M", bound=type[Config])
@@ -117,6 +118,40 @@ class Registry(Generic[T]):
         """Return the annotation marker of a configuration field that holds one member."""
         return MemberField(self)
 
+    def list_field(self) -> Any:
+        """Return the annotation marker of a field that holds several members, by name."""
+        return MembersField(self)
+
+    def parse_list(self, value: Any) -> tuple[T, ...]:
+        """Return the members written as a list, in the order of their names; `none` is empty.
+
+        Raises:
+            ConfigError: Not a list, or a name stands twice in it.
+            Problems: Several of them are wrong.
+        """
+        if value == "none":
+            return ()
+        if not isinstance(value, list | tuple):
+            raise ConfigError(
+                f"a list of {self.kind}s is expected, each NAME or {{NAME: {{field: value}}}}",
+                found=value,
+                allowed=self.names(),
+            )
+        members: list[T] = []
+        problems: list[FairtuneError] = []
+        for i, item in enumerate(value):
+            try:
+                members.append(self.parse(item))
+            except FairtuneError as error:
+                carried(error, i)
+                problems += getattr(error, "problems", [error])
+        raise_all(f"{self.kind}s", problems)
+        names = [name_of(member) for member in members]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"a {self.kind} stands twice", found=twice, todo="keep one of them")
+        return tuple(sorted(members, key=name_of))
+
     def _holds(self, cls: type[Config]) -> bool:
         self._load()
         member = self._members.get(getattr(cls, "registered_name", ""))
@@ -203,3 +238,37 @@ class MemberField:
             validate,
             serialization=core_schema.plain_serializer_function_ser_schema(written),
         )
+
+
+class MembersField:
+    """Annotation marker: the field holds a tuple of members of `registry`, each name once."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def validate(value: Any) -> Any:
+            try:
+                return self.registry.parse_list(value)
+            except FairtuneError as error:
+                raise carried(error) from None
+
+        return core_schema.no_info_plain_validator_function(
+            validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda members: [written(member) for member in members]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Among:
+    """Annotation marker of a field that holds one member: those a study tries by default.
+
+    Attributes:
+        names: Names of members, each with its fields at their own declared ranges.
+    """
+
+    names: tuple[str, ...]

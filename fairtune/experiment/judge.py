@@ -153,6 +153,11 @@ class Judge:
         """The first objective."""
         return self.objectives[0]
 
+    @property
+    def attribute(self) -> str | None:
+        """The attribute of the first objective that compares groups, if any does."""
+        return next((o.attribute for o in self.objectives if o.attribute is not None), None)
+
     def on(self, part: Part) -> Judge:
         """Return the judge that looks at `part` of the validation rows."""
         return replace(self, part=part)

@@ -19,6 +19,7 @@ from fairtune.errors import DataError, RunError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import (
+    MITIGATIONS,
     WEIGHTS,
     Runs,
     StoredRun,
@@ -293,6 +294,8 @@ def _store(
             (folder / "val_scores.npy").write_bytes(scores.getvalue())
         write_json(folder / "operating.json", operating)
         write_json(folder / "costs.json", result.costs)
+        if result.mitigations:
+            write_json(folder / MITIGATIONS, result.mitigations)
         if keep_weights:
             (folder / WEIGHTS).write_bytes(save(result.weights, metadata={"key": card["key"]}))
         for name, content in ({} if job.checkpoints is None else job.checkpoints.logs()).items():

@@ -9,6 +9,7 @@
     val_scores.npy   (epochs, rows, outputs) fp32 logits
     test.parquet     like val.parquet; final runs only
     operating.json   threshold and the epoch that was kept
+    mitigations.json what each mitigation did, and its weight beside the task; where there is any
     costs.json       seconds, images, trained parameters
                      of several folds together: the sum; val.parquet has a column `fold:`
     model.safetensors  what trained; final runs only
@@ -41,6 +42,7 @@ from fairtune.training.recipe import Recipe, Seeds
 
 DONE = "DONE"
 WEIGHTS = "model.safetensors"
+MITIGATIONS = "mitigations.json"
 
 LABEL, SCORE = "label", "score"
 FOLD = "fold:"
@@ -126,6 +128,11 @@ class StoredRun:
     def operating(self) -> dict[str, Any]:
         """Threshold and kept epoch."""
         return self._json("operating.json")
+
+    @cached_property
+    def mitigations(self) -> dict[str, Any]:
+        """What is to be known of each mitigation; empty without any."""
+        return self._json(MITIGATIONS) if (self.folder / MITIGATIONS).is_file() else {}
 
     @cached_property
     def epochs(self) -> pd.DataFrame:

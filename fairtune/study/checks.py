@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fairtune.adaptation.placement import DIRECT, METHOD, Methods
 from fairtune.adaptation.rules import Rule
+from fairtune.config import Choice, parse
 from fairtune.config.model import Source
 from fairtune.errors import ConfigError, FairtuneError
-from fairtune.study.fields import MASK, PINNED, parts_of
+from fairtune.mitigation import MITIGATIONS as REGISTRY
+from fairtune.mitigation.combine import unnamed
+from fairtune.study.fields import MASK, MITIGATIONS, PINNED, parts_of
+from fairtune.study.space import Constant, Leaf, Member, Node, OneOf, Single, Space, Subset
 from fairtune.training.recipe import LATER as NOT_YET
 from fairtune.training.recipe import Recipe
 
@@ -81,6 +85,93 @@ def methods(recipe: Recipe | None, space: dict[str, Any], source: Source) -> lis
     ]
 
 
+def mitigation_faults(
+    recipe: Recipe | None, space: Space, attribute: str | None, source: Source
+) -> list[FairtuneError]:
+    """Return what is wrong with fixed and searched mitigations in this recipe.
+
+    Args:
+        recipe: The fixed part.
+        space: The searched part.
+        attribute: The attribute of those that name none.
+        source: The document.
+    """
+    if recipe is None:
+        return []
+    members = list(members_of(space.get(MITIGATIONS)))
+    out: list[FairtuneError] = []
+    nameless = unnamed(recipe.attributed(attribute or _only(recipe)).mitigations)
+    if nameless is not None:
+        out.append(nameless)
+    for member in members:
+        for error in _member_faults(member, recipe, attribute, space):
+            error.where = source.where("space", MITIGATIONS)
+            out.append(error)
+    return out
+
+
+def _member_faults(
+    member: Member, recipe: Recipe, attribute: str | None, space: Space
+) -> Iterator[FairtuneError]:
+    cls: Any = REGISTRY.get(member.name)
+    strangers = {"optim.mixup", "optim.cutmix"} if not cls.mixes else set()
+    strangers |= {"optim.ema"} if "average" in cls.slots else set()
+    strangers |= {"optim.class_weights"} if member.name == "reweight" else set()
+    for path in sorted(strangers):
+        if space.get(path) is not None:
+            yield ConfigError(
+                "a mitigation is searched beside a field that does not go together with it",
+                found=[member.name, path],
+                todo="keep one of the two",
+            )
+    fields = dict(member.fields)
+    named = _values(fields["attribute"]) if "attribute" in fields else [None]
+    for value in named if "attribute" in cls.model_fields else [None]:
+        only = value or attribute or _only(recipe)
+        given = {"attribute": only} if "attribute" in cls.model_fields else {}
+        if given == {"attribute": None}:
+            yield ConfigError(
+                "a mitigation acts on groups, and nothing says of which attribute",
+                found=member.name,
+                todo=f"write {{{member.name}: {{attribute: NAME}}}}, or an objective @NAME",
+            )
+            continue
+        data = {**recipe.to_json(), MITIGATIONS: [{member.name: given}]}
+        try:
+            parse(Recipe, data)
+        except FairtuneError as error:
+            yield error
+
+
+def members_of(node: Node | None) -> Iterator[Member]:
+    """Yield the members that a node of a list may bring."""
+    match node:
+        case Subset(members):
+            yield from members
+        case Single(member):
+            yield member
+        case OneOf(options):
+            for _, option in options:
+                yield from members_of(option)
+
+
+def _values(node: Node) -> list[Any]:
+    match node:
+        case Constant(value):
+            return [value]
+        case Leaf(Choice(options)):
+            return list(options)
+        case OneOf(options):
+            return [value for _, option in options for value in _values(option)]
+    return [None]
+
+
+def _only(recipe: Recipe) -> str | None:
+    """Return the attribute of the data, where there is one alone."""
+    names = recipe.data.attributes
+    return names[0] if len(names) == 1 else None
+
+
 def baseline_faults(
     names: Sequence[str], place: Sequence[str], source: Source
 ) -> list[FairtuneError]:
@@ -121,7 +212,7 @@ def sense(
     if "optim.lr" in searched or recipe.optim.lr is not None:
         return out
     todo = "search it: space.optim.lr: {float: [1e-5, 1e-3], log: true}"
-    if MASK in searched or not recipe.solved:
+    if MASK in searched or not recipe.head_only:
         where = source.where("space")
         out.append(
             ConfigError("a mask is trained without a learning rate", where=where, todo=todo)

@@ -39,6 +39,9 @@ COSTS = ("seconds", "epochs", "images_per_second", "trainable_share")
 LACKING = "folds_without"
 """Attribute of a row: groups with the number of folds that have too few of their rows."""
 
+DID = "mitigations"
+"""Attribute of a row: what each mitigation did, in its last run."""
+
 PLANNED = "epochs_planned"
 """Attribute of a pruned row of several runs: epochs of all of them."""
 
@@ -233,6 +236,8 @@ class Executor:
             **judge.figures(whole),
             **{name: costs[name] for name in COSTS},
         }
+        if course.made[-1].mitigations:
+            attrs[DID] = course.made[-1].mitigations
         if len(judge.objectives) > 1:
             rules = judge.validation
             attrs[DRAWS] = draws_of(

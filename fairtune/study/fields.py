@@ -9,11 +9,12 @@ import pydantic
 
 from fairtune.adaptation.placement import METHOD, MethodsField, check_type
 from fairtune.config import Config, Dimension, Registry
-from fairtune.config.registry import MemberField, declared_dimensions
+from fairtune.config.registry import Among, MemberField, MembersField, declared_dimensions
 from fairtune.errors import ConfigError, did_you_mean
 from fairtune.training.recipe import LATER, AdaptationPart, Recipe
 
 MASK = "adaptation.mask"
+MITIGATIONS = "mitigations"
 
 PINNED = (
     "data.fingerprint",
@@ -45,20 +46,24 @@ class Field:
         declared: Range in the field's own declaration, or None.
         registry: Registry that types the field, or None for a plain value.
         adapter: Validates a value of the field.
+        listed: Whether it holds several members of the registry.
+        among: Members that the field is tried with where the study leaves that to it.
     """
 
     path: str
     declared: Dimension | None
     registry: Registry[Any] | None
     adapter: pydantic.TypeAdapter[Any]
+    listed: bool = False
+    among: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, path: str, owner: type[Config], name: str) -> Field:
         """Return the field `name` of the configuration class `owner`."""
         info = owner.model_fields[name]
-        named = (MemberField, MethodsField)
+        named = (MemberField, MembersField, MethodsField)
         marks = [m.registry for m in info.metadata if isinstance(m, named)]
-        plain = [m for m in info.metadata if not isinstance(m, named)]
+        plain = [m for m in info.metadata if not isinstance(m, (*named, Among))]
         annotation: Any = info.annotation
         for mark in plain:
             annotation = _annotated(annotation, mark)
@@ -66,7 +71,12 @@ class Field:
             Any if marks else annotation, config={"arbitrary_types_allowed": True}
         )
         return cls(
-            path, declared_dimensions(owner).get(name), marks[0] if marks else None, adapter
+            path,
+            declared_dimensions(owner).get(name),
+            marks[0] if marks else None,
+            adapter,
+            any(isinstance(m, MembersField) for m in info.metadata),
+            next((m.names for m in info.metadata if isinstance(m, Among)), ()),
         )
 
     def check(self, value: Any) -> None:

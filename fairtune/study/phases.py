@@ -15,6 +15,7 @@ from fairtune.config import Dimension, Float, Int
 from fairtune.config.dimensions import Scalar
 from fairtune.errors import ModelError
 from fairtune.study.budget import Ending
+from fairtune.study.fields import MASK, MITIGATIONS
 from fairtune.study.overlay import Draw
 from fairtune.study.plan import Plan
 from fairtune.study.rank import best_baselines
@@ -51,6 +52,8 @@ ANCHORS = (
 ANCHOR_SHARE = 0.25
 REDRAWS = 20
 LABEL = "label"
+MIDDLE = "middle"
+"""Label of the anchor at the middle of every range, where no mask is searched."""
 
 
 @dataclass(eq=False)
@@ -132,33 +135,44 @@ class SearchPhase:
         return self.before.done(rows) and ended and not running and not waiting
 
     def anchors(self) -> list[Proposal]:
-        """Return the anchors this space can express, at most a quarter of the budget."""
-        most = int(ANCHOR_SHARE * self.plan.study.budget.trials)
+        """Return the anchors this space can express, at most a quarter of the budget.
+
+        Where mitigations are searched, the first one has none of them.
+        """
+        space, trials = self.plan.space, self.plan.study.budget.trials
+        rules: tuple[str | None, ...] = ANCHORS if space.get(MASK) is not None else (None,)
         found: dict[str, Proposal] = {}
-        for rule in ANCHORS:
+        for rule in rules:
             proposal = self._anchor(rule)
             if proposal is not None:
                 found.setdefault(proposal.digest, proposal)
+        most = int(ANCHOR_SHARE * trials)
+        if space.get(MITIGATIONS) is not None:
+            plain = None if found else self._anchor(None)
+            if plain is not None:
+                found[plain.digest] = plain
+            most = max(most, 1)
         return list(found.values())[:most]
 
-    def _anchor(self, rule: str) -> Proposal | None:
+    def _anchor(self, rule: str | None) -> Proposal | None:
+        """Return the point with the mask of `rule`, None for the middle of every range."""
         plan = self.plan
         try:
-            mask = Rule.parse(rule).mask(plan.units)
+            mask = None if rule is None else Rule.parse(rule).mask(plan.units)
         except ModelError:
             return None  # a model without such units
         values: dict[str, Any] = {}
         for path, node in plan.space.nodes:
-            if path == "adaptation.mask":
+            if path == MASK and mask is not None:
                 values[path] = list(mask.units)
             else:
                 values[path] = _central(node, path, plan)
         params = plan.space.encode(values, plan.units)
         if params is None:
             return None
-        return plan.proposal(
-            "anchor", plan.recipe(values), stream=SEARCH, params=params, attrs={LABEL: rule}
-        )
+        attrs = {LABEL: MIDDLE if rule is None else rule}
+        recipe = plan.recipe(values)
+        return plan.proposal("anchor", recipe, stream=SEARCH, params=params, attrs=attrs)
 
     def _drawn(self, mine: Sequence[Row], draw: Draw) -> Proposal | None:
         for _ in range(REDRAWS):
@@ -270,7 +284,9 @@ def point(
         params[name] = suggest(name, dimension)
         return params[name]
 
-    return plan.recipe(plan.space.draw(noted, plan.units)), params
+    values = plan.space.draw(noted, plan.units)
+    params |= plan.space.switches(values)
+    return plan.recipe(values), params
 
 
 def _central(node: Any, path: str, plan: Plan) -> Any:

@@ -179,6 +179,8 @@ def build_study(document: Located) -> StudyFile:
     names = _names(file)
     problems += checks.baseline_faults(names, _inner(file), source)
     problems += judged.faults(read, recipe, None if file is None else names, source)
+    asked = next((o.attribute for o in read.objectives if o.attribute is not None), None)
+    problems += checks.mitigation_faults(recipe, space, asked, source)
     if recipe is not None and isinstance(searched, dict):
         problems += checks.sense(recipe, searched, names, source)
     if file is not None:
@@ -194,7 +196,7 @@ def build_study(document: Located) -> StudyFile:
     return StudyFile(
         file.name,
         file.seed,
-        recipe,
+        recipe.attributed(asked),
         space,
         Judge(read.objectives, file.validation, constraints=read.constraints, seed=file.seed),
         read.form,

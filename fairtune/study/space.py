@@ -6,8 +6,9 @@ member is chosen.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,11 @@ from fairtune.adaptation.spaces import MaskSpace
 from fairtune.config import Choice, Config, Dimension, Float, Int
 from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import written
+from fairtune.mitigation import MITIGATIONS
+from fairtune.mitigation.combine import fits
 from fairtune.models.units import Units
+
+SWITCH = Choice((False, True))
 
 Draw = Callable[[str, Dimension], Scalar]
 """Suggests a value: `(parameter name, dimension) -> value`."""
@@ -105,6 +110,91 @@ class Member:
                 return None
             params |= part
         return params
+
+
+@dataclass(frozen=True)
+class Single:
+    """One member as a list of one."""
+
+    member: Member
+
+    def names(self, path: str, units: Units) -> Iterator[tuple[str, Dimension, bool]]:
+        """Yield the parameters of the member."""
+        return self.member.names(path, units)
+
+    def draw(self, path: str, suggest: Draw, units: Units) -> Any:
+        """Return a list of the member."""
+        return [self.member.draw(path, suggest, units)]
+
+    def encode(self, path: str, value: Any, units: Units) -> dict[str, Scalar] | None:
+        """Return the parameters of a list of the member."""
+        if not isinstance(value, list) or len(value) != 1:
+            return None
+        return self.member.encode(path, value[0], units)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of several members of a registry; each is switched on or off by a boolean.
+
+    A draw with more than `most` members on, or with two that do not go together, keeps some of
+    them: which ones follows from the set that was on, spread evenly over such sets, and what is
+    recorded is what was kept. No draw has to be repeated, however few sets are allowed.
+
+    Attributes:
+        members: In the order of the file.
+        most: Members that may be on at once.
+    """
+
+    members: tuple[Member, ...]
+    most: int
+
+    def names(self, path: str, units: Units) -> Iterator[tuple[str, Dimension, bool]]:
+        """Yield the booleans, then the conditional parameters of every member."""
+        for member in self.members:
+            yield f"{path}.{member.name}", SWITCH, False
+        for member in self.members:
+            yield from member.names(path, units)
+
+    def draw(self, path: str, suggest: Draw, units: Units) -> Any:
+        """Return the members that are on, as `[{NAME: {FIELD: value}}, ...]`."""
+        on = [m for m in self.members if suggest(f"{path}.{m.name}", SWITCH)]
+        kept = self.kept([m.name for m in on])
+        return [m.draw(path, suggest, units) for m in self.members if m.name in kept]
+
+    def kept(self, on: Sequence[str]) -> list[str]:
+        """Return which of the members `on` stay."""
+
+        def place(name: str) -> str:
+            return hashlib.sha256("/".join([name, *sorted(on)]).encode()).hexdigest()
+
+        found: list[str] = []
+        for name in sorted(on, key=place):
+            others = [MITIGATIONS.get(other) for other in found]
+            if len(found) < self.most and fits(MITIGATIONS.get(name), others):
+                found.append(name)
+        return found
+
+    def encode(self, path: str, value: Any, units: Units) -> dict[str, Scalar] | None:
+        """Return the parameters of a list of members."""
+        if not isinstance(value, list) or len(value) > self.most:
+            return None
+        given = {name: item for item in value if isinstance(item, dict) for name in item}
+        known = {member.name: member for member in self.members}
+        if not set(given) <= set(known):
+            return None
+        params: dict[str, Scalar] = {f"{path}.{name}": name in given for name in known}
+        for name, item in given.items():
+            part = known[name].encode(path, item, units)
+            if part is None:
+                return None
+            params |= part
+        return params
+
+    def switches(self, path: str, value: Any) -> dict[str, Scalar]:
+        """Return the booleans of a list that was drawn."""
+        on = {name for item in value for name in item}
+        return {f"{path}.{member.name}": member.name in on for member in self.members}
 
 
 @dataclass(frozen=True)
@@ -229,6 +319,14 @@ class Space:
             params |= part
         return params
 
+    def switches(self, values: Mapping[str, Any]) -> dict[str, Scalar]:
+        """Return the booleans of subsets as `values` has them, which a draw may have corrected."""
+        found: dict[str, Scalar] = {}
+        for path, node in self.nodes:
+            if isinstance(node, Subset):
+                found |= node.switches(path, values[path])
+        return found
+
     def constants(self) -> dict[str, Any]:
         """Return the values that the file fixes inside members, by parameter name."""
         return {name: value for path, node in self.nodes for name, value in _fixed(path, node)}
@@ -257,6 +355,11 @@ def _fixed(path: str, node: Node) -> Iterator[tuple[str, Any]]:
             for _, option in options:
                 if not isinstance(option, Constant):
                     yield from _fixed(path, option)
+        case Single(member):
+            yield from _fixed(path, member)
+        case Subset(members):
+            for member in members:
+                yield from _fixed(path, member)
         case Member(name, fields):
             for field, inner in fields:
                 yield from _fixed(f"{path}.{name}.{field}", inner)

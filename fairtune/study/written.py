@@ -3,6 +3,7 @@
 ```
 dist   = {int: [lo, hi], step | log} | {float: [lo, hi], step | log}
        | {one_of: [choice, ...]} | declared
+       | {subset_of: [member, ...], max: k}       of a field that holds a list
 choice = SCALAR | dist | member
 member = NAME | {NAME: {FIELD: SCALAR | choice | dist}}
 ```
@@ -10,18 +11,28 @@ member = NAME | {NAME: {FIELD: SCALAR | choice | dist}}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fairtune.adaptation.rules import NAMED_RULES, Rule
 from fairtune.adaptation.spaces import ALIASES, SPACES, read_space
-from fairtune.config import Choice, Dimension, Float, Int, Registry
+from fairtune.config import Choice, Config, Dimension, Float, Int, Registry
 from fairtune.config.dimensions import Scalar, from_json
 from fairtune.config.model import Source
-from fairtune.config.registry import declared_dimensions
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean
 from fairtune.study.fields import MASK, Field, field_at
-from fairtune.study.space import Constant, FixedMask, Leaf, MaskNode, Member, Node, OneOf, Space
+from fairtune.study.space import (
+    Constant,
+    FixedMask,
+    Leaf,
+    MaskNode,
+    Member,
+    Node,
+    OneOf,
+    Single,
+    Space,
+    Subset,
+)
 
 
 def compile_space(data: Mapping[str, Any], source: Source) -> tuple[Space, list[FairtuneError]]:
@@ -39,7 +50,11 @@ def compile_space(data: Mapping[str, Any], source: Source) -> tuple[Space, list[
 
 
 def _distribution(dist: Any, field: Field) -> Node:
+    if field.listed:
+        return _of_list(dist, field)
     if dist == "declared":
+        if field.among and field.registry is not None:
+            return _one_of({"one_of": list(field.among)}, field)
         if field.declared is None:
             raise ConfigError("the field declares no range", found=dist, allowed=DIST_FORMS)
         return Leaf(field.declared)
@@ -135,8 +150,7 @@ def _choice(choice: Any, field: Field) -> tuple[Scalar, Node]:
 def _member(written: Any, registry: Registry[Any]) -> Member:
     if isinstance(written, str):
         cls = registry.get(written)
-        fields: dict[str, Node] = {k: Leaf(d) for k, d in declared_dimensions(cls).items()}
-        return Member(written, tuple(fields.items()))
+        return Member(written, tuple(_declared(cls)))
     if not isinstance(written, dict) or len(written) != 1:
         raise ConfigError(
             f"a {registry.kind} is written NAME or {{NAME: {{FIELD: ...}}}}",
@@ -155,9 +169,56 @@ def _member(written: Any, registry: Registry[Any]) -> Member:
                 todo=did_you_mean(key, cls.model_fields),
             )
         inner = Field.of(f"{name}.{key}", cls, key)
-        searched = _is_dist(value) or value == "declared"
-        nodes.append((key, _distribution(value, inner) if searched else _choice(value, inner)[1]))
+        nodes.append((key, _of_field(value, inner)))
     return Member(name, tuple(nodes))
+
+
+def _of_field(value: Any, field: Field) -> Node:
+    """Return the node of a field of a member: searched, chosen by name, or a value as it is."""
+    if _is_dist(value) or value == "declared":
+        return _distribution(value, field)
+    if isinstance(value, dict | list) and field.registry is None:
+        field.check(value)
+        return Constant(value)
+    return _choice(value, field)[1]
+
+
+def _declared(cls: type[Config]) -> Iterator[tuple[str, Node]]:
+    """Yield the fields of a member that declare what they are tried with, in their order."""
+    for name in cls.model_fields:
+        field = Field.of(name, cls, name)
+        if field.declared is not None or field.among:
+            yield name, _distribution("declared", field)
+
+
+LIST_FORMS = "{subset_of: [member, ...], max: k}, or {one_of: [none, member, ...]} for at most one"
+
+
+def _of_list(dist: Any, field: Field) -> Node:
+    """Return the node of a field that holds a list of members."""
+    assert field.registry is not None
+    kinds = [k for k in ("subset_of", "one_of") if isinstance(dist, dict) and k in dist]
+    if len(kinds) != 1 or not isinstance(dist[kinds[0]], list) or not dist[kinds[0]]:
+        raise ConfigError("not a choice among members of a list", found=dist, allowed=LIST_FORMS)
+    (kind,) = kinds
+    strange = sorted(
+        set(dist) - {kind, "max"} | (set(dist) - {kind} if kind == "one_of" else set())
+    )
+    if strange:
+        raise ConfigError(f"unknown key '{strange[0]}'", found=dist, allowed=LIST_FORMS)
+    written = [choice for choice in dist[kind] if kind == "subset_of" or choice != "none"]
+    members = tuple(_member(choice, field.registry) for choice in written)
+    names = [member.name for member in members]
+    if len(set(names)) != len(names):
+        raise ConfigError("a member stands twice", found=names, todo="keep one of them")
+    most = dist.get("max", len(members))
+    if type(most) is not int or most < 1:
+        raise ConfigError("max is a whole number above 0", found=most)
+    if kind == "subset_of":
+        return Subset(members, most)
+    options: list[tuple[Scalar, Node]] = [("none", Constant([]))] if "none" in dist[kind] else []
+    options += [(member.name, Single(member)) for member in members]
+    return options[0][1] if len(options) == 1 else OneOf(tuple(options))
 
 
 def _mask_choice(choice: Any) -> tuple[Scalar, Node]:

@@ -24,6 +24,8 @@ class Average:
         decay: The decay d in the end, in (0, 1).
     """
 
+    follows = False
+
     def __init__(self, trained: Mapping[str, nn.Parameter], decay: float) -> None:
         self.trained, self.decay = trained, decay
         self.steps = 0
@@ -36,6 +38,9 @@ class Average:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 self.held[name].lerp_(parameter, 1 - decay)
+
+    def passed(self, loss: float) -> None:
+        """Nothing follows from a validation loss."""
 
     def state(self) -> dict[str, Any]:
         """Return what the next step depends on, for `restore`; not a copy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,12 @@ from torch import Tensor
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.medical import augmentation
 from fairtune.errors import RunError
+from fairtune.mitigation.hooks import Averager
 from fairtune.models.net import Net
 from fairtune.training.average import Average
 from fairtune.training.compiled import compiled_blocks
 from fairtune.training.lowered import lower
+from fairtune.training.mitigating import Mitigating
 from fairtune.training.mixing import Mixing
 from fairtune.training.net import (
     after_step,
@@ -56,7 +58,7 @@ class Lane:
     stands before that tensor is kept (`start`), it is read and not computed.
 
     Args:
-        recipe: A resolved recipe with a non-empty mask.
+        recipe: A resolved recipe that is not solved.
         seeds: Seeds of this run.
         ground: Data and model that the session holds.
     """
@@ -83,8 +85,11 @@ class Lane:
         )
         images = recipe.optim.batch_size * recipe.optim.accumulate
         self.steps = max(1, math.ceil(len(rows) / images))
+        self.mitigating = Mitigating(recipe, seeds, ground, self.net, self.steps)
         exempt, distances = never_decayed(self.net), distances_of(self.trained, ground.units)
-        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances)
+        beside = self.mitigating.beside
+        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances, beside)
+        self.parameters = [*self.trained.values(), *(p for _, held in beside for p in held)]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )
@@ -95,7 +100,8 @@ class Lane:
         )
         mixes = optim.mixup > 0 or optim.cutmix > 0
         self.mixing = Mixing(optim.mixup, optim.cutmix, seeds.data) if mixes else None
-        self.average = Average(self.trained, optim.ema) if optim.ema else None
+        average: Averager | None = Average(self.trained, optim.ema) if optim.ema else None
+        self.average = average or self.mitigating.average(self.trained)
 
     def epoch(self, poll: Callable[[], str | None]) -> tuple[float, str | None]:
         """Train one pass at a stretch; see `stepwise`."""
@@ -123,7 +129,7 @@ class Lane:
         set_modes(self.net)
         total = torch.zeros((), device=self.ground.device)
         seen = 0
-        batches = self.loader.epoch()
+        batches = self.loader.epoch(order=self._order())
         while group := list(itertools.islice(batches, self.recipe.optim.accumulate)):
             stop = self.ranks.agree(poll())
             if stop is not None:
@@ -137,31 +143,45 @@ class Lane:
                 "the training loss is not finite",
                 reason="nan",
                 found=mean,
-                todo="lower the learning rate, or keep clip_norm above 0",
+                todo="lower the learning rate, or keep clip_norm above 0"
+                + (", or lower the weight of a mitigation" if self.mitigating else ""),
             )
+        self.mitigating.passed(self.taken // self.steps)
         return mean, None
+
+    def _order(self) -> Tensor | None:
+        draw, source = self.mitigating.order, self.loader.generator
+        return None if draw is None or source is None else draw(source)
 
     def step(self, *batches: Batch) -> Tensor:
         """Take one optimiser step on all `batches`; return this rank's summed loss, detached."""
         whole = [self._mixed(batch, number) for number, batch in enumerate(batches)]
-        weight = torch.stack([batch.weight.sum() for batch in whole]).sum()
+        summed = self.mitigating.step(lambda first: self._gradients(whole, first), self.parameters)
+        if self.recipe.optim.clip_norm > 0:
+            clip(self.trained.values(), self.recipe.optim.clip_norm)
+            for _, beside in self.mitigating.beside:
+                clip(beside, self.recipe.optim.clip_norm)
+        self.optimizer.step()
+        self.taken += 1
+        after_step(self.net, self.taken)
+        self.mitigating.stepped()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update()
+        return summed
+
+    def _gradients(self, batches: Sequence[Batch], first: bool) -> Tensor:
+        """Compute the gradient of the mean over `batches` anew; return the summed loss."""
+        weight = torch.stack([batch.weight.sum() for batch in batches]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         summed = torch.zeros((), device=self.ground.device)
-        for batch in whole:
-            summed += self._gradient(self.ranks.share(batch), weight)
+        for number, batch in enumerate(batches):
+            summed += self._gradient(batch, weight, first, number == 0)
         extra = penalty(self.net)
         if extra is not None:
             # Every rank has the same one, and gradients are added up over the ranks.
             (extra / self.ranks.world).backward()  # type: ignore[no-untyped-call]
-        self.ranks.add_up(self.trained.values())
-        if self.recipe.optim.clip_norm > 0:
-            clip(self.trained.values(), self.recipe.optim.clip_norm)
-        self.optimizer.step()
-        self.taken += 1
-        after_step(self.net, self.taken)
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update()
+        self.ranks.add_up(self.parameters)
         return summed
 
     def _mixed(self, batch: Batch, number: int) -> Batch:
@@ -170,21 +190,65 @@ class Lane:
         drawn = self.taken * self.recipe.optim.accumulate + number
         return self.mixing.apply(batch, drawn, self.ground.task, self.ground.outputs)
 
-    def _gradient(self, batch: Batch, weight: Tensor) -> Tensor:
-        """Add the gradient of the samples' share of a mean of total `weight`; return their sum."""
-        if not len(batch):
+    def _gradient(self, batch: Batch, weight: Tensor, first: bool, foremost: bool) -> Tensor:
+        """Add the gradient of the samples' share of a mean of total `weight`; return their sum.
+
+        Args:
+            batch: Samples of all ranks.
+            weight: Of all batches of the step.
+            first: The first time that this step looks at its batches.
+            foremost: The first of the step's batches.
+        """
+        own = self.ranks.share(batch)
+        if not len(own) and not self.mitigating.looks:
             return torch.zeros((), device=self.ground.device)
-        with self.ground.autocast(self.recipe):
-            out = self._forward(self.net, batch)
-        loss = self.targets.loss(out, batch)
-        ((loss * batch.weight).sum() / weight).backward()  # type: ignore[no-untyped-call]
+        out = self._output(own)
+        loss = self.targets.loss(out, own)
+        factors, terms = None, dict[str, Tensor]()
+        if self.mitigating.looks:
+            all_ = self.ranks.whole(out, len(batch))
+            factors = self.mitigating.weights(batch, all_, first)
+            terms = self.mitigating.terms(batch, all_, first)
+        counted = own.weight if factors is None else own.weight * self.ranks.part(factors)
+        task = (loss * counted).sum() / weight
+        when = self._measured_now() if first and foremost and terms else None
+        if when is not None:
+            self.mitigating.measure(when, task, terms, out)
+        if terms:
+            # As the task loss, a term is a mean over the samples of all batches of the step.
+            share = batch.weight.sum() / (weight * self.ranks.world)
+            task = task + torch.stack(list(terms.values())).sum() * share
+        task.backward()  # type: ignore[no-untyped-call]
         return loss.detach().sum()
+
+    def _measured_now(self) -> str | None:
+        """Return what the step under way is of all: the `start`, the `end`, or neither."""
+        if self.taken == 0:
+            return "start"
+        return "end" if self.taken + 1 == self.steps * self.recipe.optim.epochs else None
+
+    def _output(self, batch: Batch) -> Output:
+        if not len(batch):
+            shapes = (0,), (0, self.ground.outputs), (0, self.ground.backbone.dim)
+            return Output(*(torch.zeros(shape, device=self.ground.device) for shape in shapes))
+        with self.ground.autocast(self.recipe):
+            return self.mitigating.output(batch, self._forward(self.net, batch))
+
+    def validate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+        """Score `rows` after a pass, and tell an average that follows how the weights do."""
+        if self.average is not None and self.average.follows:
+            self.average.passed(self._scored(rows)[1])
+        return self.score(rows)
 
     def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
         """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.
 
         Without rows there are no scores, and the loss is NaN.
         """
+        with nullcontext() if self.average is None else self.average.applied():
+            return self._scored(rows)
+
+    def _scored(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
         if not len(rows):
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         mine = self.ranks.rows(rows)
@@ -194,8 +258,7 @@ class Lane:
             serve = self.start.server(full, scored=True)
             loader = self.ground.loader(mine, SCORE_BATCH, serve=serve)
             autocast = self.ground.autocast(self.recipe)
-            with nullcontext() if self.average is None else self.average.applied():
-                found = score_rows(self.net, loader, self._forward, autocast)
+            found = score_rows(self.net, loader, self._forward, autocast)
         return self.ranks.gather(*found)
 
     def weights(self) -> dict[str, Tensor]:
@@ -217,6 +280,7 @@ class Lane:
             "taken": self.taken,
             "methods": methods_state(self.net),
             "average": None if self.average is None else self.average.state(),
+            "mitigations": self.mitigating.state() if self.mitigating else None,
             "random": random_state(self.ground.device),
         }
 
@@ -239,6 +303,8 @@ class Lane:
         load_methods_state(self.net, state["methods"])
         if self.average is not None:
             self.average.restore(state["average"])
+        if self.mitigating:
+            self.mitigating.restore(state["mitigations"])
         set_random_state(state["random"], self.ground.device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ def build_optimizer(
     optim: OptimPart,
     exempt: Collection[str] = (),
     distances: Mapping[str, int] | None = None,
+    beside: Sequence[tuple[float, Sequence[nn.Parameter]]] = (),
 ) -> torch.optim.Optimizer:
     """Return the optimiser with one group per learning rate and decay.
 
@@ -32,6 +33,7 @@ def build_optimizer(
         optim: Learning rates and decay.
         exempt: Tensors that are never decayed, besides vectors.
         distances: What `distances_of` returned; needed for a `layer_decay` below 1.
+        beside: Networks that train beside the model: peak learning rate and parameters.
     """
 
     def kind(name: str) -> tuple[bool, bool, int]:
@@ -49,6 +51,11 @@ def build_optimizer(
         for one in sorted({kind(name) for name in trained})
         for head, plain, distance in [one]
     ]
+    for lr, parameters in beside:
+        for plain in (False, True):
+            held = [p for p in parameters if (p.ndim < 2) == plain]
+            decay = 0.0 if plain else optim.weight_decay
+            groups += [{"params": held, "lr": lr, "weight_decay": decay}] if held else []
     if optim.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=optim.head_lr, momentum=0.9, fused=True)
     return torch.optim.AdamW(groups, lr=optim.head_lr, fused=True)

@@ -8,6 +8,7 @@ With one process nothing is sent and nothing differs.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor, distributed, nn
 from fairtune.config import Settings
 from fairtune.data.batch import Batch
 from fairtune.errors import RunError
+from fairtune.usage import Output
 
 T = TypeVar("T")
 
@@ -64,6 +66,42 @@ class Ranks:
             if isinstance(getattr(batch, field.name), Tensor | list)
         }
         return dataclasses.replace(batch, **parts)
+
+    def part(self, value: Tensor) -> Tensor:
+        """Return this rank's samples of a tensor of all samples of a batch."""
+        return value if self.alone else value[self.rank :: self.world]
+
+    def whole(self, out: Output, size: int) -> Output:
+        """Return the output of all `size` samples of a batch, of which `out` is this rank's share.
+
+        Only the share has a graph, and its gradient counts once for every rank: where each rank
+        divides a term of the whole by their number, gradients add up to those of the term, those
+        of the share as those of what every rank has.
+
+        Raises:
+            RunError: Another process is gone.
+        """
+        if self.alone:
+            return out
+        return Output(
+            self._gathered(out.loss, size),
+            self._gathered(out.score, size),
+            self._gathered(out.embedding, size),
+        )
+
+    def _gathered(self, own: Tensor, size: int) -> Tensor:
+        most = math.ceil(size / self.world)
+        padded = own.new_zeros((most, *own.shape[1:]))
+        padded[: len(own)] = own.detach()
+        held = [torch.empty_like(padded) for _ in range(self.world)]
+        with _talking():
+            distributed.all_gather(held, padded)
+        found = own.new_empty((size, *own.shape[1:]))
+        for rank, theirs in enumerate(held):
+            place = slice(rank, None, self.world)
+            found[place] = theirs[: len(found[place])]
+        found[self.rank :: self.world] = own * self.world - (own * (self.world - 1)).detach()
+        return found
 
     def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the ranks; one that is missing counts as 0.

@@ -9,14 +9,17 @@ import pydantic
 from fairtune.adaptation.placement import Methods, MethodsField
 from fairtune.config import Choice, Config, Float, Int, digest
 from fairtune.config.model import carried
+from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError
+from fairtune.mitigation import MITIGATIONS
+from fairtune.mitigation.combine import attributed, clash, idle, unknown_attribute
 from fairtune.models.units import Units
 from fairtune.usage import USAGES, Usage
 
 PROTOCOL = 1
 """Raised whenever the same recipe and seed would give other numbers than before."""
 
-LATER = ("edit", "mitigations")
+LATER = ("edit",)
 """Recipe fields of later capabilities: refused by name until they work."""
 
 
@@ -235,6 +238,26 @@ class FitPart(Config):
         return _brief(self, self.ADDED, fields(self))
 
 
+def _unfit(members: tuple[Config, ...], optim: OptimPart) -> ConfigError | None:
+    """Return what of `optim` does not go together with `members`, or None."""
+    cls: Any
+    for cls in map(type, members):
+        name = name_of(cls)
+        if "average" in cls.slots and optim.ema:
+            found: dict[str, Any] = {"mitigation": name, "optim.ema": optim.ema}
+            what = "two averages of the weights"
+        elif not cls.mixes and (optim.mixup or optim.cutmix):
+            found = {"mitigation": name, "optim.mixup": optim.mixup, "optim.cutmix": optim.cutmix}
+            what = "a mitigation that looks at single samples, and samples that are mixed of two"
+        elif name == "reweight" and optim.class_weights != "none":
+            found = {"mitigation": name, "optim.class_weights": optim.class_weights}
+            what = "the loss would be weighted twice"
+        else:
+            continue
+        return ConfigError(what, found=found, todo="keep one of the two")
+    return None
+
+
 class Seeds(Config):
     """Where the random numbers of a run come from: order and augmentation, and the head."""
 
@@ -251,8 +274,15 @@ class Recipe(Config):
         default="classify", validate_default=True
     )
     adaptation: AdaptationPart = AdaptationPart()
+    mitigations: Annotated[tuple[Config, ...], MITIGATIONS.list_field()] = ()
     optim: OptimPart = OptimPart()
     fit: FitPart = FitPart()
+
+    ADDED: ClassVar[tuple[str, ...]] = ("mitigations",)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _brief(self, self.ADDED, fields(self))
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -277,14 +307,42 @@ class Recipe(Config):
             raise carried(error, "fit", "rows")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _together(self) -> Recipe:
+        error = clash(self.mitigations) or unknown_attribute(
+            self.mitigations, self.data.attributes
+        )
+        if error is None:
+            error = _unfit(self.mitigations, self.optim)
+        if error is not None:
+            raise carried(error, "mitigations")
+        return self
+
+    def attributed(self, default: str | None) -> Recipe:
+        """Return the recipe with `default` as the attribute of mitigations that name none."""
+        return self.model_copy(update={"mitigations": attributed(self.mitigations, default)})
+
     def of_data(self, **changes: Any) -> Recipe:
         """Return the recipe with fields of its data part changed."""
         return self.model_copy(update={"data": self.data.model_copy(update=changes)})
 
     @property
-    def solved(self) -> bool:
-        """Whether nothing but the head is fitted, so that the fit is a convex problem."""
+    def head_only(self) -> bool:
+        """Whether nothing but the head is fitted."""
         return self.adaptation.mask in ("none", "linear_readout", ())
+
+    @property
+    def mitigated(self) -> bool:
+        """Whether a mitigation acts on training."""
+        return any(member.trains for member in self.mitigations)  # type: ignore[attr-defined]
+
+    @property
+    def solved(self) -> bool:
+        """Whether the fit is a convex problem, solved at once: a head, and nothing to mitigate.
+
+        With a mitigation the head is trained by steps as everything else is.
+        """
+        return self.head_only and not self.mitigated
 
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON.
@@ -298,6 +356,9 @@ class Recipe(Config):
         """
         out = self.to_json()
         out["fit"].pop("checkpointing", None)  # changes memory and time, not the numbers
+        for member, fields in zip(self.mitigations, out.get("mitigations", [])):
+            for name in idle(member):
+                fields[name_of(member)].pop(name)
         if self.model.weights_sha is not None:
             del out["model"]["weights"]
         if self.fit.augment != "medical" or self.solved:
@@ -313,7 +374,11 @@ class Recipe(Config):
             del out["fit"]["augment"]
             out["fit"].pop("compile", None)
             return out
-        if self.optim.lr is None:
+        if self.head_only:
+            out["adaptation"] = {"mask": []}
+            for name in ("lr", "layer_decay"):
+                out["optim"].pop(name, None)
+        elif self.optim.lr is None:
             raise ConfigError(
                 "a mask is trained without a learning rate",
                 where="recipe.optim.lr",

@@ -23,6 +23,7 @@ from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack, open_pack
 from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, load_table
+from fairtune.mitigation.combine import unnamed
 from fairtune.models import load as load_model
 from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.net import Net
@@ -262,12 +263,20 @@ class Session:
     def resolve(self, recipe: Recipe) -> Recipe:
         """Return `recipe` with every hash pinned, the mask as unit names, precision measured.
 
+        A mitigation that names no attribute acts on that of the data, where there is one alone.
+
         Raises:
-            ConfigError: The augmentation `medical` of a data set that declares no ranges.
+            ConfigError: The augmentation `medical` of a data set that declares no ranges, or a
+                mitigation of which nothing says on which attribute it acts.
             DataError: The data are not those the recipe was pinned to, or too few for it.
             ModelError: Weights or units are not those the recipe was pinned to, or the model or
                 this machine cannot do what `fit` asks for.
         """
+        if len(recipe.data.attributes) == 1:
+            recipe = recipe.attributed(recipe.data.attributes[0])
+        nameless = unnamed(recipe.mitigations)
+        if nameless is not None:
+            raise nameless
         ground = self.ground(recipe)
         spec, asked = ground.pack.table.spec, recipe.data
         if recipe.fit.augment == "medical":

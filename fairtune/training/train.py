@@ -64,6 +64,7 @@ class RunResult:
         costs: Seconds, images, number of trained values (adapters counted, the head not), also as
             a share of the backbone's parameters, lowest block of the mask, block before which
             the run started to compute.
+        mitigations: What is to be known of each mitigation, as JSON; see `mitigating.report`.
     """
 
     epochs: tuple[Epoch, ...]
@@ -72,6 +73,7 @@ class RunResult:
     stopped: str | None = None
     judged: bool = False
     costs: dict[str, float] = field(default_factory=dict)
+    mitigations: dict[str, Any] = field(default_factory=dict)
 
 
 def train(jobs: Sequence[Job], session: Session) -> list[RunResult]:
@@ -258,7 +260,7 @@ class _Course:
             train_loss, self.stop = yield from self.lane.stepwise(self.job.observer.poll)
             if self.stop is not None:
                 break
-            scores, val_loss = self.lane.score(val_rows)
+            scores, val_loss = self.lane.validate(val_rows)
             if len(val_rows) and not math.isfinite(val_loss):
                 raise RunError("the validation loss is not finite", reason="nan", found=val_loss)
             number, seconds = len(self.reports) + 1, time.perf_counter() - began
@@ -269,7 +271,13 @@ class _Course:
         cut, trained = self.lane.start.cut, trained_size(self.lane.trained)
         costs = _costs(self.job, self.ground, self.reports, spent, cut, trained)
         return RunResult(
-            tuple(self.reports), self.weights, self.kept, self.stop, self.judged, costs
+            tuple(self.reports),
+            self.weights,
+            self.kept,
+            self.stop,
+            self.judged,
+            costs,
+            self.lane.mitigating.report(),
         )
 
     def _take(self, report: Epoch) -> None:
