@@ -44,3 +44,14 @@ def even(cell: Ints, count: int) -> Floats:
     weight = np.zeros(count)
     np.divide(known.sum(), share, out=weight, where=sizes > 0)
     return np.where(known, weight[np.where(known, cell, 0)], 1.0)
+
+
+def cell_names(
+    context: Context, attribute: str | None, by: Literal["group", "class", "both"]
+) -> list[str]:
+    """Return the names of the cells: `60+`, `class 1`, `60+ / class 1`."""
+    classes = [f"class {i}" for i in range(2 if context.task == "binary" else context.outputs)]
+    if by == "class":
+        return classes
+    groups = context.groups(attribute).names
+    return list(groups) if by == "group" else [f"{g} / {c}" for g in groups for c in classes]

@@ -76,6 +76,7 @@ class Context:
         seed: For whatever a mitigation draws.
         device: Where batches are.
         free: Slots that no mitigation of the recipe takes.
+        frozen: Whether nothing but the head trains, so that embeddings never change.
     """
 
     label: Ints
@@ -93,6 +94,7 @@ class Context:
     seed: int
     device: torch.device
     free: frozenset[str]
+    frozen: bool = False
 
     def groups(self, attribute: str | None) -> Groups:
         """Return the groups of an attribute, or of a crossing `A*B`.

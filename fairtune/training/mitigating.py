@@ -204,6 +204,7 @@ def _context(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net, steps: int)
         seed=seeds.init ^ _STREAM,
         device=ground.device,
         free=frozenset(SLOTS) - taken,
+        frozen=recipe.head_only,
     )
 
 
