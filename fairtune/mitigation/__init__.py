@@ -1,0 +1,1 @@
+"""Bias-mitigation methods: one file per method, each builds Hooks."""
