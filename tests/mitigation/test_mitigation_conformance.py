@@ -1,4 +1,4 @@
-"""Every mitigation that acts on training, those of plug-ins too, keeps the promises of its kind."""
+"""Every mitigation that acts on training, also a plug-in's, keeps the promises of its kind."""
 
 from __future__ import annotations
 
