@@ -48,8 +48,8 @@ def steps(one: Lane, count: int) -> list[Tensor]:
 
 
 def context(
-    label: Sequence[int],
-    group: Sequence[int],
+    labels: Sequence[int],
+    codes: Sequence[int],
     *,
     names: Sequence[str] = ("a", "b"),
     dim: int = 2,
@@ -58,10 +58,10 @@ def context(
 ) -> Context:
     """Return a binary context of rows 0..n-1 with one attribute `att`."""
     fields: dict[str, Any] = {
-        "label": np.array(label),
-        "group": np.array(group)[:, None],
-        "row": np.arange(len(label)),
-        "pack_rows": len(label),
+        "label": np.array(labels),
+        "group": np.array(codes)[:, None],
+        "row": np.arange(len(labels)),
+        "pack_rows": len(labels),
         "attributes": {"att": tuple(names)},
         "task": "binary",
         "outputs": 1,

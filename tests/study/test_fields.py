@@ -34,7 +34,7 @@ def test_a_declared_range_holds_only_values_of_the_field(path: str) -> None:
     field = field_at(path)
     match field.declared:
         case None:
-            assert path in ("adaptation.mask", "adaptation.method", "usage")
+            assert path in ("adaptation.mask", "adaptation.method", "mitigations", "usage")
         case Choice(options):
             for option in options:
                 field.check(option)
@@ -70,7 +70,7 @@ def test_a_value_the_field_would_not_take_is_refused(path: str, value: Any) -> N
         ("optim.lrr", "unknown recipe field"),
         ("", "unknown recipe field"),
         ("seed", "unknown recipe field"),
-        ("mitigations.sinkhorn.weight", "not available in this version"),
+        ("mitigations.sinkhorn.weight", "unknown recipe field"),
         ("edit", "not available in this version"),
     ],
 )
