@@ -13,6 +13,7 @@ from fairtune.report.scored import PERMUTATIONS
 from fairtune.report.tables import Tables
 from fairtune.report.words import (
     FEW,
+    NOTHING,
     TOO_SMALL,
     count_texts,
     duration,
@@ -311,6 +312,7 @@ def harm(changes: pd.DataFrame, moved: pd.DataFrame, delta: float) -> list[Grid]
 def trials(tables: Tables) -> Grid:
     """Return every trial of the search and every point of the baselines."""
     rows = []
+    mitigated = bool((tables.trials["mitigations"] != "").any())
     for t in tables.trials.to_dict("records"):
         reason = t["reason"] if isinstance(t["reason"], str) else ""
         state = f"{t['state']}: {reason}" if reason else str(t["state"])
@@ -319,6 +321,7 @@ def trials(tables: Tables) -> Grid:
             [
                 Cell(f"{t['phase']} {t['number']}"),
                 Cell(t["label"] or t["kind"], "quiet"),
+                *([Cell(t["mitigations"] or NOTHING)] if mitigated else []),
                 Cell(state, "plain" if state == "complete" else "alarm"),
                 cell(t["value"]),
                 cell(t["auc"]),
@@ -327,5 +330,16 @@ def trials(tables: Tables) -> Grid:
                 Cell(duration(t["seconds"])),
             ]
         )
-    heads = ["run", "", "state", str(tables.objective), "AUC", "blocks", "trained share", "time"]
+    what = ["mitigations"] if mitigated else []
+    heads = [
+        "run",
+        "",
+        *what,
+        "state",
+        str(tables.objective),
+        "AUC",
+        "blocks",
+        "trained share",
+        "time",
+    ]
     return Grid("All runs of search and baselines, on validation", heads, rows)

@@ -21,7 +21,7 @@ from fairtune.report.words import count_texts
 FRAMES = (
     "candidates", "objectives", "differences", "harm", "gaps", "trials", "points", "bars",
     "importance", "overtuning", "network", "roc", "calibration", "operating", "benefit",
-    "crossings", "epochs", "costs",
+    "crossings", "epochs", "costs", "mitigations", "terms",
 )  # fmt: skip
 COUNTS = ("n", "patients", "positives")
 BLOCK = ("recipe", "split", "brief", "metric", "attribute", "target")

@@ -110,6 +110,8 @@ def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         parts = [_flat(v, f"{path}.{k}" if path else str(k)) for k, v in value.items()]
         return [item for part in parts for item in part]
+    if isinstance(value, list | tuple) and value and all(isinstance(v, dict) for v in value):
+        return [item for v in value for item in _flat(v, path)]
     return [(path, value)]
 
 

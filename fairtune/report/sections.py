@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fairtune.report import grids, provenance
+from fairtune.report import grids, mitigations, provenance
 from fairtune.report.costs_grid import costs
 from fairtune.report.figure import Figure
 from fairtune.report.figures import FIGURES
@@ -63,6 +63,7 @@ def sections(view: Overview, tables: Tables, watts: float | None = None) -> list
         Section("groups", "Groups", _groups(tables, drawn["forest"])),
         Section("decisions", "What the scores do", _figures(drawn, DECISIONS)),
         Section("search", "The search", _figures(drawn, SEARCH)),
+        Section("mitigations", "Mitigations", _mitigations(view, tables)),
         Section("parts", "What trains", _figures(drawn, MASKS)),
         Section("costs", "Costs", _costs(tables, watts)),
         Section("provenance", "Recipe and provenance", _provenance(view, tables)),
@@ -120,6 +121,13 @@ def _every(tables: Tables) -> list[Grid]:
 
 def _figures(drawn: dict[str, Figure | None], names: Sequence[str]) -> list[Part]:
     return [Part("figure", figure=made) for name in names if (made := drawn[name]) is not None]
+
+
+def _mitigations(view: Overview, tables: Tables) -> list[Part]:
+    found = mitigations.grids(view, tables.mitigations, tables.terms)
+    if tables.run is not None:
+        found += mitigations.flagged_grid(tables.run.mitigations)
+    return list(map(_table, found))
 
 
 def _costs(tables: Tables, watts: float | None) -> list[Part]:

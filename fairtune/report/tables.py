@@ -18,6 +18,7 @@ from fairtune.report.curves import roc_frame
 from fairtune.report.effects import Effects, mask_effects
 from fairtune.report.front import axes_of, bar_frame, objective_frame, point_frame
 from fairtune.report.importance import importance_frame
+from fairtune.report.mitigations import choice_frame, term_frame
 from fairtune.report.network import network_frame
 from fairtune.report.operating import benefit_frame, operating_frame
 from fairtune.report.scored import (
@@ -70,6 +71,8 @@ class Tables:
         crossings: See `crossings.crossing_frame`; the pick.
         epochs: See `trials.epoch_frame`; the pick.
         costs: See `costs.cost_frame`.
+        mitigations: See `mitigations.choice_frame`.
+        terms: See `mitigations.term_frame`.
         run: The run of the pick that `groups` and `roc` speak of, or None.
     """
 
@@ -101,6 +104,8 @@ class Tables:
     crossings: pd.DataFrame
     epochs: pd.DataFrame
     costs: pd.DataFrame
+    mitigations: pd.DataFrame
+    terms: pd.DataFrame
     run: StoredRun | None
 
     @property
@@ -169,6 +174,8 @@ def load(view: Overview) -> Tables:
         crossings=_none() if model is None else crossing_frame(view, model),
         epochs=epoch_frame({pick: _runs(pick, candidates, outcome, model)}) if pick else _none(),
         costs=cost_frame(view),
+        mitigations=choice_frame(view),
+        terms=term_frame(view),
         run=None if model is None else model.run,
     )
 

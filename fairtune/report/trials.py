@@ -24,7 +24,8 @@ def trial_frame(view: Overview) -> pd.DataFrame:
 
     Columns: `phase`, `number` (from 1), `state`, `kind`, `label`, `digest`, `value` (primary
     objective), `auc`, `fairness` (value of `fairness_name`), `share` (trained share of the
-    parameters), `glyph`, `seconds`, `epochs`, `planned`, `degenerate`, `reason`, `incumbent`.
+    parameters), `glyph`, `seconds`, `epochs`, `planned`, `degenerate`, `reason`, `mitigations`
+    (their names), `incumbent`.
     """
     name = fairness_name(view)
     rows = [
@@ -44,7 +45,7 @@ def trial_frame(view: Overview) -> pd.DataFrame:
 
 _COLUMNS = (
     "phase", "number", "state", "kind", "label", "digest", "value", "auc", "fairness",
-    "share", "glyph", "seconds", "epochs", "planned", "degenerate", "reason",
+    "share", "glyph", "seconds", "epochs", "planned", "degenerate", "reason", "mitigations",
 )  # fmt: skip
 
 
@@ -68,7 +69,13 @@ def _trial(row: Row, fairness: str, primary: str) -> dict[str, Any]:
         "planned": number_of(row.planned),
         "degenerate": row.attrs.get(DEGENERATE),
         "reason": row.reason,
+        "mitigations": mitigations_of(row.recipe),
     }
+
+
+def mitigations_of(recipe: Mapping[str, Any]) -> str:
+    """Return the names of the mitigations of a recipe as JSON; empty without any."""
+    return " + ".join(name for member in recipe.get("mitigations", ()) for name in member)
 
 
 def number_of(value: Any) -> float:

@@ -1,0 +1,188 @@
+"""What mitigations did in the runs of a study, and whether their weights let them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fairtune.report.grid import Cell, Grid, cell
+from fairtune.report.trials import mitigations_of
+from fairtune.report.words import NOTHING, count_texts, number
+from fairtune.study.execute import DID
+from fairtune.study.overview import Overview
+from fairtune.study.rows import SEARCH, current
+
+DEAD, DOMINANT = 1e-3, 10.0
+"""A term whose gradient is less than this share of the task's does nothing; one whose gradient is
+more than so many times the task's does little else. FairCLIP's released weights lie on both sides:
+a term aligned as its paper says weighs 1e-7 of the task, the one in its code outweighs it 15 times
+(measured, see docs/mitigations.md)."""
+
+PLAIN = "none"
+
+
+def term_frame(view: Overview) -> pd.DataFrame:
+    """Return one row per finished run of the search and term of a mitigation in it.
+
+    Columns: `number` (from 1), `mitigation`, `loss_start`, `gradient_start`, `loss_end`,
+    `gradient_end` (the term and its gradient as shares of those of the task), `weight` (`dead`,
+    `dominant` or empty).
+    """
+    rows = []
+    for row in _finished(view):
+        for name, said in row.attrs.get(DID, {}).items():
+            if not isinstance(said.get("start"), Mapping):
+                continue
+            start, end = said["start"], said.get("end", {})
+            rows.append(
+                {
+                    "number": row.number + 1,
+                    "mitigation": name,
+                    "loss_start": _number(start.get("loss")),
+                    "gradient_start": _number(start.get("gradient")),
+                    "loss_end": _number(end.get("loss")),
+                    "gradient_end": _number(end.get("gradient")),
+                    "weight": flag(start.get("gradient"), end.get("gradient")),
+                }
+            )
+    columns = [
+        "number", "mitigation", "loss_start", "gradient_start", "loss_end", "gradient_end",
+        "weight",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def flag(start: float | None, end: float | None) -> str:
+    """Return `dead`, `dominant` or nothing of a term's gradient beside the task's.
+
+    A term is dead where it is so from start to end; one that outweighs the task at either end is
+    dominant. What is not known (None: not finite) counts as large.
+    """
+    known = [float("inf") if value is None else value for value in (start, end)]
+    if max(known) < DEAD:
+        return "dead"
+    return "dominant" if max(known) > DOMINANT else ""
+
+
+def choice_frame(view: Overview) -> pd.DataFrame:
+    """Return one row per set of mitigations that the search finished runs with.
+
+    Columns: `mitigations`, `runs`, `mean`, `best` (of the primary objective on validation),
+    `dead`, `dominant` (runs in which a term was). Empty where no run had any.
+    """
+    sign = view.judge.primary.sign
+    flags = term_frame(view)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in _finished(view):
+        if row.values is not None:
+            name = mitigations_of(row.recipe) or PLAIN
+            found.setdefault(name, []).append((row.number + 1, float(row.values[0])))
+    if set(found) <= {PLAIN}:
+        return pd.DataFrame()
+    rows = []
+    for name, runs in found.items():
+        values = [value for _, value in runs]
+        own = flags[flags["number"].isin([n for n, _ in runs])]
+        rows.append(
+            {
+                "mitigations": name,
+                "runs": len(runs),
+                "mean": sum(values) / len(values),
+                "best": sign * max(sign * value for value in values),
+                **{
+                    word: int(own.loc[own["weight"] == word, "number"].nunique())
+                    for word in ("dead", "dominant")
+                },
+            }
+        )
+    return pd.DataFrame(rows).sort_values("mean", ascending=sign < 0, ignore_index=True)
+
+
+def grids(view: Overview, choices: pd.DataFrame, terms: pd.DataFrame) -> list[Grid]:
+    """Return the tables of the section, none where no mitigation was at work."""
+    found: list[Grid] = []
+    if len(choices):
+        rows = [
+            [
+                Cell(c["mitigations"], "strong" if c["mitigations"] == PLAIN else "plain"),
+                *(cell(c[name]) for name in ("runs", "mean", "best")),
+                *(Cell(str(c[n]), "alarm" if c[n] else "quiet") for n in ("dead", "dominant")),
+            ]
+            for c in choices.to_dict("records")
+        ]
+        heads = [
+            "mitigations", "runs", f"mean {view.judge.primary}", "best", "dead", "dominant",
+        ]  # fmt: skip
+        notes = (
+            "The best of several runs reads too high, the more so the more runs there were; what "
+            "a mitigation does is told by confirmed runs against plain training on the same "
+            "mask.",
+            f"Dead: the gradient of a term stayed below {DEAD:g} of the task's. Dominant: it was "
+            f"more than {DOMINANT:g} times the task's.",
+        )
+        found.append(Grid("Mitigations of the search, on validation", heads, rows, notes=notes))
+    if len(terms):
+        found.append(_terms(terms))
+    return found
+
+
+def _terms(terms: pd.DataFrame) -> Grid:
+    rows = [
+        [
+            Cell(f"search {t['number']}"),
+            Cell(t["mitigation"]),
+            *(Cell(_share(t[n])) for n in ("loss_start", "gradient_start")),
+            *(Cell(_share(t[n])) for n in ("loss_end", "gradient_end")),
+            Cell(t["weight"], "alarm" if t["weight"] else "plain"),
+        ]
+        for t in terms.to_dict("records")
+    ]
+    heads = ["run", "term", "loss, start", "gradient, start", "loss, end", "gradient, end", ""]
+    return Grid("Terms of mitigations, as shares of the task's loss and gradient", heads, rows)
+
+
+def flagged_grid(run_said: Mapping[str, Any]) -> list[Grid]:
+    """Return what bad-pair mining gave less weight in the pick, by group.
+
+    Args:
+        run_said: `StoredRun.mitigations`.
+    """
+    said = run_said.get("bad_pairs")
+    if not said:
+        return []
+    rows = _flagged({"all rows": said})
+    for key, groups in said.items():
+        if key.startswith("by "):
+            rows += _flagged({f"{key[3:]} {name}": counts for name, counts in groups.items()})
+    notes = ("A group that is flagged more often than the others is silenced by the mining.",)
+    heads = ["training rows", "n", "given less weight", "share"]
+    return [Grid("Samples that bad-pair mining gives less weight, in the pick", heads, rows,
+                 notes=notes)]  # fmt: skip
+
+
+def _flagged(groups: Mapping[str, Mapping[str, int]]) -> list[list[Cell]]:
+    """Return a row for each group; small counts are not told, here or through their share."""
+    told = [count_texts([c[n] for c in groups.values()]) for n in ("rows", "flagged")]
+    rows = []
+    for (name, counts), n, flagged in zip(groups.items(), *told):
+        plain = n.replace(",", "").isdigit() and flagged.replace(",", "").isdigit()
+        share = counts["flagged"] / counts["rows"] if plain and counts["rows"] else None
+        rows.append([Cell(name), Cell(n), Cell(flagged), cell(share)])
+    return rows
+
+
+def _finished(view: Overview) -> list[Any]:
+    rows = current(view.rows[SEARCH]).values()
+    return sorted((r for r in rows if r.state == "complete"), key=lambda r: r.number)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _share(value: float) -> str:
+    if value != value:
+        return NOTHING
+    return number(value) if 0.001 <= abs(value) < 1000 else f"{value:.0e}"
