@@ -36,13 +36,20 @@ class Registry(Generic[T]):
         package: Package whose modules hold the members.
         later: Names of members that a later version brings; refused by name until they work.
         optional: The package may be missing; then only plug-ins are members.
+        also: Packages with further members, each of which may be missing.
     """
 
     def __init__(
-        self, kind: str, package: str, later: tuple[str, ...] = (), *, optional: bool = False
+        self,
+        kind: str,
+        package: str,
+        later: tuple[str, ...] = (),
+        *,
+        optional: bool = False,
+        also: tuple[str, ...] = (),
     ) -> None:
         self.kind, self.package, self.later = kind, package, later
-        self._optional = optional
+        self._optional, self._also = optional, also
         self._members: dict[str, type[T]] = {}
         self._loaded = False
         self._lock = threading.RLock()
@@ -164,20 +171,22 @@ class Registry(Generic[T]):
         with self._lock:
             if self._loaded:
                 return
-            self._import_package()
+            self._import_package(self.package, self._optional)
+            for package in self._also:
+                self._import_package(package, optional=True)
             group = "fairtune." + self.kind.replace(" ", "_")
             for entry in importlib.metadata.entry_points(group=group):
                 _load_plugin(entry)
             self._loaded = True
 
-    def _import_package(self) -> None:
-        if self._optional and importlib.util.find_spec(self.package.rpartition(".")[0]) is None:
+    def _import_package(self, name: str, optional: bool) -> None:
+        if optional and importlib.util.find_spec(name.rpartition(".")[0]) is None:
             return
-        if self._optional and importlib.util.find_spec(self.package) is None:
+        if optional and importlib.util.find_spec(name) is None:
             return
-        package = importlib.import_module(self.package)
+        package = importlib.import_module(name)
         for info in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{info.name}")
+            importlib.import_module(f"{name}.{info.name}")
 
 
 def _full_name(cls: type) -> str:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from fairtune.mitigation.context import Context
     from fairtune.mitigation.hooks import Hooks
 
-MITIGATIONS: Registry[Config] = Registry("mitigation", "fairtune.mitigation.methods")
+MITIGATIONS: Registry[Config] = Registry(
+    "mitigation", "fairtune.mitigation.methods", also=("fairtune.compat.mitigations",)
+)
 
 SLOTS = ("sampler", "head", "step", "average")
 """What at most one mitigation of a recipe may take."""

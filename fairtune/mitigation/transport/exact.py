@@ -41,6 +41,23 @@ def w2(x: Tensor, member: Tensor) -> Tensor:
     return (weight * gap.square()).sum(dim=-1) / 2
 
 
+def between(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
+    """Return (1/2) W_2^2 between two samples of one number each, 0 where one of them is empty.
+
+    Args:
+        x: `(n,)` numbers.
+        of_x: `(n,)` of 0 and 1: which of them count.
+        y: `(m,)` numbers.
+        of_y: `(m,)` of 0 and 1.
+    """
+    value, order = torch.cat([x, y]).sort(stable=True)
+    u = torch.cat([of_x, torch.zeros_like(of_y)]).long()[order]
+    v = torch.cat([torch.zeros_like(of_x), of_y]).long()[order]
+    first, second, weight = _coupling(u, v, value.dtype)
+    gap = (value[first] - value[second]).where(weight > 0, torch.zeros_like(weight))
+    return (weight * gap.square()).sum() / 2
+
+
 def _coupling(u: Tensor, v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return the monotone coupling of sorted counts `(..., n)`, as 2n pairs with weights.
 

@@ -1,0 +1,1 @@
+"""Mitigations as other projects' code has them, to show why their numbers differ."""
