@@ -12,8 +12,8 @@ from fairtune.mitigation.transport.strata import points_of, shares
 
 COOLING = 0.7
 """Factor of the blur from one step of the annealing to the next, at the least."""
-HOTTEST = 100
-"""Most steps of the annealing: enough for a diameter of 10^15 blurs."""
+FINEST = 1e-5
+"""Least blur as a share of the diameter: below it float64 does not resolve the plan."""
 RIDGE = 1e-10
 """Added to eigenvalues in [0, 1]. Only what moves less mass than this remains undecided."""
 
@@ -41,7 +41,7 @@ def sinkhorn(
     Args:
         x: `(n,)` or `(n, d)` scores.
         member: `(p, g, n)` of 0 and 1; a sample is in one stratum at most.
-        blur: Above 0, in the unit of `x`.
+        blur: Above 0, in the unit of `x`; not less than 1e-5 of the diameter is used.
         tolerance: Above 0.
         most: Most steps at `blur`.
 
@@ -54,7 +54,7 @@ def sinkhorn(
     cost = (packed[:, :, None] - packed[:, None]).square().sum(dim=-1) / 2
     with torch.no_grad():
         rows, columns = _sides(weight)
-        found = _solved(cost[:, None], rows, columns, blur**2, tolerance, most)
+        found = _solved(cost[:, None], rows, columns, blur, tolerance, most)
         filled = weight.sum(dim=-1) > 0
         value = _divergence(found.value).where(filled, 0.0)
         plan = _divergence(found.plan).where(filled[..., None, None], 0.0)
@@ -98,14 +98,15 @@ class _Solution:
 
 
 def _solved(
-    cost: Tensor, rows: Tensor, columns: Tensor, eps: float, tolerance: float, most: int
+    cost: Tensor, rows: Tensor, columns: Tensor, blur: float, tolerance: float, most: int
 ) -> _Solution:
     """Return values `(p, b)` and plans `(p, b, k, k)` of costs `(p, 1, k, k)`."""
     dual = _Dual(cost, rows, columns)
     potential = torch.zeros_like(columns)
-    heat = (2 * cost.amax(dim=(-2, -1), keepdim=True) / eps).clamp(min=1)
-    hottest = heat.max().log() / (-2 * math.log(COOLING))
-    steps = int(hottest.nan_to_num(nan=0, posinf=0).ceil().clamp(max=HOTTEST))
+    span = 2 * cost.amax(dim=(-2, -1), keepdim=True)
+    eps = (FINEST**2 * span).clamp(min=blur**2)
+    heat = (span / eps).clamp(min=1)
+    steps = int((heat.max().log() / (-2 * math.log(COOLING))).nan_to_num(nan=0, posinf=0).ceil())
     for step in range(steps):
         potential, _ = dual.newton(potential, eps * heat ** (1 - (step + 1) / steps), 2)
     left = torch.full_like(potential[..., 0], torch.inf)
@@ -132,20 +133,18 @@ class _Dual:
         self.log_rows, self.log_columns = rows.log()[..., :, None], columns.log()[..., None, :]
         self.scale = _inverse_root(rows)[..., :, None]
 
-    def other(self, potential: Tensor, eps: Tensor | float) -> Tensor:
+    def other(self, potential: Tensor, eps: Tensor) -> Tensor:
         """Return f `(p, b, k)`, which makes the rows of the plan exact."""
-        return -_of_vectors(eps) * torch.logsumexp(
+        return -eps[..., 0] * torch.logsumexp(
             self.log_columns + (potential[..., None, :] - self.cost) / eps, dim=-1
         )
 
-    def plan(self, other: Tensor, potential: Tensor, eps: Tensor | float) -> Tensor:
+    def plan(self, other: Tensor, potential: Tensor, eps: Tensor) -> Tensor:
         """Return P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps) as `(p, b, k, k)`."""
         exponent = (other[..., :, None] + potential[..., None, :] - self.cost) / eps
         return torch.exp(self.log_rows + self.log_columns + exponent)
 
-    def newton(
-        self, potential: Tensor, eps: Tensor | float, boldness: float
-    ) -> tuple[Tensor, Tensor]:
+    def newton(self, potential: Tensor, eps: Tensor, boldness: float) -> tuple[Tensor, Tensor]:
         """Return the potential after a damped Newton step, and the size `(p, b)` of a whole one.
 
         The dual is self-concordant with the constant r, the spread of the step over eps, so that
@@ -161,12 +160,7 @@ class _Dual:
         step = (step * scale).where(self.columns > 0, 0.0)
         spread = (step.amax(dim=-1) - step.amin(dim=-1)).clamp(min=1e-12)
         share = (boldness * spread.log1p() / spread).clamp(max=1)
-        return potential + _of_vectors(eps) * share[..., None] * step, size
-
-
-def _of_vectors(eps: Tensor | float) -> Tensor | float:
-    """Return eps as a factor of vectors: `(p, 1, 1)` of `(p, 1, 1, 1)`."""
-    return eps[..., 0] if isinstance(eps, Tensor) else eps
+        return potential + eps[..., 0] * share[..., None] * step, size
 
 
 def _newton_step(scaled: Tensor, mass: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
