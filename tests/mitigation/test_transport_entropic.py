@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kit_strata import RAGGED, gradient, scores, sides, strata
 from torch import Tensor
 
-from fairtune.mitigation.transport import entropic, sinkhorn, w2
+from fairtune.mitigation.transport import sinkhorn, w2
+from fairtune.mitigation.transport.dual import solved
 
 ONE = strata([list(RAGGED)])
 N = ONE.shape[-1]
@@ -116,7 +117,7 @@ def test_a_translation_by_c_is_half_its_square(blur: float) -> None:
     cost = ((points[:, None] - points) ** 2 / 2)[None, None]
     u, v = torch.eye(2, dtype=torch.float64).repeat_interleave(n, dim=1) / n
     rows, columns = torch.stack([u, u, v])[None], torch.stack([v, u, v])[None]
-    cross, left, right = entropic._solved(cost, rows, columns, blur, 1e-6, 60).value[0]
+    cross, left, right = solved(cost, rows, columns, blur, 1e-6, 60).value[0]
     assert (cross - left / 2 - right / 2).item() == pytest.approx(c**2 / 2, rel=1e-9)
 
 
