@@ -16,9 +16,7 @@ from fairtune.study.rows import SEARCH, current
 
 DEAD, DOMINANT = 1e-3, 10.0
 """A term whose gradient is less than this share of the task's does nothing; one whose gradient is
-more than so many times the task's does little else. FairCLIP's released weights lie on both sides:
-a term aligned as its paper says weighs 1e-7 of the task, the one in its code outweighs it 15 times
-(measured, see docs/mitigations.md)."""
+more than so many times the task's does little else."""
 
 PLAIN = "none"
 
