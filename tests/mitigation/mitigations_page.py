@@ -42,7 +42,8 @@ def distances() -> Iterator[str]:
     yield "|---|---|"
     for name in DISTANCES:
         cls: Any = DISTANCES.get(name)
-        yield f"| `{name}` | {cls.formula} |"
+        bars = cls.formula.replace("|", "\\|")
+        yield f"| `{name}` | {bars} |"
 
 
 if __name__ == "__main__":
