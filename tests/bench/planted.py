@@ -1,4 +1,4 @@
-"""Plant a bias whose size is known: `python tests/bench/planted.py OUT --source DIR --strength 0.9`.
+"""Plant a bias whose size is known: `python tests/bench/planted.py OUT --source DIR`.
 
 A mitigation can be seen to mitigate only where it is known what there is to mitigate. `plant`
 takes real images and puts a coloured square, as a sticker would be, into a corner of some of them.
