@@ -2,7 +2,9 @@
 
 For every strength and seed, both arms of `planted.plant` are written and one recipe is trained on
 each with no mitigation, then scored on the test, once. Both arms have the same training rows, so
-the model is the same, and only what its validation says of it differs.
+the model is the same, and only what its validation says of it differs. `--fit plain` trains on
+the group without markers alone: what is there to be won back without the biased rows. The options
+`--strengths` and `--arms` take several values, so name the file to write before them.
 """
 
 from __future__ import annotations
@@ -155,19 +157,26 @@ def figures(p: Predictions) -> dict[str, Any]:
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return means over the seeds by strength and rows, with the standard error between seeds."""
-    names = ("all", "marked", "plain", "worst", "gap", "shift")
+    """Return means over the seeds by strength and rows, with the standard error between seeds.
+
+    `harm` is what the marked group loses by the bias: its AUC at strength 0 less that at this
+    one, of the same seed, so on the same images; the random division into groups drops out of it.
+    """
+    names = ("all", "marked", "plain", "worst", "gap", "harm", "shift")
+    clean = {(r["rows"], r["seed"]): r["marked"] for r in rows if r["strength"] == 0}
     out = []
     for key in dict.fromkeys((r["strength"], r["rows"]) for r in rows):
-        mine = [r for r in rows if (r["strength"], r["rows"]) == key]
+        mine = [dict(r) for r in rows if (r["strength"], r["rows"]) == key]
         # The test of both arms is the same.
         mine = list({r["seed"]: r for r in mine}.values())
+        for one in mine:
+            base = clean.get((key[1], one["seed"]))
+            one["harm"] = None if base is None else base - one["marked"]
         row: dict[str, Any] = {"strength": key[0], "rows": key[1], "seeds": len(mine)}
         for name in names:
             seen = np.array([r[name] for r in mine if r[name] is not None])
-            if len(seen) == 0:
-                continue
-            row[name] = round(float(seen.mean()), 4)
+            if len(seen):
+                row[name] = round(float(seen.mean()), 4)
             if len(seen) > 1:
                 row[f"se {name}"] = round(float(seen.std(ddof=1) / len(seen) ** 0.5), 4)
         out.append(row)

@@ -156,3 +156,7 @@ def test_the_figures_are_those_of_pairs_and_means_are_over_seeds() -> None:
     both = [{"strength": 1.0, "rows": "test", "seed": s, **found, "gap": s} for s in (0, 1)]
     (mean,) = planted_erm.means([*both, *both])
     assert (mean["seeds"], mean["gap"], mean["se gap"]) == (2, 0.5, 0.5)
+    clean = {**both[0], "strength": 0.0, "marked": 0.875}
+    weak = {**both[0], "marked": 0.75}
+    assert [m.get("harm") for m in planted_erm.means([clean, weak])] == [0.0, 0.125]
+    assert "harm" not in mean
