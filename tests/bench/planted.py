@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the arms")
     parser.add_argument("--source", type=Path, required=True, help="data root of the source")
-    parser.add_argument("--strength", type=float, default=0.9)
+    parser.add_argument("--strength", type=float, default=0.95)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dataset", default="ham10000")
     parser.add_argument("--target", default="malignant")

@@ -60,7 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="JSON to write")
     parser.add_argument("--source", type=Path, required=True, help="data root of the source")
     parser.add_argument("--weights", default="auto", help="weights of vit_small_dinov2")
-    parser.add_argument("--strengths", type=float, nargs="+", default=[0, 0.6, 0.8, 0.9, 1.0])
+    parser.add_argument(
+        "--strengths", type=float, nargs="+", default=[0, 0.6, 0.8, 0.9, 0.95, 1.0]
+    )
     parser.add_argument("--seeds", type=int, default=3, help="plants, each trained once")
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--plant-seed", type=int, help="one plant for all seeds of training")
