@@ -201,9 +201,7 @@ def _of_list(dist: Any, field: Field) -> Node:
     if len(kinds) != 1 or not isinstance(dist[kinds[0]], list) or not dist[kinds[0]]:
         raise ConfigError("not a choice among members of a list", found=dist, allowed=LIST_FORMS)
     (kind,) = kinds
-    strange = sorted(
-        set(dist) - {kind, "max"} | (set(dist) - {kind} if kind == "one_of" else set())
-    )
+    strange = sorted(set(dist) - {kind} - ({"max"} if kind == "subset_of" else set()))
     if strange:
         raise ConfigError(f"unknown key '{strange[0]}'", found=dist, allowed=LIST_FORMS)
     written = [choice for choice in dist[kind] if kind == "subset_of" or choice != "none"]
@@ -211,10 +209,10 @@ def _of_list(dist: Any, field: Field) -> Node:
     names = [member.name for member in members]
     if len(set(names)) != len(names):
         raise ConfigError("a member stands twice", found=names, todo="keep one of them")
-    most = dist.get("max", len(members))
-    if type(most) is not int or most < 1:
-        raise ConfigError("max is a whole number above 0", found=most)
     if kind == "subset_of":
+        most = dist.get("max", len(members))
+        if type(most) is not int or most < 1:
+            raise ConfigError("max is a whole number above 0", found=most)
         return Subset(members, most)
     options: list[tuple[Scalar, Node]] = [("none", Constant([]))] if "none" in dist[kind] else []
     options += [(member.name, Single(member)) for member in members]

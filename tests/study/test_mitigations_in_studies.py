@@ -139,6 +139,9 @@ def test_one_of_is_at_most_one_member_and_none_is_plain_training() -> None:
     assert drawn["none"].identity() == plan().recipe(
         {"optim.lr": drawn["none"].optim.lr, "adaptation.mask": drawn["none"].adaptation.mask}
     ).identity()  # fmt: skip
+    never = plan(space=space({"one_of": ["none"]}))
+    assert not any(name.startswith("mitigations") for name in never.dimensions())
+    assert never.space.draw(at_random(0), never.units)["mitigations"] == []
     always = plan(space=space({"one_of": ["group_dro"]}))
     assert "mitigations" not in always.dimensions()
     assert "mitigations.group_dro.eta" in always.dimensions()
