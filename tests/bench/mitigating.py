@@ -97,7 +97,7 @@ def searched(
     label = "".join(c if c.isalnum() else "-" for c in name)
     study = load_study(str(STUDY), words, name=f"planted-{arm}-{label}")
     plan = make_plan(study, session, None)
-    place = Place(study.name, None, session.settings.out)
+    place = Place(session.settings.out, study.name)
     with open_study(place, plan, create=True) as ledger:
         run_study(ledger, plan, session, place, StopFlag())
         rows = [row for row in ledger.rows(SEARCH) if row.values is not None]
