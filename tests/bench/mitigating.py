@@ -98,6 +98,7 @@ def searched(
     study = load_study(str(STUDY), words, name=f"planted-{arm}-{label}")
     plan = make_plan(study, session, None)
     place = Place(session.settings.out, study.name)
+    place.folder.mkdir(parents=True, exist_ok=True)
     with open_study(place, plan, create=True) as ledger:
         run_study(ledger, plan, session, place, StopFlag())
         rows = [row for row in ledger.rows(SEARCH) if row.values is not None]
