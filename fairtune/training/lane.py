@@ -156,7 +156,15 @@ class Lane:
     def step(self, *batches: Batch) -> Tensor:
         """Take one optimiser step on all `batches`; return this rank's summed loss, detached."""
         whole = [self._mixed(batch, number) for number, batch in enumerate(batches)]
-        summed = self.mitigating.step(lambda first: self._gradients(whole, first), self.parameters)
+        start = random_state(self.ground.device) if self.mitigating.twice else None
+
+        def gradient(first: bool) -> Tensor:
+            if start is not None and not first:
+                # What drops out at the first look drops out at the second.
+                set_random_state(start, self.ground.device)
+            return self._gradients(whole, first)
+
+        summed = self.mitigating.step(gradient, self.parameters)
         if self.recipe.optim.clip_norm > 0:
             clip(self.trained.values(), self.recipe.optim.clip_norm)
             for _, beside in self.mitigating.beside:
