@@ -33,6 +33,7 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
+from fairtune.training.pins import refuse_unvalidated
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
 from fairtune.training.ranks import current
@@ -61,10 +62,16 @@ class Lane:
         recipe: A resolved recipe that is not solved.
         seeds: Seeds of this run.
         ground: Data and model that the session holds.
+
+    Raises:
+        ConfigError: A mitigation follows the validation loss, and there are no validation rows.
+        DataError: The fitted rows have nothing that a mitigation could act on.
+        ModelError: A method does not support a layer of its placement, or has nothing to train.
     """
 
     def __init__(self, recipe: Recipe, seeds: Seeds, ground: Ground) -> None:
         self.recipe, self.ground = recipe, ground
+        refuse_unvalidated(recipe, len(ground.val_rows(recipe)))
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
         if recipe.fit.precision == "bf16":
