@@ -263,13 +263,20 @@ class Lane:
         with nullcontext() if self.average is None else self.average.applied():
             return self._scored(rows)
 
-    def _scored(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+    def score_fitted(self) -> tuple[NDArray[np.float32], float]:
+        """Return the same of the rows the run is fitted on, which are not augmented for it."""
+        with nullcontext() if self.average is None else self.average.applied():
+            return self._scored(self.ground.fit_rows(self.recipe), fitted=True)
+
+    def _scored(
+        self, rows: NDArray[np.int64], fitted: bool = False
+    ) -> tuple[NDArray[np.float32], float]:
         if not len(rows):
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         mine = self.ranks.rows(rows)
         found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         if len(mine):
-            full = None if self.recipe.data.fold is None else SCORE_BATCH
+            full = SCORE_BATCH if fitted or self.recipe.data.fold is not None else None
             serve = self.start.server(full, scored=True)
             loader = self.ground.loader(mine, SCORE_BATCH, serve=serve)
             autocast = self.ground.autocast(self.recipe)
