@@ -237,3 +237,19 @@ def test_a_radius_is_above_0(rho: float) -> None:
 
 def test_both_fields_are_searched() -> None:
     assert set(declared_dimensions(MITIGATIONS.get("sam"))) == {"rho", "adaptive"}
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_nothing_is_read_from_the_device(adaptive: bool) -> None:
+    """Tensors without values cannot be read: a step that waits for one fails."""
+    held = [nn.Parameter(torch.empty(shape, device="meta")) for shape in ((2, 3), (4,))]
+
+    def gradient(first: bool) -> Tensor:
+        for p in held:
+            p.grad = torch.empty_like(p)
+        return torch.empty((), device="meta")
+
+    loss = sharp(0.1, adaptive)(gradient, held)
+    assert loss.device.type == "meta"
+    with pytest.raises(RuntimeError):
+        loss.item()

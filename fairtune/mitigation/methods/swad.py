@@ -25,8 +25,8 @@ class Swad(Config):
     the mean so far, and, as in the authors' `get_final_model`, of the mean over the last pass as
     long as no valley has opened. Fewer epochs than `converge` never open one.
 
-    Deviations: the loss is looked at once a pass, where the papers look every 50 to 300 steps, so
-    that few epochs give few looks and t_s, t_e are ends of passes. Whole passes are averaged,
+    Deviations: the loss is looked at once a pass, where the paper looks every some hundred steps,
+    so that few epochs give few looks and t_s, t_e are ends of passes. Whole passes are averaged,
     including the one that ends at the least loss, as in the authors' code; their code besides
     counts some passes several times, drops the first of them, and may begin before t_s, where
     Algorithm 1 of the paper, which is followed here, does not. MEDFAIR follows 1 - worst-group AUC
