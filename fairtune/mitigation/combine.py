@@ -68,6 +68,14 @@ def idle(member: Config) -> tuple[str, ...]:
     return found
 
 
+def following(members: Sequence[Config]) -> tuple[str, ...]:
+    """Return the names of `members` that follow the validation loss while a model is trained.
+
+    They say so by a class variable `follows`.
+    """
+    return tuple(name_of(m) for m in members if getattr(type(m), "follows", False))
+
+
 def attributed(members: Sequence[Config], default: str | None) -> tuple[Config, ...]:
     """Return `members` with `default` as the attribute of those that act on one and name none."""
     return tuple(

@@ -33,6 +33,7 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
+from fairtune.training.pins import refuse_unvalidated
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
 from fairtune.training.ranks import current
@@ -61,10 +62,16 @@ class Lane:
         recipe: A resolved recipe that is not solved.
         seeds: Seeds of this run.
         ground: Data and model that the session holds.
+
+    Raises:
+        ConfigError: A mitigation follows the validation loss, and there are no validation rows.
+        DataError: The fitted rows have nothing that a mitigation could act on.
+        ModelError: A method does not support a layer of its placement, or has nothing to train.
     """
 
     def __init__(self, recipe: Recipe, seeds: Seeds, ground: Ground) -> None:
         self.recipe, self.ground = recipe, ground
+        refuse_unvalidated(recipe, len(ground.val_rows(recipe)))
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
         if recipe.fit.precision == "bf16":
@@ -156,7 +163,15 @@ class Lane:
     def step(self, *batches: Batch) -> Tensor:
         """Take one optimiser step on all `batches`; return this rank's summed loss, detached."""
         whole = [self._mixed(batch, number) for number, batch in enumerate(batches)]
-        summed = self.mitigating.step(lambda first: self._gradients(whole, first), self.parameters)
+        start = random_state(self.ground.device) if self.mitigating.twice else None
+
+        def gradient(first: bool) -> Tensor:
+            if start is not None and not first:
+                # What drops out at the first look drops out at the second.
+                set_random_state(start, self.ground.device)
+            return self._gradients(whole, first)
+
+        summed = self.mitigating.step(gradient, self.parameters)
         if self.recipe.optim.clip_norm > 0:
             clip(self.trained.values(), self.recipe.optim.clip_norm)
             for _, beside in self.mitigating.beside:
@@ -248,13 +263,20 @@ class Lane:
         with nullcontext() if self.average is None else self.average.applied():
             return self._scored(rows)
 
-    def _scored(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+    def score_fitted(self) -> tuple[NDArray[np.float32], float]:
+        """Return the same of the rows the run is fitted on, which are not augmented for it."""
+        with nullcontext() if self.average is None else self.average.applied():
+            return self._scored(self.ground.fit_rows(self.recipe), fitted=True)
+
+    def _scored(
+        self, rows: NDArray[np.int64], fitted: bool = False
+    ) -> tuple[NDArray[np.float32], float]:
         if not len(rows):
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         mine = self.ranks.rows(rows)
         found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         if len(mine):
-            full = None if self.recipe.data.fold is None else SCORE_BATCH
+            full = SCORE_BATCH if fitted or self.recipe.data.fold is not None else None
             serve = self.start.server(full, scored=True)
             loader = self.ground.loader(mine, SCORE_BATCH, serve=serve)
             autocast = self.ground.autocast(self.recipe)

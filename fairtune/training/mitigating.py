@@ -72,9 +72,14 @@ class Mitigating:
         ]
 
     @property
-    def identify(self) -> Identify | None:
-        """The first fit that the run needs, if any."""
-        return next((h.identify for h in self.hooks.values() if h.identify is not None), None)
+    def identify(self) -> list[Identify]:
+        """The first fits that the run needs."""
+        return [h.identify for h in self.hooks.values() if h.identify is not None]
+
+    @property
+    def twice(self) -> bool:
+        """Whether a step may look at its batches again."""
+        return any(h.step is not None for h in self.hooks.values())
 
     @property
     def looks(self) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from fairtune.adaptation import Mask, Rule
-from fairtune.errors import ModelError
+from fairtune.errors import ConfigError, ModelError
+from fairtune.mitigation.combine import following
 from fairtune.models.precision import has_tf32
 from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe
@@ -67,6 +68,27 @@ def refuse_tf32(recipe: Recipe, device: torch.device) -> None:
             where="recipe.fit.precision",
             found=str(device),
             allowed="fp32, bf16 or auto; tf32 on NVIDIA processors from Ampere on",
+        )
+
+
+def refuse_unvalidated(recipe: Recipe, rows: int) -> None:
+    """Refuse a mitigation that follows the validation loss of a run without validation rows.
+
+    Args:
+        recipe: What is asked for.
+        rows: Its validation rows.
+
+    Raises:
+        ConfigError: Names the mitigation and says what to do.
+    """
+    names = following(recipe.mitigations)
+    if names and not rows:
+        raise ConfigError(
+            f"'{names[0]}' follows the validation loss, and no rows are left to validate on",
+            where="recipe.fit.rows",
+            found=recipe.fit.rows,
+            allowed="train",
+            todo=f"fit on train alone, or leave '{names[0]}' out",
         )
 
 

@@ -105,7 +105,8 @@ class Start:
         Args:
             batch_size: Rows of a full batch; None for the validation rows of the official split
                 in ascending order, which were computed in the batches in which they are scored.
-            scored: Serves rows that are scored, which are never augmented.
+            scored: Serves rows that are scored, which are never augmented. Those that are not
+                held, of fixed copies the training rows as they are, are computed.
         """
         if self.val is None:
             return None
@@ -113,7 +114,8 @@ class Start:
 
         def serve(rows: Rows, copy: int | None) -> Tensor:
             held = copies[copy or 0]
-            if batch_size is not None and len(rows) < batch_size:
+            few = batch_size is not None and len(rows) < batch_size
+            if few or not held.has(rows):
                 return held.compute(rows)
             taken = held.take(rows)
             if held.device.type == "cuda":

@@ -34,7 +34,13 @@ from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.compiled import check_compiler
 from fairtune.training.cuts import Cuts, Expected
-from fairtune.training.pins import refuse_other, refuse_tf32, refuse_uncut, resolve_mask
+from fairtune.training.pins import (
+    refuse_other,
+    refuse_tf32,
+    refuse_uncut,
+    refuse_unvalidated,
+    resolve_mask,
+)
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.training.rows import rows_of
@@ -266,8 +272,9 @@ class Session:
         A mitigation that names no attribute acts on that of the data, where there is one alone.
 
         Raises:
-            ConfigError: The augmentation `medical` of a data set that declares no ranges, or a
-                mitigation of which nothing says on which attribute it acts.
+            ConfigError: The augmentation `medical` of a data set that declares no ranges, a
+                mitigation of which nothing says on which attribute it acts, or one that follows
+                the validation loss where no rows are left to validate on.
             DataError: The data are not those the recipe was pinned to, or too few for it.
             ModelError: Weights or units are not those the recipe was pinned to, or the model or
                 this machine cannot do what `fit` asks for.
@@ -316,7 +323,7 @@ class Session:
                 "fit": recipe.fit.model_copy(update={"precision": precision}),
             }
         )
-        ground.fit_rows(resolved)
+        refuse_unvalidated(resolved, len(ground.val_rows(resolved)))
         return resolved
 
     def image_size(self, recipe: Recipe) -> int:

@@ -61,9 +61,9 @@ class RunResult:
         kept: Number of that epoch.
         stopped: Why the run ended early, or None.
         judged: Whether it was stopped by what an epoch showed, and not by a request to leave.
-        costs: Seconds, images, number of trained values (adapters counted, the head not), also as
-            a share of the backbone's parameters, lowest block of the mask, block before which
-            the run started to compute.
+        costs: Seconds and images, both with those of a mitigation's first fit, number of trained
+            values (adapters counted, the head not), also as a share of the backbone's parameters,
+            lowest block of the mask, block before which the run started to compute.
         mitigations: What is to be known of each mitigation, as JSON; see `mitigating.report`.
     """
 
@@ -248,10 +248,13 @@ class _Course:
         self.kept = 0
         self.stop: str | None = None
         self.judged = False
+        self.first_images = 0
 
     def run(self) -> Generator[None, None, RunResult]:
         """Train all epochs that are left."""
         self._resume()
+        if not self.reports:
+            yield from self._identify()
         val_rows = self.ground.val_rows(self.job.recipe)
         images = len(self.ground.fit_rows(self.job.recipe))
         of = self.job.recipe.optim.epochs
@@ -269,7 +272,7 @@ class _Course:
                 self._save()
         spent = self.before + time.perf_counter() - self.began
         cut, trained = self.lane.start.cut, trained_size(self.lane.trained)
-        costs = _costs(self.job, self.ground, self.reports, spent, cut, trained)
+        costs = _costs(self.job, self.ground, self.reports, spent, cut, trained, self.first_images)
         return RunResult(
             tuple(self.reports),
             self.weights,
@@ -279,6 +282,28 @@ class _Course:
             costs,
             self.lane.mitigating.report(),
         )
+
+    def _identify(self) -> Generator[None, None, None]:
+        """Make the first fits that mitigations need: the recipe without any, from its seeds.
+
+        Raises:
+            RunError: A loss is not finite.
+        """
+        for first in self.lane.mitigating.identify:
+            before = random_state(self.ground.device)
+            lane = Lane(_unmitigated(self.job.recipe, first.epochs), self.job.seeds, self.ground)
+            images = len(self.ground.fit_rows(lane.recipe))
+            for _ in range(first.epochs):
+                _, self.stop = yield from lane.stepwise(self.job.observer.poll)
+                if self.stop is not None:
+                    return
+                self.first_images += images
+            logits, loss = lane.score_fitted()
+            if not math.isfinite(loss):
+                raise RunError("the loss of a first fit is not finite", reason="nan", found=loss)
+            first.take(logits)
+            # The run itself starts from the random numbers that it would have without.
+            set_random_state(before, self.ground.device)
 
     def _take(self, report: Epoch) -> None:
         self.reports.append(report)
@@ -304,6 +329,7 @@ class _Course:
             "kept": self.kept,
             "weights": apart,
             "seconds": self.before + time.perf_counter() - self.began,
+            "first_images": self.first_images,
             "lane": self.lane.state_dict(),
         }
         self.job.checkpoints.save(state, len(self.reports))
@@ -339,6 +365,7 @@ class _Course:
                 for report in state["reports"]
             ]
             self.lane.load_state_dict(state["lane"])
+            self.first_images = state.get("first_images", 0)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             log.warning("a checkpoint does not fit its run and is dropped: %s", why)
@@ -347,8 +374,20 @@ class _Course:
         return reports
 
 
+def _unmitigated(recipe: Recipe, epochs: int) -> Recipe:
+    """Return a resolved recipe without mitigations and with `epochs` epochs."""
+    optim = recipe.optim.model_copy(update={"epochs": epochs})
+    return recipe.model_copy(update={"mitigations": (), "optim": optim})
+
+
 def _costs(
-    job: Job, ground: Ground, reports: list[Epoch], seconds: float, cut: int, trained: int
+    job: Job,
+    ground: Ground,
+    reports: list[Epoch],
+    seconds: float,
+    cut: int,
+    trained: int,
+    first_images: int = 0,
 ) -> dict[str, float]:
     mask = ground.mask(job.recipe)
     images = sum(report.images for report in reports)
@@ -356,7 +395,7 @@ def _costs(
     return {
         "seconds": seconds,
         "epochs": float(len(reports)),
-        "images": float(images),
+        "images": float(images + first_images),
         "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
         "trainable": float(trained),
         "trainable_share": trained / ground.units.total,
