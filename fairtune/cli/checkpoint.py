@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,8 @@ def evaluate(
     print(f"{found.dropped} rows left out: image or patient was in training or validation")
     if found.openings is not None:
         print(f"the test split has been opened {found.openings} time(s) from this folder")
+    for note in found.notes:
+        print(f"note: {note}")
     print("at the threshold frozen on validation:")
     print(found.frozen[columns].round(3).astype(object).fillna("").to_string(index=False))
     print("at a threshold fitted on these rows (cross-fitted):")
@@ -81,11 +84,14 @@ def predict(
     from fairtune.cli.options import check_target, open_session
     from fairtune.data.files import image_files
     from fairtune.experiment.apply import predict as run_predict
+    from fairtune.experiment.apply import without_groups
     from fairtune.experiment.checkpoint import open_run
 
     if to is not None:
         check_target(to, "--to")
     run = open_run(checkpoint)
+    if (told := without_groups(run)) is not None:
+        print(f"note: {told}", file=sys.stderr)
     frame = run_predict(run, open_session(data_root), image_files(images))
     if to is None:
         print(frame.to_csv(index=False), end="")
