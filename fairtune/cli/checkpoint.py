@@ -128,6 +128,12 @@ def export(
         raise ConfigError("unknown format", where="--format", found=fmt, allowed=EXPORTS)
     check_target(to / "adapter_config.json" if fmt == "peft" else to, "--to")
     run = open_run(checkpoint)
+    if run.post:
+        print(
+            "note: post-processing is no part of the network: what is written gives the scores "
+            f"before {' and '.join(step.name for step in run.post)}",
+            file=sys.stderr,
+        )
     restored = restore(run, open_session(data_root))
     spec, size = restored.ground.spec, restored.ground.pack.image_size
     outputs = restored.ground.outputs

@@ -64,6 +64,10 @@ class Fitted(Protocol):
         """The attribute."""
 
     @property
+    def cut(self) -> float | None:
+        """Where the scores it makes have to be cut; None leaves that to a rule."""
+
+    @property
     def lacking(self) -> tuple[str, ...]:
         """The groups."""
 

@@ -75,6 +75,11 @@ class Lots:
     lacking: tuple[str, ...] = ()
 
     @property
+    def cut(self) -> float | None:
+        """Shifted scores are cut at .5 alone."""
+        return CUT
+
+    @property
     def named(self) -> tuple[str, ...]:
         """Groups with thresholds of their own."""
         return tuple(name for name in self.rules[0].groups if name not in self.lacking)
@@ -88,7 +93,7 @@ class Lots:
             place = places(one, self.attribute, list(rule.groups))
             columns.append(shifted(one.score, rule.thresholds(place, lots(one, target))))
         score = np.stack(columns, axis=1) if predictions.task == "multilabel" else columns[0]
-        return replace(predictions, score=score, cut=CUT)
+        return replace(predictions, score=score, cut=self.cut)
 
     def to_json(self) -> dict[str, Any]:
         """Return the pieces as lists; an infinite threshold as the word `inf` or `-inf`."""
@@ -158,7 +163,8 @@ def shifted(score: FloatArray, threshold: FloatArray) -> FloatArray:
     found = np.clip(special.expit(logit - cut), 1e-300, 1 - 2**-53)
     # Rounding, and what stands in for infinity, must not turn a decision.
     below = np.nextafter(CUT, 0)
-    return np.where(score > threshold, np.maximum(found, CUT), np.minimum(found, below))
+    called = score > threshold
+    return np.asarray(np.where(called, np.maximum(found, CUT), np.minimum(found, below)))
 
 
 def rule_of(

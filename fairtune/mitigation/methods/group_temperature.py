@@ -43,6 +43,11 @@ class Temperatures:
     lacking: tuple[str, ...] = ()
 
     @property
+    def cut(self) -> float | None:
+        """Tempered scores may be cut anywhere."""
+        return None
+
+    @property
     def named(self) -> tuple[str, ...]:
         """Groups with temperatures of their own."""
         return tuple(name for name in self.groups if name not in self.lacking)
