@@ -53,6 +53,8 @@ def evaluate(
         gate=Gate(out_folder(out)),
         command=this_command(),
     )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
     if fmt == "json":
         print(found.frozen[columns].to_json(orient="records", indent=1))
@@ -63,8 +65,6 @@ def evaluate(
     print(f"{found.dropped} rows left out: image or patient was in training or validation")
     if found.openings is not None:
         print(f"the test split has been opened {found.openings} time(s) from this folder")
-    for note in found.notes:
-        print(f"note: {note}")
     print("at the threshold frozen on validation:")
     print(found.frozen[columns].round(3).astype(object).fillna("").to_string(index=False))
     print("at a threshold fitted on these rows (cross-fitted):")

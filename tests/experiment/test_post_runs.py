@@ -18,11 +18,13 @@ from fairtune.errors import ConfigError, DataError, StorageError
 from fairtune.evaluation.rules import ThresholdRule
 from fairtune.experiment import alone
 from fairtune.experiment.apply import evaluate, predict, without_groups
+from fairtune.experiment.folded import fold_together
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Unwatched, run
 from fairtune.experiment.runs import Runs, StoredRun, probabilities
 from fairtune.mitigation import post
+from fairtune.report import card
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Seeds
 from fairtune.training.train import Job
@@ -44,11 +46,13 @@ class Noted(Unwatched):
         return None
 
 
-def made(out: Path, methods: list[Any], **changes: Any) -> tuple[StoredRun, Noted]:
+def made(
+    out: Path, methods: list[Any], judge: Judge = JUDGE, **changes: Any
+) -> tuple[StoredRun, Noted]:
     opened = session(out)
     recipe = opened.resolve(tiny_recipe(data__where={}, mitigations=methods, **changes))
     noted = Noted()
-    stored = run(Job(recipe, Seeds()), opened, Runs(out), JUDGE, watcher=noted)
+    stored = run(Job(recipe, Seeds()), opened, Runs(out), judge, watcher=noted)
     assert isinstance(stored, StoredRun)
     return stored, noted
 
@@ -153,9 +157,9 @@ def test_train_and_val_takes_the_post_processing_over(tmp_path: Path, methods: l
 
 def test_train_and_val_of_a_run_without_what_it_needs_says_so(tmp_path: Path) -> None:
     source, _ = made(tmp_path / "a", [])
-    card = json.loads((source.folder / "recipe.json").read_text())
-    card["recipe"]["mitigations"] = [THRESHOLDS]
-    (source.folder / "recipe.json").write_text(json.dumps(card))
+    text = json.loads((source.folder / "recipe.json").read_text())
+    text["recipe"]["mitigations"] = [THRESHOLDS]
+    (source.folder / "recipe.json").write_text(json.dumps(text))
     out = tmp_path / "b"
     with pytest.raises(ConfigError, match="takes post-processing from the run") as caught:
         alone.finetune_alone(
@@ -186,3 +190,69 @@ def test_a_task_it_is_not_made_for_is_refused_before_anything_is_trained(
     with pytest.raises(DataError, match="not made for this kind of target") as caught:
         made(tmp_path, [THRESHOLDS], data__dataset=str(several), data__target="views")
     assert (caught.value.found, caught.value.allowed) == ("multiclass", ["binary", "multilabel"])
+
+
+@pytest.mark.parametrize(
+    ("target", "methods"),
+    [("views", [TEMPERATURE]), ("findings", [TEMPERATURE, THRESHOLDS])],
+)
+def test_other_kinds_of_targets_from_the_search_to_the_test(
+    tmp_path: Path, several: Path, target: str, methods: list[Any]
+) -> None:
+    judge = Judge.of(["worst_auc@sex"], {"min_group": MINIMUM})
+    source, noted = made(
+        tmp_path / "a", methods, judge, data__dataset=str(several), data__target=target
+    )
+    assert noted.seen[-1] == judge.values(source.validation())
+    out = tmp_path / "b"
+    given = str(source.folder / "recipe.json")
+    done = alone.finetune_alone(given, session(out), out, rows="train+val", seed=1, command="c")
+    assert done.deploy.operating["post"] == source.operating["post"]
+    expected = {"views": None, "findings": [0.5, 0.5]}[target]
+    assert done.deploy.operating["threshold"] == expected
+    tested = done.deploy.test()
+    assert np.array_equal(tested.score, post.apply(source.post, done.deploy.raw_test()).score)
+    assert tested.score.shape == done.deploy.raw_test().score.shape
+    table = session(out).ground(done.deploy.recipe).pack.table
+    with zipfile.ZipFile(table.folder / "nih_cxr_64.zip") as file:
+        file.extract(table.frame["image"].iloc[0], tmp_path)
+    frame = predict(done.deploy, session(out), [tmp_path / table.frame["image"].iloc[0]])
+    assert list(frame.columns) == ["image", *(f"score:{name}" for name in table.classes)]
+
+
+def test_folds_are_cross_fitted_each_and_deployed_together(tmp_path: Path) -> None:
+    methods = [TEMPERATURE, THRESHOLDS]
+    single = [made(tmp_path, methods, data__fold={"index": i, "of": 2})[0] for i in (1, 2)]
+    whole = fold_together(single, Runs(tmp_path), JUDGE)
+    kept = whole.validation()
+    for run_, table in zip(single, kept.per_model()):
+        assert np.array_equal(run_.validation().score, table.score)
+    raw_table = whole.raw_validation(2)
+    assert raw_table.models == 2
+    assert np.array_equal(whole.table("val.parquet")["score"], raw_table.score)
+    steps = post.fit(whole.recipe.mitigations, raw_table)
+    assert whole.operating == {"epoch": 2, "threshold": 0.5, "post": post.to_json(steps)}
+
+
+def test_the_card_says_what_has_to_be_known(tmp_path: Path) -> None:
+    source, _ = made(tmp_path / "a", [TEMPERATURE, THRESHOLDS])
+    out = tmp_path / "b"
+    given = str(source.folder / "recipe.json")
+    done = alone.finetune_alone(given, session(out), out, seed=1, command="c")
+    said = " ".join(card.text(card.Card.of_run(done.deploy, done.judge)).split())
+    for words in (
+        "sex has to be known of every patient who is scored",
+        "Decisions are made at thresholds that differ by group",
+        "It gives scores from an image and the patient's sex.",
+        "thresholds of each group, frozen on validation",
+    ):
+        assert words in said.replace("\\", "")
+    for words in ("for every group alike", "from an image alone", "one threshold for all groups"):
+        assert words not in said
+    source, _ = made(tmp_path / "a", [])
+    given = str(source.folder / "recipe.json")
+    plain = alone.finetune_alone(given, session(out), out, seed=1, command="c")
+    said = " ".join(card.text(card.Card.of_run(plain.deploy, plain.judge)).split())
+    assert "It gives probabilities from an image alone. A score at or above" in said
+    assert "for every group alike" in said
+    assert "post-processed" not in said
