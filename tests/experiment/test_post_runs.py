@@ -256,3 +256,27 @@ def test_the_card_says_what_has_to_be_known(tmp_path: Path) -> None:
     assert "It gives probabilities from an image alone. A score at or above" in said
     assert "for every group alike" in said
     assert "post-processed" not in said
+
+
+@EACH
+def test_data_without_the_attribute_get_the_pooled_rule_and_it_is_said(
+    tmp_path: Path, methods: list[Any]
+) -> None:
+    text = shipped.find("datasets", "nih-cxr-64").read_text()
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text(text.replace("  sex: {column: sex, map: {F: F, M: M}}\n", ""))
+    source, _ = made(tmp_path / "a", methods)
+    out = tmp_path / "b"
+    given = str(source.folder / "recipe.json")
+    done = alone.finetune_alone(given, session(out), out, seed=1, command="c")
+    found = evaluate(
+        done.deploy, session(out), dataset=str(elsewhere), split="test", metrics=["auc", "tpr"],
+        gate=Gate(out), command="c", attributes=["age"],
+    )  # fmt: skip
+    *told, last = found.notes
+    assert [note.partition(":")[0] for note in told] == [next(iter(m)) for m in methods]
+    assert "rows are of no group of sex that it has a rule for" in told[0]
+    assert last.startswith("post-processing could not be fitted on these rows: no such attribute")
+    model = replace(done.deploy.raw_test(), attributes={})
+    expected = post.apply(done.deploy.post, model)
+    assert np.allclose(found.predictions.score, expected.score, atol=1e-6)
