@@ -190,6 +190,14 @@ def test_a_task_it_is_not_made_for_is_refused_before_anything_is_trained(
     with pytest.raises(DataError, match="not made for this kind of target") as caught:
         made(tmp_path, [THRESHOLDS], data__dataset=str(several), data__target="views")
     assert (caught.value.found, caught.value.allowed) == ("multiclass", ["binary", "multilabel"])
+    # A recipe that a search has made is not resolved anew: its run is refused.
+    opened = session(tmp_path)
+    plain = tiny_recipe(data__dataset=str(several), data__target="views")
+    members = tiny_recipe(mitigations=[THRESHOLDS]).mitigations
+    drawn = opened.resolve(plain).model_copy(update={"mitigations": members})
+    with pytest.raises(DataError, match="not made for this kind of target"):
+        run(Job(drawn, Seeds()), opened, Runs(tmp_path), JUDGE)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
