@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,8 @@ def evaluate(
         gate=Gate(out_folder(out)),
         command=this_command(),
     )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
     if fmt == "json":
         print(found.frozen[columns].to_json(orient="records", indent=1))
@@ -81,11 +84,14 @@ def predict(
     from fairtune.cli.options import check_target, open_session
     from fairtune.data.files import image_files
     from fairtune.experiment.apply import predict as run_predict
+    from fairtune.experiment.apply import without_groups
     from fairtune.experiment.checkpoint import open_run
 
     if to is not None:
         check_target(to, "--to")
     run = open_run(checkpoint)
+    if (told := without_groups(run)) is not None:
+        print(f"note: {told}", file=sys.stderr)
     frame = run_predict(run, open_session(data_root), image_files(images))
     if to is None:
         print(frame.to_csv(index=False), end="")
@@ -122,6 +128,12 @@ def export(
         raise ConfigError("unknown format", where="--format", found=fmt, allowed=EXPORTS)
     check_target(to / "adapter_config.json" if fmt == "peft" else to, "--to")
     run = open_run(checkpoint)
+    if run.post:
+        print(
+            "note: post-processing is no part of the network: what is written gives the scores "
+            f"before {' and '.join(step.name for step in run.post)}",
+            file=sys.stderr,
+        )
     restored = restore(run, open_session(data_root))
     spec, size = restored.ground.spec, restored.ground.pack.image_size
     outputs = restored.ground.outputs

@@ -80,6 +80,8 @@ class Predictions:
         targets: Names of the columns of a multi-label table.
         model: `(n,)` which model scored the row, 0..k-1; 0 for all when left out. Scores of
             different models are not comparable: figures are computed per model and averaged.
+        cut: At and above which score a row is called positive, in every target, where that is
+            part of how the scores were made: it then takes the place of any threshold or rule.
 
     Raises:
         DataError: Shapes that do not fit each other, labels outside their range, or scores that
@@ -95,6 +97,7 @@ class Predictions:
     strata: Attribute | None = None
     targets: tuple[str, ...] = ()
     model: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    cut: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.label)

@@ -17,8 +17,9 @@ def decide(p: Predictions, threshold: Threshold, folds: int = FOLDS, seed: int =
 
     A rule is fitted on the patients of all folds but one and applied to that one, so that no row
     is judged by a threshold it helped to choose; of several models for each by itself. A number
-    is used as it is. Multi-class decisions
-    are the class of highest score and need no threshold: there the array is empty.
+    is used as it is. A table that brings its own cut is cut there, whatever `threshold` says.
+    Multi-class decisions are the class of highest score and need no threshold: there the array is
+    empty.
 
     Args:
         p: The predictions.
@@ -31,6 +32,8 @@ def decide(p: Predictions, threshold: Threshold, folds: int = FOLDS, seed: int =
     """
     if p.task == "multiclass":
         return np.empty(0, dtype=np.bool_)
+    if p.cut is not None:
+        return np.asarray(p.score >= p.cut)
     if p.task == "multilabel":
         targets = p.per_target()
         frozen = threshold if isinstance(threshold, tuple) else (threshold,) * len(targets)
@@ -65,11 +68,13 @@ def fit_threshold(p: Predictions, rule: ThresholdRule) -> float | tuple[float, .
     """Return the threshold fitted on all rows of `p`, to be frozen for other tables.
 
     One number per target for a multi-label table; for a multi-class table 0.5, which nothing
-    reads.
+    reads; the table's own cut where it brings one.
     """
     if p.task == "multiclass":
         return 0.5
-    fitted = tuple(rule.fit(one.label, one.score) for one in p.per_target())
+    fitted = tuple(
+        rule.fit(one.label, one.score) if one.cut is None else one.cut for one in p.per_target()
+    )
     return fitted if p.task == "multilabel" else fitted[0]
 
 

@@ -12,16 +12,15 @@ from fairtune.adaptation import Mask
 from fairtune.config import parse
 from fairtune.errors import ConfigError
 from fairtune.evaluation.table import group_table
-from fairtune.experiment.finetune import Entry, Finetuned, finetune
+from fairtune.experiment.finetune import Entry, Finetuned, finetune, taken_over
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.masks import read_card, read_mask
 from fairtune.experiment.run import Watcher
 from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.mitigation.post import post_processing
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
-
-Threshold = float | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +94,13 @@ def finetune_alone(
             update={"adaptation": recipe.adaptation.model_copy(update={"mask": units})}
         )
         said = f"mask {mask}; {said}"
-    threshold: Threshold = None
+    found: StoredRun | None = None
     if rows == "train+val":
-        recipe, threshold = _settled(recipe, Path(str(source)).expanduser().parent)
+        recipe, found = _settled(recipe, Path(str(source)).expanduser().parent)
     base = secrets.randbits(30) if seed is None else seed
     fresh = tuple(Seeds(data=base + i, init=base + i) for i in range(seeds))
-    entry = Entry("pick", session.resolve(recipe), fresh, threshold)
+    resolved = session.resolve(recipe)
+    entry = Entry("pick", resolved, fresh, *(() if found is None else taken_over(found)))
     runs = Runs(out)
     session.keeps_best = not isinstance(judge.validation.epoch, str)
     made = finetune([entry], session, runs, judge, Gate(out), command=command, watch=watch)
@@ -132,8 +132,8 @@ def test_text(alone: Alone) -> str:
     return "\n".join(lines)
 
 
-def _settled(recipe: Recipe, folder: Path) -> tuple[Recipe, Threshold]:
-    """Return the recipe for train+val with epochs and threshold of the run in `folder`.
+def _settled(recipe: Recipe, folder: Path) -> tuple[Recipe, StoredRun]:
+    """Return the recipe for train+val with epochs of the run in `folder`, and that run.
 
     Raises:
         ConfigError: The recipe.json does not stand in a finished run's folder.
@@ -145,11 +145,17 @@ def _settled(recipe: Recipe, folder: Path) -> tuple[Recipe, Threshold]:
             where=folder,
             todo="give the recipe.json inside its run folder, or use --on train",
         )
-    cut = run.operating["threshold"]
+    if post_processing(recipe.mitigations) and "post" not in run.operating:
+        raise ConfigError(
+            "train+val takes post-processing from the run that recipe.json belongs to, and that "
+            "run has none",
+            where=folder / "operating.json",
+            todo="use --on train, which fits it on validation",
+        )
     settled = recipe.model_copy(
         update={
             "fit": recipe.fit.model_copy(update={"rows": "train+val"}),
             "optim": recipe.optim.model_copy(update={"epochs": int(run.operating["epoch"])}),
         }
     )
-    return settled, tuple(cut) if isinstance(cut, list) else cut
+    return settled, run

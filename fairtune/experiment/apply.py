@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fairtune.data.gatekeep import TestPass
+from fairtune.data.spec import load_spec
 from fairtune.data.split import PARTS
 from fairtune.errors import ConfigError, DataError
 from fairtune.evaluation.objectives import parse_head
@@ -21,6 +24,7 @@ from fairtune.experiment.finetune import SEEN
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun, probabilities
+from fairtune.mitigation.post import apply, cross_fitted, strangers
 from fairtune.training.pins import without_pins
 from fairtune.training.session import Ground, Session
 
@@ -30,11 +34,13 @@ class Evaluated:
     """A checkpoint's figures on a data set.
 
     Attributes:
-        frozen: Group table at the threshold that was frozen on the checkpoint's validation rows.
-        refitted: Group table at a threshold fitted on these rows, cross-fitted.
-        predictions: The predictions behind them.
+        frozen: Group table with threshold and post-processing as they were frozen on the
+            checkpoint's validation rows.
+        refitted: Group table with both fitted on these rows, cross-fitted.
+        predictions: The predictions behind the frozen one.
         dropped: Rows left out because image or patient was in training or validation.
         openings: How often this split's test rows had been opened; None if they were not.
+        notes: What is to be known of post-processing on these rows.
     """
 
     frozen: pd.DataFrame
@@ -42,6 +48,7 @@ class Evaluated:
     predictions: Predictions
     dropped: int
     openings: int | None
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -85,13 +92,15 @@ def evaluate(
     same = dataset == own.dataset and target in (None, own.target) and not attributes
     if split == "test" and same and run.has_test:
         # Its own test rows have been scored by `finetune`: nothing needs to be opened again.
-        return _figures(run, run.test(), metrics, 0, len(gate.openings(str(own.split))))
+        opened = len(gate.openings(str(own.split)))
+        return _figures(run, run.raw_test(), list(own.attributes), metrics, 0, opened)
     recipe = without_pins(run.recipe)
+    asked = tuple(attributes) or recipe.data.attributes
     part = recipe.data.model_copy(
         update={
             "dataset": dataset,
             "target": target or recipe.data.target,
-            "attributes": tuple(attributes) or recipe.data.attributes,
+            "attributes": (*asked, *_needed(run, dataset, asked)),
             "where": recipe.data.where if dataset == recipe.data.dataset else {},
         }
     )
@@ -116,12 +125,20 @@ def evaluate(
         )
     score = probabilities(restored.score(kept, test_pass=test_pass), ground.task)
     predictions = ground.pack.predictions(kept, score, test_pass=test_pass)
-    return _figures(run, predictions, metrics, len(rows) - len(kept), openings)
+    return _figures(run, predictions, asked, metrics, len(rows) - len(kept), openings)
+
+
+def _needed(run: StoredRun, dataset: str, asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the attributes of a data set that post-processing needs beside those asked for."""
+    wanted = [part for step in run.post for part in step.fitted.attribute.split("*")]
+    known = load_spec(dataset).attributes if wanted else {}
+    return tuple(dict.fromkeys(a for a in wanted if a in known and a not in asked))
 
 
 def _figures(
     run: StoredRun,
-    predictions: Predictions,
+    raw: Predictions,
+    names: Sequence[str],
     metrics: Sequence[str],
     dropped: int,
     openings: int | None,
@@ -130,12 +147,28 @@ def _figures(
     cut = run.operating["threshold"]
     frozen = tuple(cut) if isinstance(cut, list) else cut
     rule: ThresholdRule = judge.validation.rule
-    names, minimum = list(predictions.attributes), judge.validation.minimum
+    predictions = apply(run.post, raw)
+    again, refused = _refitted(run, raw, predictions)
     tables = [
-        group_table(predictions, metrics, names, minimum=minimum, threshold=threshold)
-        for threshold in (rule if frozen is None else frozen, rule)
+        group_table(
+            table, metrics, list(names), minimum=judge.validation.minimum, threshold=threshold
+        )
+        for table, threshold in ((predictions, rule if frozen is None else frozen), (again, rule))
     ]
-    return Evaluated(tables[0], tables[1], predictions, dropped, openings)
+    notes = (*strangers(run.post, raw), *refused)
+    return Evaluated(tables[0], tables[1], predictions, dropped, openings, notes)
+
+
+def _refitted(
+    run: StoredRun, raw: Predictions, frozen: Predictions
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Return the rows with their post-processing cross-fitted, or why it stays as it was."""
+    if not run.post:
+        return frozen, ()
+    try:
+        return cross_fitted(run.recipe.mitigations, raw), ()
+    except DataError as error:
+        return frozen, (f"post-processing could not be fitted on these rows: {error.what}",)
 
 
 def _rows(
@@ -165,10 +198,22 @@ def _seen(
     return np.asarray(images | patients)
 
 
+def without_groups(run: StoredRun) -> str | None:
+    """Return what `predict` cannot do as the run's post-processing would have it, or None."""
+    if not run.post:
+        return None
+    named = " and ".join(f"{step.name} (by {step.fitted.attribute})" for step in run.post)
+    return (
+        f"{named} needs each patient's group, which an image does not tell: scores are made by "
+        "the rule of all validation rows pooled"
+    )
+
+
 def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.DataFrame:
     """Return `image, score` (and `positive` at the frozen threshold) for image files.
 
-    No labels are needed. Images are decoded as the checkpoint's data set says.
+    No labels are needed. Images are decoded as the checkpoint's data set says. Post-processing
+    has no groups to go by and treats every row as of unknown group; see `without_groups`.
 
     Raises:
         DataError: An image cannot be read; all of them are named.
@@ -189,7 +234,7 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
         batch = normalise(image, ground.spec.mean, ground.spec.std).to(ground.device)
         with torch.inference_mode(), ground.autocast(run.recipe):
             logits.append(restored.net.head(restored.net.backbone.embed(batch)).float().cpu())
-    score = probabilities(torch.cat(logits).numpy(), ground.task)
+    score = _unlabelled(run, probabilities(torch.cat(logits).numpy(), ground.task))
     frame = pd.DataFrame({"image": [str(path) for path in images]})
     cut = run.operating["threshold"]
     if score.ndim == 1:
@@ -199,3 +244,12 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
     for j, name in enumerate(pack.table.classes):
         frame[f"score:{name}"] = score[:, j]
     return frame
+
+
+def _unlabelled(run: StoredRun, score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scores of rows of which no more is known, post-processed."""
+    if not run.post:
+        return score
+    label = np.zeros(score.shape if run.task == "multilabel" else len(score), dtype=np.int64)
+    task: Any = run.task
+    return apply(run.post, Predictions(label, score, task=task)).score

@@ -20,6 +20,7 @@ from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Stopped, Watcher, run
 from fairtune.experiment.runs import DONE, Runs, StoredRun, prediction_frame, probabilities
+from fairtune.mitigation.post import to_json
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Ground, Session
 from fairtune.training.train import Job
@@ -36,12 +37,20 @@ class Entry:
         recipe: Resolved.
         seeds: One run for each.
         threshold: Frozen threshold for `train+val`, where nothing is fitted on validation.
+        post: What post-processing found elsewhere, as operating.json has it, for the same case.
     """
 
     label: str
     recipe: Recipe
     seeds: tuple[Seeds, ...]
     threshold: float | tuple[float, ...] | None = None
+    post: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What is taken over into operating.json of a run without validation rows."""
+        found = {"threshold": self.threshold, "post": self.post}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @runtime_checkable
@@ -113,6 +122,17 @@ def finetune(
     return Finetuned(made, deploy, len(opened))
 
 
+def taken_over(run: StoredRun) -> tuple[Any, Sequence[Mapping[str, Any]] | None]:
+    """Return threshold and post-processing of a run, for an `Entry` that has no validation rows.
+
+    Raises:
+        StorageError: The run does not say what its post-processing found.
+    """
+    cut = run.operating["threshold"]
+    found = to_json(run.post) or None
+    return tuple(cut) if isinstance(cut, list) else cut, found
+
+
 def median_run(runs: Sequence[StoredRun], judge: Judge) -> StoredRun:
     """Return the run whose validation objective is the (lower) median.
 
@@ -158,13 +178,17 @@ def _one(
             found=made.reason,
             todo="give the same command again: finished runs are kept",
         )
-    if entry.threshold is not None and made.operating["threshold"] is None:
-        operating = {**made.operating, "threshold": entry.threshold}
+    if made.recipe.fit.rows != "train" and not entry.settled.keys() <= _known(made):
+        operating = {**made.operating, **entry.settled}
         content = json.dumps(operating, indent=1, allow_nan=False)
         store.write_atomic(made.folder / "operating.json", content.encode())
         store.seal(made.folder, DONE)
         made = StoredRun(made.folder)
     return made
+
+
+def _known(run: StoredRun) -> set[str]:
+    return {name for name, value in run.operating.items() if value is not None}
 
 
 def _test(

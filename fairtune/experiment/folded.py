@@ -29,6 +29,7 @@ from fairtune.experiment.runs import (
     recipe_card,
     to_predictions,
 )
+from fairtune.mitigation import post
 from fairtune.training.recipe import Recipe, Seeds
 
 PLACE = ("fold", "folds")
@@ -41,7 +42,7 @@ def fold_together(made: Sequence[StoredRun], runs: Runs, judge: Judge) -> Stored
     `recipe.json` has the recipe without fold; `epochs.parquet` mean losses, and seconds and
     images added up; `costs.json` the sum of all. With the rule `{best: METRIC}` one epoch is kept
     for all folds, by the mean of the utility over them. The threshold is the median of those
-    fitted on the folds.
+    fitted on the folds; post-processing is fitted on the rows of all folds together.
 
     Args:
         made: One run per fold, in their order.
@@ -62,11 +63,18 @@ def fold_together(made: Sequence[StoredRun], runs: Runs, judge: Judge) -> Stored
     scores = np.concatenate([run.scores for run in made], axis=1)[:, order]
     card = _card(made, key, judge)
     tables = [to_predictions(frame, card, probabilities(epoch, first.task)) for epoch in scores]
-    values = [judge.epoch_value(p) for p in tables]
-    kept = len(values) if isinstance(judge.validation.epoch, str) else _first_best(values)
+    members = first.recipe.mitigations
+    kept = len(tables)
+    if not isinstance(judge.validation.epoch, str):
+        values = [judge.epoch_value(post.cross_fitted(members, p)) for p in tables]
+        kept = _first_best(values)
     columns = [c for c in frame.columns if c == SCORE or c.startswith(f"{SCORE}:")]
     frame[columns] = tables[kept - 1].score.reshape(len(frame), -1)
-    cuts = [judge.threshold(one) for one in tables[kept - 1].per_model()]
+    steps = post.fit(members, tables[kept - 1])
+    cuts = [judge.threshold(p) for p in post.apply(steps, tables[kept - 1]).per_model()]
+    operating: dict[str, Any] = {"epoch": kept, "threshold": _median(cuts)}
+    if steps:
+        operating["post"] = post.to_json(steps)
 
     def fill(folder: Path) -> None:
         write_json(folder / "recipe.json", card)
@@ -76,7 +84,7 @@ def fold_together(made: Sequence[StoredRun], runs: Runs, judge: Judge) -> Stored
         held = io.BytesIO()
         np.save(held, scores)
         (folder / "val_scores.npy").write_bytes(held.getvalue())
-        write_json(folder / "operating.json", {"epoch": kept, "threshold": _median(cuts)})
+        write_json(folder / "operating.json", operating)
         write_json(folder / "costs.json", added_costs([run.costs for run in made]))
 
     return runs.write(key, fill)

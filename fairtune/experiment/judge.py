@@ -18,6 +18,7 @@ from fairtune.evaluation.parts import confirm_rows
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
 from fairtune.evaluation.scoring import evaluate_objectives
+from fairtune.evaluation.thresholds import fit_threshold
 from fairtune.experiment.runs import StoredRun
 
 Part = Literal["all", "search", "confirm"]
@@ -242,9 +243,7 @@ class Judge:
         """Return the threshold fitted on all of validation, one per target, or None."""
         if predictions.task == "multiclass":
             return None
-        rule = self.validation.rule
-        fitted = tuple(rule.fit(p.label, p.score) for p in predictions.per_target())
-        return fitted if predictions.task == "multilabel" else fitted[0]
+        return fit_threshold(predictions, self.validation.rule)
 
     def to_json(self) -> dict[str, Any]:
         """Return what travels beside the recipe."""

@@ -27,6 +27,7 @@ from fairtune.experiment.runs import (
     probabilities,
     recipe_card,
 )
+from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
 from fairtune.training.observer import Decision, Epoch
 from fairtune.training.recipe import Recipe
@@ -178,6 +179,8 @@ def run_together(
             continue
         try:
             ground = session.ground(order.job.recipe)
+            if (fault := post.wrong_task(order.job.recipe.mitigations, ground.task)) is not None:
+                raise fault
         except Exception as error:
             yield i, error
             continue
@@ -217,7 +220,16 @@ def _ended(
 
 
 def validation_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Predictions:
-    """Return the validation predictions of one epoch.
+    """Return the validation predictions of one epoch, post-processing cross-fitted.
+
+    Raises:
+        DataError: A score is not finite, or a post-processing cannot be fitted.
+    """
+    return post.cross_fitted(recipe.mitigations, raw_predictions(ground, recipe, report))
+
+
+def raw_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Predictions:
+    """Return what the model said on validation in one epoch, before any post-processing.
 
     Raises:
         DataError: A score is not finite.
@@ -284,8 +296,8 @@ def _store(
         write_table(folder / "epochs.parquet", _epochs_frame(result))
         operating: dict[str, Any] = {"epoch": kept.number, "threshold": None}
         if len(kept.scores):
-            predictions = validation_predictions(ground, job.recipe, kept)
-            operating["threshold"] = judge.threshold(predictions)
+            predictions = raw_predictions(ground, job.recipe, kept)
+            operating |= operating_point(judge, job.recipe, predictions)
             hashes = ground.patient_hashes(predictions.row)
             frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
             write_table(folder / "val.parquet", frame)
@@ -303,6 +315,19 @@ def _store(
             (folder / name).write_bytes(content)
 
     return runs.write(card["key"], fill)
+
+
+def operating_point(judge: Judge, recipe: Recipe, predictions: Predictions) -> dict[str, Any]:
+    """Return threshold and post-processing fitted on all of validation, as operating.json has it.
+
+    Args:
+        judge: Whose threshold rule.
+        recipe: Whose post-processing.
+        predictions: What the model said on validation.
+    """
+    steps = post.fit(recipe.mitigations, predictions)
+    found = {"threshold": judge.threshold(post.apply(steps, predictions))}
+    return found | ({"post": post.to_json(steps)} if steps else {})
 
 
 def mask_text(recipe: Recipe, ground: Ground) -> str:

@@ -8,13 +8,17 @@
     val.parquet      row, patient (keyed hash), label(s), attributes, score(s) of the kept epoch
     val_scores.npy   (epochs, rows, outputs) fp32 logits
     test.parquet     like val.parquet; final runs only
-    operating.json   threshold and the epoch that was kept
+    operating.json   threshold and the epoch that was kept; `post`, what post-processing found on
+                     all of validation, where the recipe has any
     mitigations.json what each mitigation did, and its weight beside the task; where there is any
     costs.json       seconds, images, trained parameters
                      of several folds together: the sum; val.parquet has a column `fold:`
     model.safetensors  what trained; final runs only
     DONE             size and SHA-256 of every file; a folder without it does not count
 ```
+
+Tables hold what the model said. Post-processing is done when they are read: of validation
+cross-fitted, of test with what operating.json keeps.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from fairtune import store
 from fairtune.config import digest, parse
 from fairtune.errors import StorageError
 from fairtune.evaluation.predictions import Predictions
+from fairtune.mitigation.post import Step, apply, cross_fitted, from_json, post_processing
 from fairtune.training.recipe import Recipe, Seeds
 
 DONE = "DONE"
@@ -158,14 +163,57 @@ class StoredRun:
         return (self.folder / "test.parquet").is_file()
 
     def validation(self, epoch: int | None = None) -> Predictions:
-        """Return the validation predictions of `epoch`, counted from 1; default: the kept one."""
+        """Return the validation predictions of `epoch`, counted from 1; default: the kept one.
+
+        Post-processing is cross-fitted.
+        """
         number = int(self.operating["epoch"]) if epoch is None else epoch
+        if not self._posts:
+            return self.raw_validation(number)
+        if number not in self._processed:
+            raw = self.raw_validation(number)
+            self._processed[number] = cross_fitted(self.recipe.mitigations, raw)
+        return self._processed[number]
+
+    def raw_validation(self, epoch: int) -> Predictions:
+        """Return what the model of `epoch` said on validation, before any post-processing."""
         frame = self.table("val.parquet")
-        return to_predictions(frame, self.card, probabilities(self.scores[number - 1], self.task))
+        return to_predictions(frame, self.card, probabilities(self.scores[epoch - 1], self.task))
 
     def test(self) -> Predictions:
         """Return the test predictions of a final run."""
+        return apply(self.post, self.raw_test())
+
+    def raw_test(self) -> Predictions:
+        """Return what the model of a final run said on test, before any post-processing."""
         return to_predictions(self.table("test.parquet"), self.card)
+
+    @cached_property
+    def post(self) -> tuple[Step, ...]:
+        """What post-processing found on all of validation; empty where the recipe has none.
+
+        Raises:
+            StorageError: The recipe has some, and operating.json does not say what it found.
+        """
+        if not self._posts:
+            return ()
+        if "post" not in self.operating:
+            raise StorageError(
+                "the run does not say what its post-processing found on validation",
+                where=self.folder / "operating.json",
+                todo="give the command that made the run again",
+            )
+        return from_json(self.operating["post"])
+
+    @cached_property
+    def _posts(self) -> bool:
+        # The card of a run without any is not parsed for it.
+        named = self.card["recipe"].get("mitigations")
+        return bool(named) and bool(post_processing(self.recipe.mitigations))
+
+    @cached_property
+    def _processed(self) -> dict[int, Predictions]:
+        return {}
 
     @property
     def task(self) -> str:

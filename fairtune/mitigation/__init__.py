@@ -1,12 +1,14 @@
-"""Bias-mitigation methods: one file per method, each builds Hooks."""
+"""Bias-mitigation methods, one file each: they build Hooks, or they are fitted on predictions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from fairtune.config import Config, Registry
 
 if TYPE_CHECKING:
+    from fairtune.evaluation.predictions import Predictions
     from fairtune.mitigation.context import Context
     from fairtune.mitigation.hooks import Hooks
 
@@ -48,3 +50,68 @@ class Mitigation(Protocol):
         Raises:
             DataError: The training rows have nothing that the method could act on.
         """
+
+
+class Fitted(Protocol):
+    """What a post-processing method found on the rows it was fitted on.
+
+    Attributes:
+        attribute: Whose groups it needs to know of every row it is applied to.
+        lacking: Groups of these rows without a rule of their own, in some target; they, groups
+            that were not among the rows, and rows of unknown group get that of all rows pooled.
+    """
+
+    @property
+    def attribute(self) -> str:
+        """The attribute."""
+
+    @property
+    def cut(self) -> float | None:
+        """Where the scores it makes have to be cut; None leaves that to a rule."""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The groups."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of the groups with a rule of their own in every target."""
+
+    def apply(self, predictions: Predictions) -> Predictions:
+        """Return the table with the scores that are to be used in place of the model's."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON, for `PostProcessing.restore`."""
+
+
+@runtime_checkable
+class PostProcessing(Protocol):
+    """A bias-mitigation method that acts on predictions, after a run; see `mitigation.post`.
+
+    Attributes:
+        paper, formula, slots, trains, mixes, clashes: As of a `Mitigation`; `trains` is False.
+        tasks: Kinds of label it is made for.
+    """
+
+    paper: ClassVar[str]
+    formula: ClassVar[str]
+    slots: ClassVar[tuple[str, ...]]
+    trains: ClassVar[bool]
+    mixes: ClassVar[bool]
+    clashes: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]]
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Fields that do not act beside the values of the others."""
+
+    def fit(self, predictions: Predictions) -> Fitted:
+        """Return what is found on labelled predictions of one model.
+
+        Raises:
+            DataError: The rows are in fewer than two groups.
+        """
+
+    @classmethod
+    def restore(cls, data: Mapping[str, Any]) -> Fitted:
+        """Return what `Fitted.to_json` wrote."""

@@ -15,7 +15,7 @@ from fairtune.errors import FairtuneError, StudyError
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun
 from fairtune.models import spec as models
-from fairtune.report import grids, provenance
+from fairtune.report import grids, post, provenance
 from fairtune.report.files import put
 from fairtune.report.grid import Grid
 from fairtune.report.markdown import plain, table, verdict
@@ -158,7 +158,7 @@ def _body(card: Card) -> list[str]:
     for name in _attributes(card):
         for grid in grids.groups_of_one(card.groups, card.model.label, name, "test", "Groups"):
             lines += table(grid)
-    lines += [plain(grids.reading("test")), ""]
+    lines += [plain(grids.reading("test", by_group=post.by_group(card.model.run))), ""]
     for grid in card.compared:
         lines += table(grid)
     lines += ["### What was not measured", "", *(f"- {plain(t)}" for t in _unknown(card)), ""]
@@ -184,18 +184,26 @@ def _about(card: Card) -> list[str]:
 
 
 def _use(card: Card) -> list[str]:
-    cut = card.model.run.operating["threshold"]
+    run = card.model.run
+    cut = run.operating["threshold"]
     told = ", ".join(number(c) for c in cut) if isinstance(cut, list) else number(cut)
+    alike = "" if post.by_group(run) else ", for every group alike"
     where = "" if cut is None else (
-        f" A score at or above {told} was called positive, for every group alike; the threshold "
+        f" A score at or above {told} was called positive{alike}; the threshold "
         "was frozen on validation."
     )  # fmt: skip
+    given = "an image alone"
+    if run.post:
+        given = f"an image and the patient's {' and '.join(post.attributes(run))}"
+    scores = "scores" if post.by_group(run) else "probabilities"
+    needed = [line for said in post.needs(run) for line in (f"**Note.** {plain(said)}", "")]
     return [
+        *needed,
         "`fairtune predict RUN IMAGES` scores images, `fairtune evaluate RUN --dataset D` "
         "assesses it on other data; RUN is this folder.",
         "",
         plain(
-            f"It gives probabilities from an image alone.{where} It is a research result, no "
+            f"It gives {scores} from {given}.{where} It is a research result, no "
             "medical device: before it supports any decision it needs an assessment on the "
             "patients and devices it is meant for."
         ),

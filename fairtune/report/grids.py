@@ -118,18 +118,20 @@ def groups_of_one(
     return grids
 
 
-def reading(split: str) -> str:
+def reading(split: str, *, by_group: bool = False) -> str:
     """Return how the tables of groups are to be read.
 
     Args:
         split: `test` or `validation`.
+        by_group: Whether the model's decisions are made at thresholds that differ by group.
     """
     on = split == "test"
     which = "the one to deploy" if on else "the median confirm run, else the run of the search"
     cut = "frozen on validation" if on else "cross-fitted on validation"
+    thresholds = "thresholds of each group" if by_group else "one threshold for all groups"
     return (
         f"One model per recipe ({which}), {split} patients, 95 % intervals at the patient "
-        f"level; one threshold for all groups, {cut}; “worst” of a false-positive rate or a "
+        f"level; {thresholds}, {cut}; “worst” of a false-positive rate or a "
         "calibration error is the highest. The noise floor (mean to 95 %) is how large a gap "
         f"reads when group names are shuffled between patients ({PERMUTATIONS} times): a gap "
         "below its 95 % mark cannot be told from chance. Groups below the study's minimum are "

@@ -11,6 +11,7 @@ import pandas as pd
 import fairtune
 from fairtune.evaluation.scoring import group_table
 from fairtune.experiment.runs import StoredRun
+from fairtune.report import post
 from fairtune.report.export import suppressed
 from fairtune.report.scored import REPLICATES
 from fairtune.report.trials import fairness_name
@@ -56,6 +57,7 @@ def note(view: Overview, row: Row) -> str:
     parts = [f"**{plain(name)}**" + (f" trains `{mask}`" if mask else "")]
     if run is not None and (row.phase != FINAL or run.has_test):
         parts.append(_figures(view, row, run))
+        parts += map(plain, post.needs(run))
     elif row.values is not None:
         names = [str(objective) for objective in view.judge.objectives]
         parts.append(", ".join(f"{plain(n)} {number(v)}" for n, v in zip(names, row.values)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fairtune.report import grids, mitigations, provenance
+from fairtune.report import grids, mitigations, post, provenance
 from fairtune.report.costs_grid import costs
 from fairtune.report.figure import Figure
 from fairtune.report.figures import FIGURES
@@ -99,9 +99,8 @@ def _groups(tables: Tables, forest: Figure | None) -> list[Part]:
                 tables.outcome, pick, attribute, tables.split, "The pick"
             )
         ]
-        parts += [_table(grid) for grid in own] + (
-            [Part("note", grids.reading(tables.split))] if own else []
-        )
+        parts += [_table(grid) for grid in own]
+        parts += [Part("note", said) for said in _reading(tables)] if own else []
     if forest is not None:
         parts.append(Part("figure", figure=forest))
     if harm := grids.harm(tables.harm, tables.gaps, tables.delta):
@@ -110,6 +109,13 @@ def _groups(tables: Tables, forest: Figure | None) -> list[Part]:
     if every := _every(tables):
         parts.append(Part("folded", "Every recipe by group and metric", every, printed=True))
     return parts
+
+
+def _reading(tables: Tables) -> list[str]:
+    run = tables.run
+    if run is None:
+        return [grids.reading(tables.split)]
+    return [grids.reading(tables.split, by_group=post.by_group(run)), *post.needs(run)]
 
 
 def _every(tables: Tables) -> list[Grid]:

@@ -13,6 +13,7 @@ from fairtune.errors import DataError, FairtuneError, StudyError
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.gate import Gate, Opening
 from fairtune.experiment.runs import StoredRun
+from fairtune.mitigation.post import post_processing
 from fairtune.study.exports import EXPORTS, Export
 from fairtune.study.ledger import Ledger
 from fairtune.study.outcome import FINAL_SET, Outcome
@@ -140,9 +141,9 @@ def _trial(
 
 
 def _entry(view: Overview, candidate: Candidate, wanted: Wanted) -> Entry:
-    from fairtune.experiment.finetune import Entry
+    from fairtune.experiment.finetune import Entry, median_run, taken_over
 
-    recipe, threshold = candidate.recipe, None
+    recipe, threshold, post = candidate.recipe, None, None
     if wanted.rows == "train+val":
         if not candidate.runs:
             raise StudyError(
@@ -152,6 +153,9 @@ def _entry(view: Overview, candidate: Candidate, wanted: Wanted) -> Entry:
             )
         epochs = statistics.median_low(view.judge.epoch_of(run) for run in candidate.runs)
         threshold = _median_threshold(candidate.runs)
+        if post_processing(recipe.mitigations):
+            # Rules of several runs have no median: those of the median run, with its threshold.
+            threshold, post = taken_over(median_run(candidate.runs, view.judge))
         recipe = recipe.model_copy(
             update={
                 "fit": recipe.fit.model_copy(update={"rows": "train+val"}),
@@ -160,7 +164,7 @@ def _entry(view: Overview, candidate: Candidate, wanted: Wanted) -> Entry:
         )
     digest = recipe.identity()
     seeds = tuple(seeds_of(view.seed, FINAL, digest, i) for i in range(wanted.seeds))
-    return Entry(candidate.label, recipe, seeds, threshold)
+    return Entry(candidate.label, recipe, seeds, threshold, post)
 
 
 def _median_threshold(runs: Sequence[StoredRun]) -> float | tuple[float, ...] | None:

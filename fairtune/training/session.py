@@ -24,6 +24,7 @@ from fairtune.data.pack import Pack, open_pack
 from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, load_table
 from fairtune.mitigation.combine import unnamed
+from fairtune.mitigation.post import wrong_task
 from fairtune.models import load as load_model
 from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.net import Net
@@ -275,7 +276,8 @@ class Session:
             ConfigError: The augmentation `medical` of a data set that declares no ranges, a
                 mitigation of which nothing says on which attribute it acts, or one that follows
                 the validation loss where no rows are left to validate on.
-            DataError: The data are not those the recipe was pinned to, or too few for it.
+            DataError: The data are not those the recipe was pinned to, too few for it, or of a
+                task that a post-processing is not made for.
             ModelError: Weights or units are not those the recipe was pinned to, or the model or
                 this machine cannot do what `fit` asks for.
         """
@@ -285,6 +287,8 @@ class Session:
         if nameless is not None:
             raise nameless
         ground = self.ground(recipe)
+        if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:
+            raise fault
         spec, asked = ground.pack.table.spec, recipe.data
         if recipe.fit.augment == "medical":
             spec.ranges()
