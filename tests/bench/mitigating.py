@@ -52,7 +52,6 @@ METHODS: dict[str, Any] = {
     EVEN: {"resample": {"by": "group"}},
     "resample, group and class": {"resample": BOTH},
     "resample, marker and class": {"resample": KNOWN},
-    "reweight, group and class": {"reweight": BOTH},
     "reweight, marker and class": {"reweight": KNOWN},
     "group_dro, groups": "group_dro",
     "group_dro, marker and class": {
@@ -69,15 +68,7 @@ METHODS: dict[str, Any] = {
     },
     "bad_pairs": "bad_pairs",
     "laftr": "laftr",
-    "laftr, marker": {
-        "laftr": {
-            "attribute": "marker",
-            "constraint": {"one_of": ["dp", "eqodd"]},
-            "weight": {"float": [0.01, 5], "log": True},
-        }
-    },
     "domain_independent": "domain_independent",
-    "domain_independent, marker": {"domain_independent": {"attribute": "marker"}},
     "sam": "sam",
     "swad": "swad",
     "jtt": "jtt",
