@@ -157,7 +157,9 @@ class Progress:
         seconds = now - self._began.pop(_place(event), now)
         if event.claim.phase == "search":
             self._seconds.append(seconds)
-        tail = f"{event.claim.proposal.attrs.get('mask', '')}  {_span(seconds)}"
+        attrs = event.claim.proposal.attrs
+        what = "  ".join(attrs[name] for name in ("mask", "mitigated") if attrs.get(name))
+        tail = f"{what}  {_span(seconds)}"
         if isinstance(outcome, Complete):
             searched = event.claim.phase == "search"
             mark = searched and self._improved(

@@ -24,6 +24,7 @@ from fairtune.study.rows import (
     CONFIRM,
     CONTROL,
     FINAL,
+    MITIGATED,
     SEARCH,
     STALE,
     Row,
@@ -70,7 +71,8 @@ class Running:
         trial: Number of its row, from 1.
         attempt: From 1.
         label: Name of an anchor, baseline or candidate, or nothing.
-        mask: One character per block: `.` frozen, `:` a part, `#` everything trains.
+        mask: One character per block: `.` frozen, `:` a part, `#` everything trains; behind it
+            the mitigations.
         worker: Host and process.
         seconds: Since it began.
         silent: Seconds since its last beat, by the clocks of both machines; None when the row was
@@ -258,7 +260,7 @@ def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
             trial=row.number + 1,
             attempt=row.attempt + 1,
             label=str(row.attrs.get(LABEL, "")),
-            mask=str(row.attrs.get("mask", "")),
+            mask=_what(row),
             worker=":".join(row.worker.split(":")[:2]),
             seconds=_since(row.started, now) or 0.0,
             silent=_since(row.beaten, now),
@@ -271,6 +273,12 @@ def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
         )
         for row in rows
     )
+
+
+def _what(row: Row) -> str:
+    """Return mask and mitigations of a row, for one line."""
+    parts = [str(row.attrs[name]) for name in ("mask", MITIGATED) if row.attrs.get(name)]
+    return "  ".join(parts)
 
 
 def _since(moment: datetime | None, now: datetime) -> float | None:
@@ -288,7 +296,7 @@ def _best(view: Overview) -> Figure | None:
         for name, value in first.attrs.items()
         if name.startswith("auc@") and "/" in name
     }
-    label, mask = f"trial {first.number + 1}", str(first.attrs.get("mask", ""))
+    label, mask = f"trial {first.number + 1}", _what(first)
     return Figure(label, entry.shrunk, len(entry.rows), mask, entry.degenerate, groups)
 
 
@@ -303,7 +311,7 @@ def _baselines(view: Overview) -> tuple[Figure, ...]:
             label,
             float((row.values or (0.0,))[0]),
             tried[label],
-            str(row.attrs.get("mask", "")),
+            _what(row),
             row.attrs.get(DEGENERATE),
         )
         for label, row in best_baselines(rows, view.judge.primary.sign).items()
@@ -319,7 +327,7 @@ def _confirmed(view: Overview) -> tuple[Figure, ...]:
             label,
             statistics.mean(row.values[0] for row in rows if row.values),
             len(rows),
-            str(rows[0].attrs.get("mask", "")),
+            _what(rows[0]),
             next((str(r.attrs[DEGENERATE]) for r in rows if r.attrs.get(DEGENERATE)), None),
         )
         for label, rows in groups.items()

@@ -18,6 +18,9 @@ Score: TypeAlias = float | tuple[float, ...]
 
 SEARCH, BASELINE, CONFIRM, FINAL = "search", "baseline", "confirm", "final"
 CONTROL = "control"
+MITIGATED = "mitigated"
+"""Attribute of a row: names of its mitigations, where it has any."""
+
 RUNS_PER_DIGEST = 3
 STALE_RETRIES = 2
 ERROR_RETRIES = 1
