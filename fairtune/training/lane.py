@@ -228,12 +228,15 @@ class Lane:
         task = (loss * counted).sum() / weight
         when = self._measured_now() if first and foremost and terms else None
         if when is not None:
-            self.mitigating.measure(when, task, terms, out)
+            # As this rank has its share of the task alone.
+            own_terms = {name: term / self.ranks.world for name, term in terms.items()}
+            self.mitigating.measure(when, task, own_terms, out)
         if terms:
             # As the task loss, a term is a mean over the samples of all batches of the step.
             share = batch.weight.sum() / (weight * self.ranks.world)
             task = task + torch.stack(list(terms.values())).sum() * share
-        task.backward()  # type: ignore[no-untyped-call]
+        if task.requires_grad:  # not where this rank has no sample, and nothing trains beside
+            task.backward()  # type: ignore[no-untyped-call]
         return loss.detach().sum()
 
     def _measured_now(self) -> str | None:

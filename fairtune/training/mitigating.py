@@ -214,7 +214,7 @@ def _context(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net, steps: int)
 
 
 def _norm(value: Tensor, at: Tensor) -> Tensor:
-    if not value.requires_grad:
+    if not value.requires_grad or not at.requires_grad:
         return torch.zeros((), device=at.device)
     (found,) = torch.autograd.grad(value, at, retain_graph=True, allow_unused=True)
     return (

@@ -11,14 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import session
-from kit_mitigation import batch_of, context, lane_with, output, steps
+from kit_mitigation import batch_of, context, lane_with, output, recipe_with, steps
 from torch import Tensor
 
-from fairtune.errors import ConfigError, DataError
+from fairtune.errors import ConfigError, DataError, RunError
 from fairtune.mitigation import MITIGATIONS
 from fairtune.mitigation.alignment import in_units_of_sd, margins
 from fairtune.mitigation.distances import DISTANCES, Distance
 from fairtune.mitigation.hooks import Hooks
+from fairtune.training.recipe import Seeds
+from fairtune.training.train import Job, train_one
 from fairtune.usage import Output
 
 N = 24
@@ -257,3 +259,12 @@ def test_a_term_says_what_it_weighs_beside_the_task() -> None:
     assert 0 < said["start"]["gradient"] < 1e-4
     assert said["steps"] == 1
     assert output([1.0]).loss.tolist() == [1.0]
+
+
+def test_a_weight_that_overflows_ends_the_run_with_what_to_do() -> None:
+    held = session()
+    recipe = recipe_with(held, {"sinkhorn": {"weight": 1e38, "attribute": "sex"}})
+    with pytest.raises(RunError, match="not finite") as caught:
+        train_one(Job(recipe, Seeds()), held)
+    assert caught.value.reason == "nan"
+    assert "lower the weight of a mitigation" in str(caught.value.todo)

@@ -112,6 +112,16 @@ def runs(folder: Path) -> list[StoredRun]:
             "optim__ema": 0.9,
             "fit__augment": "medical",
         },
+        {
+            "adaptation__mask": "block:last-2",
+            "mitigations": [
+                {"sinkhorn": {"attribute": "sex", "queue": 16}},
+                {"group_dro": {"attribute": "sex"}},
+                {"laftr": {"attribute": "age"}},
+                {"domain_independent": {"attribute": "sex"}},
+                {"bad_pairs": {"low": 1.0, "high": 1.0}},
+            ],
+        },
     ],
 )
 def test_two_processes_compute_what_one_computes(changes: dict[str, Any], tmp_path: Path) -> None:
