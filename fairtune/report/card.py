@@ -19,6 +19,7 @@ from fairtune.report import grids, post, provenance
 from fairtune.report.files import put
 from fairtune.report.grid import Grid
 from fairtune.report.markdown import plain, table, verdict
+from fairtune.report.mitigations import mitigation_words
 from fairtune.report.scored import Scored, attributes_of, group_frame, on_test, retrained
 from fairtune.report.summary import Summary, summarise
 from fairtune.report.tables import difference_frame, gap_frame, harm_frame
@@ -178,6 +179,8 @@ def _about(card: Card) -> list[str]:
         f"{run.recipe.data.target}) by training {100 * share:.2f} % of its parameters and a new "
         "head."
     )
+    if mitigated := mitigation_words(run.recipe):
+        said += f" Mitigations: {mitigated}; whether they helped is what its figures say."
     if card.summary is None:
         said += " It was retrained on its own: nothing was compared, so no verdict is given."
     return [plain(said), ""]

@@ -7,12 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from fairtune.config.registry import name_of
+from fairtune.mitigation.combine import named_attributes
 from fairtune.report.grid import Cell, Grid, cell
 from fairtune.report.trials import mitigations_of
 from fairtune.report.words import NOTHING, count_texts, number
 from fairtune.study.execute import DID
 from fairtune.study.overview import Overview
 from fairtune.study.rows import SEARCH, current
+from fairtune.training.recipe import Recipe
 
 DEAD, DOMINANT = 1e-3, 10.0
 """A term whose gradient is less than this share of the task's does nothing; one whose gradient is
@@ -124,6 +127,15 @@ def grids(view: Overview, choices: pd.DataFrame, terms: pd.DataFrame) -> list[Gr
     if len(terms):
         found.append(_terms(terms))
     return found
+
+
+def mitigation_words(recipe: Recipe) -> str:
+    """Return the mitigations of a recipe with their attributes: `sinkhorn (age), sam`."""
+    said = []
+    for member in recipe.mitigations:
+        attributes = named_attributes(member)
+        said.append(name_of(member) + (f" ({', '.join(attributes)})" if attributes else ""))
+    return ", ".join(said)
 
 
 def _terms(terms: pd.DataFrame) -> Grid:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import evidence_page
+import mitigating_page
 from masks_page import section
 
 WORDS = {
@@ -37,6 +38,8 @@ ORDER = (
     "Samplers and mask spaces",
     "Augmentation",
     "Adaptation methods",
+    "Mitigations on a planted bias",
+    "Distances between scores",
     "Coverage of intervals",
     "What confirming is worth",
 )
@@ -56,6 +59,16 @@ def main() -> None:
     parser.add_argument("--methods", type=Path, help="methods.json that methods.py wrote")
     parser.add_argument("--coverage", type=Path, help="coverage.json that covering.py wrote")
     parser.add_argument("--picking", type=Path, help="picking.json that picking.py wrote")
+    parser.add_argument(
+        "--mitigations", type=Path, nargs="+", help="JSON that mitigating.py wrote, all arms"
+    )
+    parser.add_argument(
+        "--mitigations-page",
+        type=Path,
+        default=Path("docs/mitigations.md"),
+        help="page whose marked block is filled with what --mitigations says in brief",
+    )
+    parser.add_argument("--transport", type=Path, help="JSON that transport.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked blocks are filled")
     options = parser.parse_args()
     if options.readme is not None and options.bench is None and options.loop is None:
@@ -77,10 +90,17 @@ def main() -> None:
         lines += evidence_page.coverage(read(options.coverage))
     if options.picking is not None:
         lines += evidence_page.picking(read(options.picking))
+    if options.mitigations is not None:
+        lines += mitigating_page.planted([read(path) for path in options.mitigations])
+    if options.transport is not None:
+        lines += mitigating_page.distances(read(options.transport))
     lines += [line for study in studies for line in result(study)]
     before = sections(options.out.read_text().splitlines()) if options.out.exists() else {}
     page = [*head(), *(line for part in ordered(before | sections(lines)) for line in part)]
     options.out.write_text("\n".join(page).rstrip() + "\n")
+    if options.mitigations is not None:
+        told = mitigating_page.brief([read(path) for path in options.mitigations])
+        mark(options.mitigations_page, "measured mitigations", told)
     if options.readme is not None and bench is not None:
         mark(options.readme, "measured", short(bench, WORDS, target, "make bench"))
     if options.readme is not None and options.loop is not None:

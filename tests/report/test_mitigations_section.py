@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kit import tiny_recipe
 
 from fairtune.report.mitigations import (
     choice_frame,
     flag,
     flagged_grid,
     grids,
+    mitigation_words,
     term_frame,
 )
 from fairtune.study.overview import Overview
@@ -96,3 +98,10 @@ def test_who_is_given_less_weight_is_told_without_small_counts() -> None:
     assert rows["sex M"][1] == "<5"
     assert rows["sex M"][2] not in ("0.050",)
     assert flagged_grid({}) == []
+
+
+def test_a_recipe_is_told_with_whom_its_mitigations_are_about() -> None:
+    members = [{"sinkhorn": {"attribute": {"sex": 1.0, "age": 2.0}}}, "sam", "resample"]
+    recipe = tiny_recipe(mitigations=members).attributed("age")
+    assert mitigation_words(recipe) == "resample (age), sam, sinkhorn (sex, age)"
+    assert mitigation_words(tiny_recipe()) == ""
