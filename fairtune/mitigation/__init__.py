@@ -31,6 +31,9 @@ class Mitigation(Protocol):
         trains: Whether it acts on training; one that does not acts on predictions.
         mixes: Whether it can work on samples that are mixed of two (mixup, CutMix).
         clashes: Names of mitigations that would count the same thing twice.
+
+    A member may say besides `follows` (it needs validation rows) and `costs`, in words, what a run
+    with it costs more than steps.
     """
 
     paper: ClassVar[str]

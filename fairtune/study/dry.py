@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from fairtune.adaptation.placement import DIRECT, METHOD
+from fairtune.config.registry import name_of
 from fairtune.evaluation.power import outlook
+from fairtune.mitigation import MITIGATIONS as REGISTRY
 from fairtune.study.bill import baseline_runs, bill, confirm_runs, control_runs, reached
+from fairtune.study.checks import members_of
+from fairtune.study.fields import MASK, MITIGATIONS
 from fairtune.study.ground import validation_table
 from fairtune.study.plan import Plan
 
@@ -18,8 +23,9 @@ if TYPE_CHECKING:
 def estimate(plan: Plan, session: Session) -> str:
     """Return groups, what can be told from them, the size of the space and the hours, as text.
 
-    One step that trains every unit directly is timed: an upper bound for all but the adapters that
-    cost more than what they stand for.
+    One step is timed, of all units that the fixed mask or a baseline trains or, where masks are
+    searched, of every unit trained directly, with nothing kept of frozen blocks: an upper bound for all but the adapters that cost
+    more than what they stand for. What a mitigation costs besides is said beside it.
     """
     study, ground = plan.study, session.ground(plan.base)
     predictions = validation_table(plan, session)
@@ -62,6 +68,7 @@ def estimate(plan: Plan, session: Session) -> str:
         f"{confirm} confirm; at most {per_run / 60:.1f} minutes each on "
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )
+    lines += _dearer(plan)
     if study.fidelity.values:
         lines.append(
             f"levels of {study.fidelity.name}: a trial of the search that is pruned at none costs "
@@ -77,14 +84,34 @@ def estimate(plan: Plan, session: Session) -> str:
     return "\n".join(lines)
 
 
+def _dearer(plan: Plan) -> Iterator[str]:
+    """Yield what mitigations of the study cost besides the steps of a plain run."""
+    searched = [member.name for member in members_of(plan.space.get(MITIGATIONS))]
+    fixed = [name_of(member) for member in plan.base.mitigations]
+    for name in sorted({*searched, *fixed}):
+        costs: str | None = getattr(REGISTRY.get(name), "costs", None)
+        if costs is not None:
+            yield f"not in these minutes: with {name} {costs}"
+
+
 def _step_seconds(plan: Plan, session: Session) -> float:
     from fairtune.training.lane import Lane
     from fairtune.training.recipe import Seeds
 
     ground = session.ground(plan.base)
-    every = {"adaptation.mask": list(plan.units.names), METHOD: DIRECT, "optim.lr": 1e-5}
-    recipe = plan.recipe(every)
-    lane = Lane(recipe, Seeds(), ground)
+    values: dict[str, Any] = {"optim.lr": 1e-5, MITIGATIONS: []}
+    every = set(plan.mask(plan.base).units)
+    for name in plan.study.baselines.of:
+        every |= set(plan.mask(plan.baseline(name)).units)
+    if plan.space.get(MASK) is not None or not every:
+        every = set(plan.units.names)
+    if every != set(plan.mask(plan.base).units):
+        values |= {MASK: [name for name in plan.units.names if name in every], METHOD: DIRECT}
+    held, ground.reuse = ground.reuse, False
+    try:
+        lane = Lane(plan.recipe(values), Seeds(), ground)
+    finally:
+        ground.reuse = held
     times = []
     for i, batch in enumerate(lane.loader.epoch()):
         began = time.perf_counter()

@@ -48,6 +48,7 @@ class Jtt(Config):
     trains: ClassVar[bool] = True
     mixes: ClassVar[bool] = False
     clashes: ClassVar[tuple[str, ...]] = ()
+    costs: ClassVar[str] = "a first fit of as many epochs as it names is made before the run"
 
     epochs: Annotated[int, pydantic.Field(ge=1), Choice((1, 2, 3))] = 1
     upweight: Annotated[float, pydantic.Field(gt=1), Float(2, 50, log=True)] = 5.0

@@ -46,6 +46,7 @@ class Sam(Config):
     trains: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
     clashes: ClassVar[tuple[str, ...]] = ()
+    costs: ClassVar[str] = "every step is made twice"
 
     rho: Annotated[float, pydantic.Field(gt=0), Float(0.01, 0.5, log=True)] = 0.05
     adaptive: Annotated[bool, Choice((False, True))] = False

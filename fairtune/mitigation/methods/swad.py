@@ -47,6 +47,7 @@ class Swad(Config):
     trains: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
     clashes: ClassVar[tuple[str, ...]] = ()
+    costs: ClassVar[str] = "validation rows are scored twice after every pass"
     follows: ClassVar[bool] = True
 
     converge: Annotated[int, pydantic.Field(ge=1), Choice((2, 3, 5))] = 3
