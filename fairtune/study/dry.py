@@ -24,8 +24,9 @@ def estimate(plan: Plan, session: Session) -> str:
     """Return groups, what can be told from them, the size of the space and the hours, as text.
 
     One step is timed, of all units that the fixed mask or a baseline trains or, where masks are
-    searched, of every unit trained directly, with nothing kept of frozen blocks: an upper bound for all but the adapters that cost
-    more than what they stand for. What a mitigation costs besides is said beside it.
+    searched, of every unit trained directly, with nothing kept of frozen blocks: an upper bound
+    for all but the adapters that cost more than what they stand for. What a mitigation costs
+    besides is said beside it.
     """
     study, ground = plan.study, session.ground(plan.base)
     predictions = validation_table(plan, session)
