@@ -195,4 +195,6 @@ def _number(value: Any) -> float:
 def _share(value: float) -> str:
     if value != value:
         return NOTHING
+    if value == 0:
+        return "0"
     return number(value) if 0.001 <= abs(value) < 1000 else f"{value:.0e}"

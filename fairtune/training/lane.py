@@ -240,10 +240,18 @@ class Lane:
         return loss.detach().sum()
 
     def _measured_now(self) -> str | None:
-        """Return what the step under way is of all: the `start`, the `end`, or neither."""
+        """Return what the step under way is of all: the `start`, the `end`, or neither.
+
+        The end is the last step whose first batch is full: of a few left samples terms over
+        groups see nothing.
+        """
         if self.taken == 0:
             return "start"
-        return "end" if self.taken + 1 == self.steps * self.recipe.optim.epochs else None
+        optim, rows = self.recipe.optim, len(self.loader.rows)
+        left = rows - (self.steps - 1) * optim.batch_size * optim.accumulate
+        short = self.steps > 1 and left < optim.batch_size
+        last = self.steps * optim.epochs - short
+        return "end" if self.taken + 1 == last else None
 
     def _output(self, batch: Batch) -> Output:
         if not len(batch):

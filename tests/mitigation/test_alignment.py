@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit import session
+from kit import session, tiny_recipe
 from kit_mitigation import batch_of, context, lane_with, output, recipe_with, steps
 from torch import Tensor
 
@@ -259,6 +259,18 @@ def test_a_term_says_what_it_weighs_beside_the_task() -> None:
     assert 0 < said["start"]["gradient"] < 1e-4
     assert said["steps"] == 1
     assert output([1.0]).loss.tolist() == [1.0]
+
+
+def test_the_end_is_told_of_the_last_full_batch() -> None:
+    held = session()
+    count = len(held.ground(tiny_recipe()).pack.rows("train"))
+    size = next(b for b in range(48, count) if count % b == 2)
+    changes: dict[str, Any] = {"optim__batch_size": size, "optim__epochs": 2}
+    recipe = recipe_with(held, {"sinkhorn": {"attribute": "sex"}}, **changes)
+    said = train_one(Job(recipe, Seeds()), held).mitigations["sinkhorn"]
+    assert said["steps"] == 2 * -(-count // size)
+    assert said["start"]["gradient"] > 0
+    assert said["end"]["gradient"] > 0
 
 
 def test_a_weight_that_overflows_ends_the_run_with_what_to_do() -> None:
