@@ -39,6 +39,7 @@ ORDER = (
     "Augmentation",
     "Adaptation methods",
     "Mitigations on a planted bias",
+    "Steps with mitigations",
     "Distances between scores",
     "Coverage of intervals",
     "What confirming is worth",
@@ -68,6 +69,7 @@ def main() -> None:
         default=Path("docs/mitigations.md"),
         help="page whose marked block is filled with what --mitigations says in brief",
     )
+    parser.add_argument("--steps", type=Path, help="JSON that mitigation_steps.py wrote")
     parser.add_argument("--transport", type=Path, help="JSON that transport.py wrote")
     parser.add_argument("--readme", type=Path, help="page whose marked blocks are filled")
     options = parser.parse_args()
@@ -92,6 +94,8 @@ def main() -> None:
         lines += evidence_page.picking(read(options.picking))
     if options.mitigations is not None:
         lines += mitigating_page.planted([read(path) for path in options.mitigations])
+    if options.steps is not None:
+        lines += mitigating_page.steps(read(options.steps))
     if options.transport is not None:
         lines += mitigating_page.distances(read(options.transport))
     lines += [line for study in studies for line in result(study)]

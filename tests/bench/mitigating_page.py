@@ -110,6 +110,35 @@ def _verdict(row: Row) -> str:
     return "worse" if found["high"] < 0 else "cannot tell"
 
 
+def steps(found: Mapping[str, Any]) -> list[str]:
+    """Return the section of the file that mitigation_steps.py wrote."""
+    ways = ("nothing kept", "frozen blocks kept")
+    heads = ["a step with", *(f"{way}: ms" for way in ways), *(f"{way}: × plain" for way in ways)]
+    body = [
+        [
+            name,
+            *(f"{found[way][name]['milliseconds']:.0f}" for way in ways),
+            *(f"{found[way][name]['ratio']:.2f}" for way in ways),
+        ]
+        for name in found[ways[0]]
+    ]
+    return [
+        "## Steps with mitigations",
+        "",
+        f"Medians of {found['repetitions']} steps of {found['batch']} images each, all in turns "
+        "on one thread: DINOv2 ViT-S/14 at 70 px in bf16, the last two blocks train, two age groups "
+        "(`tests/bench/mitigation_steps.py`). First fits (`jtt`), scoring (`swad`) and "
+        "post-processing are no steps.",
+        "",
+        f"- command: `{found['command']}`",
+        f"- commit: `{found['commit'] or 'unknown'}`",
+        f"- machine: {found['machine']['cpu']}",
+        "",
+        *_table(heads, body),
+        "",
+    ]
+
+
 def distances(found: Mapping[str, Any]) -> list[str]:
     """Return the section of `transport.json`."""
     times = found["milliseconds"]

@@ -8,6 +8,7 @@ import mitigating_page
 import pytest
 import yaml
 from mitigating import METHODS, STUDY
+from mitigation_steps import members
 
 from fairtune.config.yaml12 import loads
 from fairtune.mitigation import MITIGATIONS
@@ -75,3 +76,22 @@ def test_the_page_says_who_is_served_better_and_who_is_harmed() -> None:
     assert lines["even"].endswith("| cannot tell |")
     assert "0.800" in lines["ERM"]
     assert "expected to fail" in text
+
+
+def test_a_step_of_every_mitigation_is_timed_and_told() -> None:
+    assert {
+        m if isinstance(m, str) else next(iter(m)) for (m,) in [v for v in members().values() if v]
+    } == {
+        n
+        for n in MITIGATIONS
+        if MITIGATIONS.get(n).trains  # type: ignore[attr-defined]
+    }
+    took = {
+        "plain": {"milliseconds": 10.0, "ratio": 1.0},
+        "sam": {"milliseconds": 20.0, "ratio": 2.0},
+    }
+    found = {
+        "repetitions": 3, "batch": 64, "command": "c", "commit": None, "machine": {"cpu": "m"},
+        "nothing kept": took, "frozen blocks kept": took,
+    }  # fmt: skip
+    assert "| sam | 20 | 20 | 2.00 | 2.00 |" in mitigating_page.steps(found)
