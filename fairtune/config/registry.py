@@ -237,16 +237,7 @@ class MemberField:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        def validate(value: Any) -> Any:
-            try:
-                return self.registry.parse(value)
-            except FairtuneError as error:
-                raise carried(error) from None
-
-        return core_schema.no_info_plain_validator_function(
-            validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(written),
-        )
+        return _schema(self.registry.parse, written)
 
 
 class MembersField:
@@ -258,18 +249,21 @@ class MembersField:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        def validate(value: Any) -> Any:
-            try:
-                return self.registry.parse_list(value)
-            except FairtuneError as error:
-                raise carried(error) from None
+        return _schema(self.registry.parse_list, lambda found: [written(m) for m in found])
 
-        return core_schema.no_info_plain_validator_function(
-            validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda members: [written(member) for member in members]
-            ),
-        )
+
+def _schema(read: Callable[[Any], Any], write: Callable[[Any], Any]) -> core_schema.CoreSchema:
+    """Return the schema of a value that `read` makes of what `write` makes of it."""
+
+    def validate(value: Any) -> Any:
+        try:
+            return read(value)
+        except FairtuneError as error:
+            raise carried(error) from None
+
+    return core_schema.no_info_plain_validator_function(
+        validate, serialization=core_schema.plain_serializer_function_ser_schema(write)
+    )
 
 
 @dataclass(frozen=True)

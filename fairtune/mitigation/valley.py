@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fairtune.models.swap import swapped
 
 
 @dataclass(eq=False)
@@ -136,18 +138,9 @@ class Valley:
         self._inside.join(segment)
         self._above = Segment()
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Let the trained tensors have the averaged values meanwhile."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for name, parameter in self.trained.items():
-            parameter.data, self.held[name] = self.held[name], parameter.data
+        return swapped(self.trained, self.held)
 
     def report(self) -> dict[str, Any]:
         """Return where the valley is, as JSON; passes are counted from 1."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fairtune.models.swap import swapped
 
 _POWER = 2 / 3
 
@@ -52,15 +54,6 @@ class Average:
         for name, value in self.held.items():
             value.copy_(state["held"][name])
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Let the trained tensors have the averaged values meanwhile."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for name, parameter in self.trained.items():
-            parameter.data, self.held[name] = self.held[name], parameter.data
+        return swapped(self.trained, self.held)

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import session, tiny_recipe
+from kit_dimensions import value_of
 from kit_nets import with_fields
 
 from fairtune.adaptation.methods import METHODS, Method
-from fairtune.config import Choice, Dimension, Float, Int
 from fairtune.config.registry import declared_dimensions, written
 from fairtune.errors import ModelError
 from fairtune.training.lane import Lane
@@ -147,7 +147,7 @@ def test_a_method_survives_writing_and_reading(method: str) -> None:
 def test_every_declared_point_of_a_method_is_one(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(list(METHODS)))
     ranges = declared_dimensions(METHODS.get(name))
-    fields = {key: data.draw(value(dimension), key) for key, dimension in ranges.items()}
+    fields = {key: data.draw(value_of(dimension), key) for key, dimension in ranges.items()}
     assert METHODS.parse({name: fields}).to_json() == fields
 
 
@@ -185,12 +185,3 @@ def test_a_layer_that_the_network_never_calls_is_said_at_the_first_step(held: Se
     with pytest.raises(ModelError, match="the network bypasses these layers") as caught:
         one.step(next(iter(one.loader.epoch())))
     assert "blocks.5.attn.proj.lora_A.weight" in str(caught.value.found)
-
-
-def value(dimension: Dimension) -> st.SearchStrategy[Any]:
-    if isinstance(dimension, Choice):
-        return st.sampled_from(dimension.options)
-    if isinstance(dimension, Int):
-        return st.integers(dimension.low, dimension.high)
-    assert isinstance(dimension, Float)
-    return st.floats(dimension.low, dimension.high)

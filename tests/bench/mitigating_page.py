@@ -126,8 +126,8 @@ def steps(found: Mapping[str, Any]) -> list[str]:
         "## Steps with mitigations",
         "",
         f"Medians of {found['repetitions']} steps of {found['batch']} images each, all in turns "
-        "on one thread: DINOv2 ViT-S/14 at 70 px in bf16, the last two blocks train, two age groups "
-        "(`tests/bench/mitigation_steps.py`). First fits (`jtt`), scoring (`swad`) and "
+        "on one thread: DINOv2 ViT-S/14 at 70 px in bf16, the last two blocks train, two age "
+        "groups (`tests/bench/mitigation_steps.py`). First fits (`jtt`), scoring (`swad`) and "
         "post-processing are no steps.",
         "",
         f"- command: `{found['command']}`",

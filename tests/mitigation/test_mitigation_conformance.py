@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import session
+from kit_dimensions import value_of
 from kit_mitigation import TRAINING, lane_with, recipe_with, steps
 
-from fairtune.config import Choice, Dimension, Float, Int
 from fairtune.config.registry import declared_dimensions, written
 from fairtune.data.batch import Batch
 from fairtune.mitigation import MITIGATIONS, SLOTS, Mitigation
@@ -148,15 +148,6 @@ def test_a_mitigation_survives_writing_and_reading(name: str) -> None:
 def test_every_declared_point_of_a_mitigation_is_one(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(list(MITIGATIONS)))
     ranges = declared_dimensions(MITIGATIONS.get(name))
-    fields = {key: data.draw(value(dimension), key) for key, dimension in ranges.items()}
+    fields = {key: data.draw(value_of(dimension), key) for key, dimension in ranges.items()}
     made = MITIGATIONS.parse({name: fields}).to_json()
     assert {key: made[key] for key in fields} == fields
-
-
-def value(dimension: Dimension) -> st.SearchStrategy[Any]:
-    if isinstance(dimension, Choice):
-        return st.sampled_from(dimension.options)
-    if isinstance(dimension, Int):
-        return st.integers(dimension.low, dimension.high)
-    assert isinstance(dimension, Float)
-    return st.floats(dimension.low, dimension.high)
