@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit_plan import document, fields, plan
-from kit_tiny import Tiny, make, study_fields
+from kit import session
+from kit_ledger import sqlite
+from kit_plan import document, fields, plan, score_by
+from kit_tiny import Tiny, make, study_fields, study_file
 
 from fairtune.config import Choice, Dimension, Float, Int
 from fairtune.config.dimensions import Scalar
 from fairtune.errors import FairtuneError
 from fairtune.mitigation import MITIGATIONS
 from fairtune.mitigation.combine import fits, unnamed
+from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, SearchPhase, point
 from fairtune.study.rows import SEARCH
 from fairtune.study.schema import build_study
+from fairtune.study.search import identity, make_plan, phases
+from fairtune.study.worker import Limits, StopFlag, work
 
 LR = {"float": [1e-4, 1e-2], "log": True}
 EVERY: dict[str, Any] = {"subset_of": list(MITIGATIONS), "max": 2}
@@ -260,3 +267,43 @@ def test_a_study_searches_mitigations_confirms_and_finetunes(tmp_path: Any) -> N
         assert {"sinkhorn", "bad_pairs", "laftr"} & names <= set(said)
         for name in {"sinkhorn", "laftr"} & names:
             assert set(said[name]["start"]) == {"loss", "gradient"}
+
+
+@pytest.mark.parametrize("sampler", ["auto", "blr_ts", "tpe", "nsga2", "random"])
+def test_every_sampler_of_conditional_spaces_searches_them(sampler: str, tmp_path: Path) -> None:
+    made = plan(space=space(EVERY), budget={"trials": 30}, sampler=sampler, baselines=[])
+
+    def value(recipe: Mapping[str, Any]) -> float:
+        names = {name for member in recipe.get("mitigations", ()) for name in member}
+        return 0.5 + 0.2 * ("group_dro" in names) - 0.1 * len(names) / 2
+
+    with Ledger.open(
+        sqlite(tmp_path),
+        "s",
+        directions=["maximize"],
+        identity=identity(made),
+        create=True,
+        options=Options(sampler=made.study.sampler, seed=0),  # type: ignore[arg-type]
+    ) as ledger:
+        work(ledger, phases(made)[:2], score_by(value), Limits(), StopFlag())
+        rows = ledger.rows(SEARCH)
+    assert len(rows) == 30
+    for row in rows:
+        names = {name for member in row.recipe.get("mitigations", ()) for name in member}
+        on = {
+            name.split(".")[1]
+            for name, value in row.params.items()
+            if name.startswith("mitigations.") and name.count(".") == 1 and value
+        }
+        assert on == names
+        assert len(names) <= 2
+        assert row.attrs.get("mitigated") == (" + ".join(sorted(names)) or None)
+    assert not rows[0].recipe.get("mitigations")
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
+def test_samplers_that_need_every_parameter_refuse_them(sampler: str) -> None:
+    held = session()
+    study = study_file(space={"optim.lr": LR, "mitigations": SOME}, sampler=sampler)
+    with pytest.raises(FairtuneError, match="needs every parameter in every trial"):
+        make_plan(study, held, None)
