@@ -136,15 +136,17 @@ def test_two_processes_compute_what_one_computes(changes: dict[str, Any], tmp_pa
     assert done.stderr.count("epoch 1/2") == 2
     assert len((tmp_path / "out" / LEDGER).read_text().splitlines()) == 1
     assert len(runs(tmp_path)) == 2
+    # An adversary and weights that follow losses make more of a rounding than plain training does.
+    near = 2e-3 if "mitigations" in changes else 2e-4
     for stored in runs(tmp_path):
         assert stored.card["provenance"]["processes"] == 2
         alone = train_one(Job(stored.recipe, stored.seeds), held, Quiet())
         for epoch, scores in zip(alone.epochs, stored.scores, strict=True):
-            assert scores == pytest.approx(epoch.scores, abs=2e-4)
+            assert scores == pytest.approx(epoch.scores, abs=near)
         losses = [epoch.train_loss for epoch in alone.epochs]
-        assert stored.epochs["train_loss"].tolist() == pytest.approx(losses, abs=1e-5)
+        assert stored.epochs["train_loss"].tolist() == pytest.approx(losses, abs=near / 20)
         losses = [epoch.val_loss for epoch in alone.epochs]
-        assert stored.epochs["val_loss"].tolist() == pytest.approx(losses, abs=1e-5)
+        assert stored.epochs["val_loss"].tolist() == pytest.approx(losses, abs=near / 20)
 
 
 @pytest.mark.slow
