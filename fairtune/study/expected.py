@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fairtune.config import Choice, Dimension
 from fairtune.config.dimensions import Int, Scalar
-from fairtune.study.fields import MASK
+from fairtune.study.fields import MASK, MITIGATIONS
 from fairtune.study.phases import BaselinePhase, SearchPhase
 from fairtune.study.plan import Plan
 
@@ -22,7 +22,7 @@ def expected_starts(plan: Plan) -> dict[int, float]:
     Baselines and anchors are counted as they are, the rest of the search, the control and the
     confirm runs as uniform draws from the space; each as many times as there are folds. 0 stands
     for the stem, the number of blocks for what follows them; a linear readout trains nothing and
-    is not counted.
+    is not counted, but a head that is trained with mitigations is.
     """
     study = plan.study
     fixed: Counter[int] = Counter()
@@ -34,28 +34,41 @@ def expected_starts(plan: Plan) -> dict[int, float]:
         _count(fixed, plan, plan.baseline(name).adaptation.mask, again)
     anchors = SearchPhase(plan, baseline).anchors()
     for proposal in anchors:
-        _count(fixed, plan, proposal.recipe["adaptation"]["mask"], 1)
+        mitigated = bool(proposal.recipe.get(MITIGATIONS))
+        _count(fixed, plan, proposal.recipe["adaptation"]["mask"], 1, mitigated=mitigated)
     drawn = max(0, study.budget.trials - len(anchors)) + study.confirm.top * again
     if study.baselines.control is not None:
         drawn += study.budget.trials + again
     starts: Counter[int] = Counter()
     rng = random.Random(0)
     for _ in range(DRAWS):
-        _count(starts, plan, _mask(plan, rng), 1)
+        _count(starts, plan, _mask(plan, rng), 1, mitigated=_mitigated(plan))
     found = {first: float(runs) for first, runs in fixed.items()}
     for first, count in starts.items():
         found[first] = found.get(first, 0.0) + drawn * count / DRAWS
     return {first: runs * study.judge.validation.folds for first, runs in found.items()}
 
 
-def _count(counter: Counter[int], plan: Plan, mask: str | Sequence[str], runs: int) -> None:
+def _count(
+    counter: Counter[int],
+    plan: Plan,
+    mask: str | Sequence[str],
+    runs: int,
+    *,
+    mitigated: bool = False,
+) -> None:
     names = mask if isinstance(mask, str) else tuple(mask)
     part = plan.base.adaptation.model_copy(update={"mask": names})
     recipe = plan.base.model_copy(update={"adaptation": part})
-    if recipe.solved:
+    if recipe.head_only and not mitigated:
         return
     lowest = plan.mask(recipe).lowest_block(plan.units)
     counter[plan.units.depth if lowest is None else max(0, lowest)] += runs
+
+
+def _mitigated(plan: Plan) -> bool:
+    """Tell whether runs of the search may have mitigations that act on training."""
+    return plan.base.mitigated or plan.space.get(MITIGATIONS) is not None
 
 
 def _mask(plan: Plan, rng: random.Random) -> str | Sequence[str]:

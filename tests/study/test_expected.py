@@ -41,3 +41,24 @@ def test_after_the_blocks_counts_as_the_depth() -> None:
         budget={"trials": 1},
     )
     assert expected_starts(made)[3] >= 3.0
+
+
+def test_a_head_that_is_trained_with_mitigations_counts_and_a_readout_does_not() -> None:
+    recipe = {
+        "data": {"dataset": "d", "target": "t", "attributes": ["sex", "age"]},
+        "model": {"name": "m", "image_size": 32, "weights": "none"},
+        "adaptation": {"mask": "none"},
+        "fit": {"precision": "fp32"},
+    }
+    more = {
+        "baselines": ["linear_readout"],
+        "confirm": {"top": 0, "seeds": 1},
+        "budget": {"trials": 10},
+    }
+    searched = {"optim.head_lr": "declared", "mitigations": {"subset_of": ["group_dro"]}}
+    # The first of ten trials is plain, and solved.
+    assert expected_starts(plan(vit(3), recipe=recipe, space=searched, **more)) == {3: 9.0}
+    fixed = recipe | {"mitigations": ["group_dro"]}
+    space = {"optim.head_lr": "declared"}
+    assert expected_starts(plan(vit(3), recipe=fixed, space=space, **more)) == {3: 10.0}
+    assert expected_starts(plan(vit(3), recipe=recipe, space=space, **more)) == {}
