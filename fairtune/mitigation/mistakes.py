@@ -74,10 +74,17 @@ class Mistakes:
             self._know(state["wrong"].numpy())
 
     def report(self) -> dict[str, Any]:
-        """Return how many rows were wrong in all, by class, and by group of every attribute."""
+        """Return how many rows were wrong in all, by class, and by group of every attribute.
+
+        `weight` is the share of the whole weight that wrong rows have: above one half they outvote
+        the others.
+        """
         if self.wrong is None:
             return {}
-        found = {**self._counts(np.ones_like(self.wrong)), "classes": {}, "groups": {}}
+        every = np.ones_like(self.wrong)
+        weight = np.where(self.wrong, self._upweight, 1.0)
+        held = {"weight": float(weight[self.wrong].sum() / weight.sum())}
+        found = {**self._counts(every), **held, "classes": {}, "groups": {}}
         for code in range(self._classes):
             found["classes"][str(code)] = self._counts(self._label == code)
         for column, (attribute, names) in enumerate(self._context.attributes.items()):

@@ -153,33 +153,51 @@ def _terms(terms: pd.DataFrame) -> Grid:
     return Grid("Terms of mitigations, as shares of the task's loss and gradient", heads, rows)
 
 
-def flagged_grid(run_said: Mapping[str, Any]) -> list[Grid]:
-    """Return what bad-pair mining gave less weight in the pick, by group.
+def pick_grids(said: Mapping[str, Any]) -> list[Grid]:
+    """Return whom the pick's mitigations gave other weights, by group.
 
     Args:
-        run_said: `StoredRun.mitigations`.
+        said: `StoredRun.mitigations`.
     """
-    said = run_said.get("bad_pairs")
-    if not said:
-        return []
-    rows = _flagged({"all rows": said})
-    for key, groups in said.items():
-        if key.startswith("by "):
-            rows += _flagged({f"{key[3:]} {name}": counts for name, counts in groups.items()})
-    notes = ("A group that is flagged more often than the others is silenced by the mining.",)
-    heads = ["training rows", "n", "given less weight", "share"]
-    return [Grid("Samples that bad-pair mining gives less weight, in the pick", heads, rows,
-                 notes=notes)]  # fmt: skip
+    found = []
+    if pairs := said.get("bad_pairs"):
+        groups = {k.removeprefix("by "): v for k, v in pairs.items() if k.startswith("by ")}
+        notes = ("A group that is flagged more often than the others is silenced by the mining.",)
+        title = "Samples that bad-pair mining gives less weight, in the pick"
+        rows = _counted(pairs, groups, "flagged")
+        found.append(Grid(title, [*HEADS, "given less weight", "share"], rows, notes=notes))
+    if (wrong := said.get("jtt")) and wrong.get("rows"):
+        share = wrong["weight"]
+        notes = (f"These rows have {number(share)} of the whole weight"
+                 + (": they outvote all others." if share > HALF else "."),)  # fmt: skip
+        rows = _counted(wrong, {"class": wrong["classes"], **wrong["groups"]}, "wrong")
+        title = "Rows that the first fit of jtt got wrong, in the pick"
+        found.append(Grid(title, [*HEADS, "wrong", "share"], rows, notes=notes))
+    return found
 
 
-def _flagged(groups: Mapping[str, Mapping[str, int]]) -> list[list[Cell]]:
+HEADS = ("training rows", "n")
+HALF = 0.5
+
+
+def _counted(
+    whole: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], what: str
+) -> list[list[Cell]]:
+    """Return a row for all training rows, then for each group of each attribute."""
+    rows = _told({"all rows": whole}, what)
+    for attribute, counts in groups.items():
+        rows += _told({f"{attribute} {name}": c for name, c in counts.items()}, what)
+    return rows
+
+
+def _told(groups: Mapping[str, Mapping[str, Any]], what: str) -> list[list[Cell]]:
     """Return a row for each group; small counts are not told, here or through their share."""
-    told = [count_texts([c[n] for c in groups.values()]) for n in ("rows", "flagged")]
+    told = [count_texts([c[n] for c in groups.values()]) for n in ("rows", what)]
     rows = []
-    for (name, counts), n, flagged in zip(groups.items(), *told):
-        plain = n.replace(",", "").isdigit() and flagged.replace(",", "").isdigit()
-        share = counts["flagged"] / counts["rows"] if plain and counts["rows"] else None
-        rows.append([Cell(name), Cell(n), Cell(flagged), cell(share)])
+    for (name, counts), n, chosen in zip(groups.items(), *told):
+        plain = n.replace(",", "").isdigit() and chosen.replace(",", "").isdigit()
+        share = counts[what] / counts["rows"] if plain and counts["rows"] else None
+        rows.append([Cell(name), Cell(n), Cell(chosen), cell(share)])
     return rows
 
 

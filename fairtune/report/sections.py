@@ -132,7 +132,7 @@ def _figures(drawn: dict[str, Figure | None], names: Sequence[str]) -> list[Part
 def _mitigations(view: Overview, tables: Tables) -> list[Part]:
     found = mitigations.grids(view, tables.mitigations, tables.terms)
     if tables.run is not None:
-        found += mitigations.flagged_grid(tables.run.mitigations)
+        found += mitigations.pick_grids(tables.run.mitigations)
     return list(map(_table, found))
 
 

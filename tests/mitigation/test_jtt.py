@@ -84,6 +84,7 @@ def test_weights_by_hand() -> None:
     assert made._look[1::2].mean().item() == pytest.approx(1)
     report = made.report()
     assert (report["rows"], report["wrong"], report["share"]) == (5, 2, 0.4)
+    assert report["weight"] == pytest.approx(16 / 19)
     assert report["classes"]["1"] == {"rows": 2, "wrong": 1, "share": 0.5}
     assert report["classes"]["0"] == {"rows": 3, "wrong": 1, "share": pytest.approx(1 / 3)}
     groups = report["groups"]["sex"]

@@ -11,9 +11,9 @@ from kit import tiny_recipe
 from fairtune.report.mitigations import (
     choice_frame,
     flag,
-    flagged_grid,
     grids,
     mitigation_words,
+    pick_grids,
     term_frame,
 )
 from fairtune.study.overview import Overview
@@ -92,12 +92,12 @@ def test_who_is_given_less_weight_is_told_without_small_counts() -> None:
             "by sex": {"F": {"rows": 60, "flagged": 10}, "M": {"rows": 40, "flagged": 2}},
         }
     }
-    (grid,) = flagged_grid(said)
+    (grid,) = pick_grids(said)
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
     assert rows["all rows"] == ["100", "12", "0.120"]
     assert rows["sex M"][1] == "<5"
     assert rows["sex M"][2] not in ("0.050",)
-    assert flagged_grid({}) == []
+    assert pick_grids({}) == []
 
 
 def test_a_recipe_is_told_with_whom_its_mitigations_are_about() -> None:
@@ -105,3 +105,16 @@ def test_a_recipe_is_told_with_whom_its_mitigations_are_about() -> None:
     recipe = tiny_recipe(mitigations=members).attributed("age")
     assert mitigation_words(recipe) == "resample (age), sam, sinkhorn (sex, age)"
     assert mitigation_words(tiny_recipe()) == ""
+
+
+def test_rows_that_outvote_the_others_are_said_to() -> None:
+    def told(weight: float) -> Any:
+        counts = {"rows": 100, "wrong": 20}
+        said = {**counts, "weight": weight, "classes": {"0": counts}, "groups": {"sex": {}}}
+        (grid,) = pick_grids({"jtt": said})
+        return grid
+
+    assert "outvote" in told(0.7).notes[0]
+    assert "outvote" not in told(0.4).notes[0]
+    assert [cell.text for cell in told(0.4).rows[1]] == ["class 0", "100", "20", "0.200"]
+    assert pick_grids({"jtt": {}}) == []
