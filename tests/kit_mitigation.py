@@ -72,7 +72,6 @@ def context(
         "outputs": 1,
         "dim": dim,
         "epochs": epochs,
-        "steps": 1,
         "head": nn.Linear(dim, 1),
         "head_lr": 1e-3,
         "seed": 0,

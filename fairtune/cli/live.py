@@ -150,15 +150,16 @@ class Progress:
         return f", search {_span(trials * statistics.mean(self._seconds))}"
 
     def _finished(self, event: Event) -> str:
-        from fairtune.study.rows import Complete, Pruned
+        from fairtune.study.rows import Complete, Pruned, mitigations_of
 
         outcome, name = event.outcome, self._name(event.claim)
         now = time.monotonic()
         seconds = now - self._began.pop(_place(event), now)
         if event.claim.phase == "search":
             self._seconds.append(seconds)
-        attrs = event.claim.proposal.attrs
-        what = "  ".join(attrs[name] for name in ("mask", "mitigated") if attrs.get(name))
+        proposal = event.claim.proposal
+        parts = str(proposal.attrs.get("mask", "")), mitigations_of(proposal.recipe)
+        what = "  ".join(part for part in parts if part)
         tail = f"{what}  {_span(seconds)}"
         if isinstance(outcome, Complete):
             searched = event.claim.phase == "search"

@@ -25,8 +25,9 @@ from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun, probabilities
 from fairtune.mitigation.post import apply, cross_fitted, strangers
+from fairtune.training.ground import Ground
 from fairtune.training.pins import without_pins
-from fairtune.training.session import Ground, Session
+from fairtune.training.session import Session
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,9 @@ from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Stopped, Watcher, run
 from fairtune.experiment.runs import DONE, Runs, StoredRun, prediction_frame, probabilities
 from fairtune.mitigation.post import to_json
+from fairtune.training.ground import Ground
 from fairtune.training.recipe import Recipe, Seeds
-from fairtune.training.session import Ground, Session
+from fairtune.training.session import Session
 from fairtune.training.train import Job
 
 SEEN = "seen.parquet"

@@ -115,6 +115,11 @@ class Validation(Config):
         return ThresholdRule.parse(self.threshold)
 
 
+def compared_by(objectives: Sequence[Objective]) -> str | None:
+    """Return the attribute of the first objective that compares groups, if any does."""
+    return next((o.attribute for o in objectives if o.attribute is not None), None)
+
+
 @dataclass(frozen=True)
 class Judge:
     """Objectives and the rules under which they are read.
@@ -157,7 +162,7 @@ class Judge:
     @property
     def attribute(self) -> str | None:
         """The attribute of the first objective that compares groups, if any does."""
-        return next((o.attribute for o in self.objectives if o.attribute is not None), None)
+        return compared_by(self.objectives)
 
     def on(self, part: Part) -> Judge:
         """Return the judge that looks at `part` of the validation rows."""

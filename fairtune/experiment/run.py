@@ -29,9 +29,10 @@ from fairtune.experiment.runs import (
 )
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
+from fairtune.training.ground import Ground
 from fairtune.training.observer import Decision, Epoch
 from fairtune.training.recipe import Recipe
-from fairtune.training.session import Ground, Session
+from fairtune.training.session import Session
 from fairtune.training.train import Job, RunResult, train_each
 
 

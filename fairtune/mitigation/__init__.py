@@ -32,8 +32,8 @@ class Mitigation(Protocol):
         mixes: Whether it can work on samples that are mixed of two (mixup, CutMix).
         clashes: Names of mitigations that would count the same thing twice.
 
-    A member may say besides `follows` (it needs validation rows) and `costs`, in words, what a run
-    with it costs more than steps.
+    A member may say besides `follows` (it needs validation rows), `excludes` (fields of `optim`
+    that do the same) and `costs`, in words, what a run with it costs more than steps.
     """
 
     paper: ClassVar[str]

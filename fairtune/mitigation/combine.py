@@ -49,6 +49,19 @@ def fits(member: type[Config], others: Sequence[type[Config]]) -> bool:
     return True
 
 
+def excluded(member: type[Config]) -> tuple[str, ...]:
+    """Return the fields of `optim` that a mitigation does not go together with.
+
+    One that looks at single samples with samples mixed of two, one that averages the weights with
+    another average, and what a member says itself by a class variable `excludes`.
+    """
+    cls: Any = member
+    mixed = () if cls.mixes else ("mixup", "cutmix")
+    averaged = ("ema",) if "average" in cls.slots else ()
+    own: tuple[str, ...] = getattr(cls, "excludes", ())
+    return (*mixed, *averaged, *own)
+
+
 def named_attributes(member: Config) -> tuple[str, ...] | None:
     """Return the attributes a mitigation acts on; () where it names none, None where it has none.
 

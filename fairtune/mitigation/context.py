@@ -70,7 +70,6 @@ class Context:
         outputs: Columns of the score.
         dim: Size of the embedding.
         epochs: Passes.
-        steps: Optimiser steps of a pass.
         head: The model's head, which is scored and stored.
         head_lr: Its peak learning rate.
         seed: For whatever a mitigation draws.
@@ -88,7 +87,6 @@ class Context:
     outputs: int
     dim: int
     epochs: int
-    steps: int
     head: nn.Module
     head_lr: float
     seed: int

@@ -9,10 +9,10 @@ import pydantic
 from fairtune.config import Choice
 from fairtune.evaluation.objectives import ATTRIBUTE
 
-Attribute = Annotated[
-    Annotated[str, pydantic.Field(pattern=f"^{ATTRIBUTE.pattern}$")] | None,
-    pydantic.Field(validate_default=False),
-]
+Name = Annotated[str, pydantic.Field(pattern=f"^{ATTRIBUTE.pattern}$")]
+"""Attribute, or a crossing `A*B`."""
+
+Attribute = Name | None
 """Attribute or crossing; None for that of the first objective that compares groups."""
 
 By = Annotated[Literal["group", "class", "both"], Choice(("group", "class", "both"))]

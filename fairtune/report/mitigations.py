@@ -10,11 +10,10 @@ import pandas as pd
 from fairtune.config.registry import name_of
 from fairtune.mitigation.combine import named_attributes
 from fairtune.report.grid import Cell, Grid, cell
-from fairtune.report.trials import mitigations_of
 from fairtune.report.words import NOTHING, count_texts, number
 from fairtune.study.execute import DID
 from fairtune.study.overview import Overview
-from fairtune.study.rows import SEARCH, current
+from fairtune.study.rows import SEARCH, current, mitigations_of
 from fairtune.training.recipe import Recipe
 
 DEAD, DOMINANT = 1e-3, 10.0

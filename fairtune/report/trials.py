@@ -12,7 +12,7 @@ from fairtune.adaptation.rules import Rule
 from fairtune.models.units import Units
 from fairtune.study.overview import Overview
 from fairtune.study.rank import DEGENERATE, Ranked, ranked
-from fairtune.study.rows import BASELINE, SEARCH, Row, current
+from fairtune.study.rows import BASELINE, SEARCH, Row, current, mitigations_of
 
 NAN = float("nan")
 POINTS = 200
@@ -71,11 +71,6 @@ def _trial(row: Row, fairness: str, primary: str) -> dict[str, Any]:
         "reason": row.reason,
         "mitigations": mitigations_of(row.recipe),
     }
-
-
-def mitigations_of(recipe: Mapping[str, Any]) -> str:
-    """Return the names of the mitigations of a recipe as JSON; empty without any."""
-    return " + ".join(name for member in recipe.get("mitigations", ()) for name in member)
 
 
 def number_of(value: Any) -> float:

@@ -11,7 +11,7 @@ from fairtune.config import Choice, parse
 from fairtune.config.model import Source
 from fairtune.errors import ConfigError, FairtuneError
 from fairtune.mitigation import MITIGATIONS as REGISTRY
-from fairtune.mitigation.combine import unnamed
+from fairtune.mitigation.combine import excluded, unnamed
 from fairtune.study.fields import MASK, MITIGATIONS, PINNED, parts_of
 from fairtune.study.space import Constant, Leaf, Member, Node, OneOf, Single, Space, Subset
 from fairtune.training.recipe import LATER as NOT_YET
@@ -100,8 +100,9 @@ def mitigation_faults(
         return []
     members = list(members_of(space.get(MITIGATIONS)))
     out: list[FairtuneError] = []
-    nameless = unnamed(recipe.attributed(attribute or _only(recipe)).mitigations)
+    nameless = unnamed(recipe.attributed(attribute).mitigations)
     if nameless is not None:
+        nameless.where = source.where("recipe", MITIGATIONS)
         out.append(nameless)
     for member in members:
         for error in _member_faults(member, recipe, attribute, space):
@@ -114,10 +115,7 @@ def _member_faults(
     member: Member, recipe: Recipe, attribute: str | None, space: Space
 ) -> Iterator[FairtuneError]:
     cls: Any = REGISTRY.get(member.name)
-    strangers = {"optim.mixup", "optim.cutmix"} if not cls.mixes else set()
-    strangers |= {"optim.ema"} if "average" in cls.slots else set()
-    strangers |= {"optim.class_weights"} if member.name == "reweight" else set()
-    for path in sorted(strangers):
+    for path in (f"optim.{field}" for field in excluded(cls)):
         if space.get(path) is not None:
             yield ConfigError(
                 "a mitigation is searched beside a field that does not go together with it",
@@ -125,22 +123,17 @@ def _member_faults(
                 todo="keep one of the two",
             )
     fields = dict(member.fields)
-    named = _values(fields["attribute"]) if "attribute" in fields else [None]
-    for value in named if "attribute" in cls.model_fields else [None]:
-        only = value or attribute or _only(recipe)
-        given = {"attribute": only} if "attribute" in cls.model_fields else {}
-        if given == {"attribute": None}:
-            yield ConfigError(
-                "a mitigation acts on groups, and nothing says of which attribute",
-                found=member.name,
-                todo=f"write {{{member.name}: {{attribute: NAME}}}}, or an objective @NAME",
-            )
-            continue
-        data = {**recipe.to_json(), MITIGATIONS: [{member.name: given}]}
+    fixed = {name: node.value for name, node in member.fields if isinstance(node, Constant)}
+    for value in _values(fields["attribute"]) if "attribute" in fields else [None]:
+        given = fixed if value is None else {**fixed, "attribute": value}
         try:
-            parse(Recipe, data)
+            made = parse(Recipe, {**recipe.to_json(), MITIGATIONS: [{member.name: given}]})
         except FairtuneError as error:
             yield error
+            continue
+        nameless = unnamed(made.attributed(attribute).mitigations)
+        if nameless is not None:
+            yield nameless
 
 
 def members_of(node: Node | None) -> Iterator[Member]:
@@ -164,12 +157,6 @@ def _values(node: Node) -> list[Any]:
         case OneOf(options):
             return [value for _, option in options for value in _values(option)]
     return [None]
-
-
-def _only(recipe: Recipe) -> str | None:
-    """Return the attribute of the data, where there is one alone."""
-    names = recipe.data.attributes
-    return names[0] if len(names) == 1 else None
 
 
 def baseline_faults(

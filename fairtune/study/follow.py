@@ -24,13 +24,13 @@ from fairtune.study.rows import (
     CONFIRM,
     CONTROL,
     FINAL,
-    MITIGATED,
     SEARCH,
     STALE,
     Row,
     counts,
     current,
     due,
+    mitigations_of,
     results,
     roots,
 )
@@ -277,8 +277,8 @@ def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
 
 def _what(row: Row) -> str:
     """Return mask and mitigations of a row, for one line."""
-    parts = [str(row.attrs[name]) for name in ("mask", MITIGATED) if row.attrs.get(name)]
-    return "  ".join(parts)
+    parts = str(row.attrs.get("mask", "")), mitigations_of(row.recipe)
+    return "  ".join(part for part in parts if part)
 
 
 def _since(moment: datetime | None, now: datetime) -> float | None:

@@ -12,11 +12,11 @@ from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.adaptation.rules import Rule
 from fairtune.config import Choice, Dimension, Float, parse
 from fairtune.config.dimensions import Scalar
-from fairtune.config.registry import declared_dimensions, name_of
+from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
 from fairtune.study.fields import MASK, MITIGATIONS, parts_of
 from fairtune.study.parts import Part, parts, trial_key
-from fairtune.study.rows import CONTROL, MITIGATED, SEARCH, Proposal, Row
+from fairtune.study.rows import CONTROL, SEARCH, Proposal, Row
 from fairtune.study.schema import StudyFile
 from fairtune.study.space import Space
 from fairtune.training.recipe import OptimPart, Recipe, Seeds
@@ -146,7 +146,6 @@ class Plan:
         seeds = self.seeds(stream, digest, replicate)
         known = self.dimensions()
         given = dict(params or {})
-        names = [name_of(member) for member in recipe.mitigations]
         return Proposal(
             kind=kind,
             params=given,
@@ -161,7 +160,6 @@ class Plan:
                 "mask_hash": mask.hash,
                 "units": len(mask.units),
                 "trainable_share": mask.share(self.units),
-                **({MITIGATED: " + ".join(names)} if names else {}),
                 **(attrs or {}),
             },
         )

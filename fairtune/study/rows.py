@@ -18,9 +18,6 @@ Score: TypeAlias = float | tuple[float, ...]
 
 SEARCH, BASELINE, CONFIRM, FINAL = "search", "baseline", "confirm", "final"
 CONTROL = "control"
-MITIGATED = "mitigated"
-"""Attribute of a row: names of its mitigations, where it has any."""
-
 RUNS_PER_DIGEST = 3
 STALE_RETRIES = 2
 ERROR_RETRIES = 1
@@ -32,6 +29,11 @@ DUPLICATE = "duplicate"
 SUPERSEDED = "superseded"
 # A row that failed for one of these did no work: it is as if it had never been.
 VOID = frozenset({BUDGET, DUPLICATE})
+
+
+def mitigations_of(recipe: Mapping[str, Any]) -> str:
+    """Return the names of the mitigations of a recipe as JSON; empty without any."""
+    return " + ".join(name for member in recipe.get("mitigations", ()) for name in member)
 
 
 @dataclass(frozen=True)

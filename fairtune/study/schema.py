@@ -14,7 +14,7 @@ from fairtune.config.model import Source
 from fairtune.config.overrides import apply
 from fairtune.config.yaml12 import Located, read
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
-from fairtune.experiment.judge import Judge, Validation
+from fairtune.experiment.judge import Judge, Validation, compared_by
 from fairtune.study import checks, judged
 from fairtune.study.budget import Budget
 from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
@@ -179,7 +179,7 @@ def build_study(document: Located) -> StudyFile:
     names = _names(file)
     problems += checks.baseline_faults(names, _inner(file), source)
     problems += judged.faults(read, recipe, None if file is None else names, source)
-    asked = next((o.attribute for o in read.objectives if o.attribute is not None), None)
+    asked = compared_by(read.objectives)
     problems += checks.mitigation_faults(recipe, space, asked, source)
     if recipe is not None and isinstance(searched, dict):
         problems += checks.sense(recipe, searched, names, source)

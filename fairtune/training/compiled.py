@@ -26,7 +26,7 @@ from fairtune.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from fairtune.models.net import Net
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 FIELD = "recipe.fit.compile"
 FOLDER = "compiled"

@@ -42,7 +42,7 @@ from fairtune.training.targets import Targets
 from fairtune.usage import Output
 
 if TYPE_CHECKING:
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 SCORE_BATCH = CHUNK
 """Rows scored at once: the batches in which a prefix was computed for the official split."""
@@ -92,7 +92,7 @@ class Lane:
         )
         images = recipe.optim.batch_size * recipe.optim.accumulate
         self.steps = max(1, math.ceil(len(rows) / images))
-        self.mitigating = Mitigating(recipe, seeds, ground, self.net, self.steps)
+        self.mitigating = Mitigating(recipe, seeds, ground, self.net)
         exempt, distances = never_decayed(self.net), distances_of(self.trained, ground.units)
         beside = self.mitigating.beside
         self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances, beside)

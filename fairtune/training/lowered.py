@@ -16,7 +16,7 @@ from torch import nn
 from fairtune.models.net import Net, of_head
 
 if TYPE_CHECKING:
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 _ROUNDED = (nn.Linear, nn.Conv2d)
 

@@ -19,7 +19,7 @@ from fairtune.usage import Output
 
 if TYPE_CHECKING:
     from fairtune.models.net import Net
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 _STREAM = 0x4D4954
 """Keeps what mitigations draw apart from others of the same seed."""
@@ -33,20 +33,19 @@ class Mitigating:
         seeds: Seeds of the run.
         ground: Data and model.
         net: The run's net.
-        steps: Optimiser steps of a pass.
 
     Raises:
         DataError: The fitted rows have nothing that one of them could act on.
     """
 
-    def __init__(self, recipe: Recipe, seeds: Seeds, ground: Ground, net: Net, steps: int) -> None:
+    def __init__(self, recipe: Recipe, seeds: Seeds, ground: Ground, net: Net) -> None:
         acting = [m for m in recipe.mitigations if m.trains]  # type: ignore[attr-defined]
         self.hooks: dict[str, Hooks] = {}
         self.measured: dict[str, dict[str, dict[str, Any]]] = {}
         self._usage, self._task = recipe.usage, ground.task
         if not acting:
             return
-        context = _context(recipe, seeds, ground, net, steps)
+        context = _context(recipe, seeds, ground, net)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             self.hooks = {name_of(m): m.build(context) for m in acting}  # type: ignore[attr-defined]
@@ -189,7 +188,7 @@ class Mitigating:
                 hooks.load_state(state["hooks"][name])
 
 
-def _context(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net, steps: int) -> Context:
+def _context(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net) -> Context:
     rows = ground.fit_rows(recipe)
     taken = {slot for m in recipe.mitigations for slot in m.slots}  # type: ignore[attr-defined]
     spec = ground.pack.table.spec
@@ -203,7 +202,6 @@ def _context(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net, steps: int)
         outputs=ground.outputs,
         dim=ground.backbone.dim,
         epochs=recipe.optim.epochs,
-        steps=steps,
         head=net.head,
         head_lr=recipe.optim.head_lr,
         seed=seeds.init ^ _STREAM,

@@ -21,7 +21,7 @@ from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe, Seeds
 
 if TYPE_CHECKING:
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 
 def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[str, nn.Parameter]]:

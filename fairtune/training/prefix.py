@@ -37,7 +37,7 @@ from fairtune.training.recipe import PROTOCOL, Recipe
 if TYPE_CHECKING:
     from fairtune.data.augment import Augment
     from fairtune.models.net import Net
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from fairtune.usage import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fairtune.training.session import Ground
+    from fairtune.training.ground import Ground
 
 GRADIENT_TOLERANCE = 1e-6
 MAX_ITERATIONS = 2000

@@ -12,7 +12,7 @@ from fairtune.config.model import carried
 from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError
 from fairtune.mitigation import MITIGATIONS
-from fairtune.mitigation.combine import attributed, clash, idle, unknown_attribute
+from fairtune.mitigation.combine import attributed, clash, excluded, idle, unknown_attribute
 from fairtune.models.units import Units
 from fairtune.usage import USAGES, Usage
 
@@ -240,21 +240,15 @@ class FitPart(Config):
 
 def _unfit(members: tuple[Config, ...], optim: OptimPart) -> ConfigError | None:
     """Return what of `optim` does not go together with `members`, or None."""
-    cls: Any
-    for cls in map(type, members):
-        name = name_of(cls)
-        if "average" in cls.slots and optim.ema:
-            found: dict[str, Any] = {"mitigation": name, "optim.ema": optim.ema}
-            what = "two averages of the weights"
-        elif not cls.mixes and (optim.mixup or optim.cutmix):
-            found = {"mitigation": name, "optim.mixup": optim.mixup, "optim.cutmix": optim.cutmix}
-            what = "a mitigation that looks at single samples, and samples that are mixed of two"
-        elif name == "reweight" and optim.class_weights != "none":
-            found = {"mitigation": name, "optim.class_weights": optim.class_weights}
-            what = "the loss would be weighted twice"
-        else:
-            continue
-        return ConfigError(what, found=found, todo="keep one of the two")
+    plain = OptimPart.model_fields
+    for member in members:
+        for field in excluded(type(member)):
+            if getattr(optim, field) != plain[field].default:
+                return ConfigError(
+                    "a mitigation and a field of optim do not go together",
+                    found={"mitigation": name_of(member), f"optim.{field}": getattr(optim, field)},
+                    todo="keep one of the two",
+                )
     return None
 
 
@@ -319,7 +313,12 @@ class Recipe(Config):
         return self
 
     def attributed(self, default: str | None) -> Recipe:
-        """Return the recipe with `default` as the attribute of mitigations that name none."""
+        """Return the recipe with `default` as the attribute of mitigations that name none.
+
+        None stands for the attribute of the data, where there is one alone.
+        """
+        if default is None and len(self.data.attributes) == 1:
+            default = self.data.attributes[0]
         return self.model_copy(update={"mitigations": attributed(self.mitigations, default)})
 
     def of_data(self, **changes: Any) -> Recipe:

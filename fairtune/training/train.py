@@ -22,13 +22,15 @@ from torch import Tensor
 
 from fairtune.errors import FairtuneError, RunError
 from fairtune.training.checkpoint import Checkpoints
+from fairtune.training.costs import costs_of
+from fairtune.training.ground import Ground
 from fairtune.training.lane import Lane, random_state, set_random_state
 from fairtune.training.net import trained_size
 from fairtune.training.observer import Epoch, Follower, Observer, Quiet
 from fairtune.training.ranks import Dismissed, current
 from fairtune.training.readout import solve
 from fairtune.training.recipe import Recipe, Seeds
-from fairtune.training.session import Ground, Session
+from fairtune.training.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +233,7 @@ def _run(job: Job, session: Session) -> Generator[None, None, RunResult]:
     report, weights = solve(job.recipe, job.seeds, ground)
     job.observer.epoch(report)
     spent = time.perf_counter() - began
-    costs = _costs(job, ground, [report], spent, ground.units.depth, trained=0)
+    costs = costs_of(job.recipe, ground, [report], spent, ground.units.depth, trained=0)
     return RunResult((report,), weights, 1, costs=costs)
 
 
@@ -272,7 +274,9 @@ class _Course:
                 self._save()
         spent = self.before + time.perf_counter() - self.began
         cut, trained = self.lane.start.cut, trained_size(self.lane.trained)
-        costs = _costs(self.job, self.ground, self.reports, spent, cut, trained, self.first_images)
+        costs = costs_of(
+            self.job.recipe, self.ground, self.reports, spent, cut, trained, self.first_images
+        )
         return RunResult(
             tuple(self.reports),
             self.weights,
@@ -378,30 +382,6 @@ def _unmitigated(recipe: Recipe, epochs: int) -> Recipe:
     """Return a resolved recipe without mitigations and with `epochs` epochs."""
     optim = recipe.optim.model_copy(update={"epochs": epochs})
     return recipe.model_copy(update={"mitigations": (), "optim": optim})
-
-
-def _costs(
-    job: Job,
-    ground: Ground,
-    reports: list[Epoch],
-    seconds: float,
-    cut: int,
-    trained: int,
-    first_images: int = 0,
-) -> dict[str, float]:
-    mask = ground.mask(job.recipe)
-    images = sum(report.images for report in reports)
-    lowest = mask.lowest_block(ground.units)
-    return {
-        "seconds": seconds,
-        "epochs": float(len(reports)),
-        "images": float(images + first_images),
-        "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
-        "trainable": float(trained),
-        "trainable_share": trained / ground.units.total,
-        "lowest_block": float(ground.units.depth if lowest is None else lowest),
-        "cut": float(cut),
-    }
 
 
 def _out_of_memory(error: BaseException) -> RunError:

@@ -51,9 +51,9 @@ def coverage(found: Mapping[str, Any]) -> list[str]:
         "percentile interval of the Bayesian bootstrap, which the tool does not offer for these. "
         f"Seed {found['seed']}.",
         "",
-        *_source(found),
+        *source(found),
         "",
-        *_table(heads, body),
+        *table(heads, body),
         "",
         *_missed(outside),
     ]
@@ -103,7 +103,7 @@ def _missed(rows: Sequence[Row]) -> list[str]:
         ]
         for row in rows
     ]
-    return [*_table(heads, body), ""]
+    return [*table(heads, body), ""]
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -146,7 +146,7 @@ def picking(found: Mapping[str, Any]) -> list[str]:
         f"- command: `{made['command']}`, then `{found['command']}`",
         f"- commit: `{found['commit'] or 'unknown'}`",
         "",
-        *_table(heads, body),
+        *table(heads, body),
         "",
     ]
 
@@ -155,9 +155,9 @@ def _mean(figure: Mapping[str, float]) -> str:
     return f"{figure['mean']:+.4f} ± {figure['se']:.4f}"
 
 
-def _source(found: Mapping[str, Any]) -> list[str]:
+def source(found: Mapping[str, Any]) -> list[str]:
     return [f"- command: `{found['command']}`", f"- commit: `{found['commit'] or 'unknown'}`"]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]]

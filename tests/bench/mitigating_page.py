@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evidence_page import source, table
+
 Row = Mapping[str, Any]
 ERM, EVEN = "ERM", "ERM, even groups"
 WORST, AUC, GAP = "worst_auc@group", "auc", "auc_gap@group"
@@ -55,7 +57,7 @@ def brief(found: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in by_name[0]
         if name != ERM
     ]
-    return _table(heads, body)
+    return table(heads, body)
 
 
 def _arm(rows: Sequence[Row]) -> list[str]:
@@ -63,7 +65,7 @@ def _arm(rows: Sequence[Row]) -> list[str]:
         "method", "validation", "AUC", "worst group", "gap", "worst group − ERM's",
         "− ERM's with even groups", "harmed against ERM", "worst group is served",
     ]  # fmt: skip
-    return _table(heads, [_method(row) for row in rows])
+    return table(heads, [_method(row) for row in rows])
 
 
 def _method(row: Row) -> list[str]:
@@ -130,11 +132,10 @@ def steps(found: Mapping[str, Any]) -> list[str]:
         "groups (`tests/bench/mitigation_steps.py`). First fits (`jtt`), scoring (`swad`) and "
         "post-processing are no steps.",
         "",
-        f"- command: `{found['command']}`",
-        f"- commit: `{found['commit'] or 'unknown'}`",
+        *source(found),
         f"- machine: {found['machine']['cpu']}",
         "",
-        *_table(heads, body),
+        *table(heads, body),
         "",
     ]
 
@@ -164,23 +165,18 @@ def distances(found: Mapping[str, Any]) -> list[str]:
         f"`w2` is {found['w2_faster_than_geomloss']:g} times as fast as geomloss at the setting "
         "of FairCLIP's authors (blur 1e-4, scaling .5).",
         "",
-        f"- command: `{found['command']}`",
-        f"- commit: `{found['commit'] or 'unknown'}`",
+        *source(found),
         f"- machine: {found['machine']['cpu']}",
         "",
-        *_table(heads, body),
+        *table(heads, body),
         "",
         "Errors of `sinkhorn` in single precision against its own solution in double precision, "
         f"of scores in groups of 32, 20 and 7, the worst of {found['seeds']} seeds; and of "
         "geomloss at scaling .95, which does not test whether it has converged.",
         "",
-        *_table(
+        *table(
             ["blur, SD", "value", "gradient", "converged", "geomloss's value"],
             errors,
         ),
         "",
     ]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]]

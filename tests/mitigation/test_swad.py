@@ -263,5 +263,5 @@ def test_without_validation_rows_it_is_refused_before_anything(held: Session) ->
 
 
 def test_two_averages_are_refused(held: Session) -> None:
-    with pytest.raises(FairtuneError, match="two averages of the weights"):
+    with pytest.raises(FairtuneError, match="do not go together"):
         resolved(held, "swad", optim__ema=0.9)

@@ -22,7 +22,7 @@ from fairtune.mitigation import MITIGATIONS
 from fairtune.mitigation.combine import fits, unnamed
 from fairtune.study.ledger import Ledger, Options
 from fairtune.study.phases import BaselinePhase, SearchPhase, point
-from fairtune.study.rows import SEARCH
+from fairtune.study.rows import SEARCH, mitigations_of
 from fairtune.study.schema import build_study
 from fairtune.study.search import identity, make_plan, phases
 from fairtune.study.worker import Limits, StopFlag, work
@@ -192,9 +192,9 @@ def test_the_attribute_is_that_of_the_first_objective_that_compares_groups() -> 
         ({"mitigations": ["resample", "reweight"]}, "recipe.mitigations", "twice"),
         ({"mitigations": ["resample", "resample"]}, "recipe.mitigations", "stands twice"),
         ({"mitigations": ["reweight"], "optim": {"class_weights": "balanced"}},
-         "recipe.mitigations", "weighted twice"),
+         "recipe.mitigations", "do not go together"),
         ({"mitigations": ["laftr"], "optim": {"mixup": 0.2}}, "recipe.mitigations",
-         "mixed of two"),
+         "do not go together"),
         ({"mitigations": [{"sinkhorn": {"weight": 0.0}}]}, "recipe.mitigations", "greater than 0"),
         ({"mitigations": [{"sinkhorn": {"blur": 0.3}}]}, "recipe.mitigations", "unknown field"),
         ({"mitigations": "resample"}, "recipe.mitigations", "a list"),
@@ -297,7 +297,7 @@ def test_every_sampler_of_conditional_spaces_searches_them(sampler: str, tmp_pat
         }
         assert on == names
         assert len(names) <= 2
-        assert row.attrs.get("mitigated") == (" + ".join(sorted(names)) or None)
+        assert mitigations_of(row.recipe) == " + ".join(sorted(names))
     assert not rows[0].recipe.get("mitigations")
 
 

@@ -73,9 +73,9 @@ def test_post_processing_leaves_an_empty_mask_solved() -> None:
 @pytest.mark.parametrize(
     ("members", "changes", "words"),
     [
-        (["swad"], {"optim__ema": 0.9}, "two averages"),
-        (["group_dro"], {"optim__mixup": 0.2}, "mixed of two"),
-        (["reweight"], {"optim__class_weights": "balanced"}, "weighted twice"),
+        (["swad"], {"optim__ema": 0.9}, "do not go together"),
+        (["group_dro"], {"optim__mixup": 0.2}, "do not go together"),
+        (["reweight"], {"optim__class_weights": "balanced"}, "do not go together"),
         (["reweight", "group_dro"], {}, "count the same samples twice"),
         (["sinkhorn", "sinkhorn_as_released"], {}, "count the same samples twice"),
         ([{"laftr": {"attribute": "race"}}], {}, "not an attribute of the recipe"),

@@ -8,8 +8,9 @@ from kit import session, tiny_recipe
 
 from fairtune.config import parse
 from fairtune.errors import ConfigError, DataError
+from fairtune.training.ground import Ground
 from fairtune.training.recipe import FoldPart, Recipe, Seeds
-from fairtune.training.session import Ground, Session
+from fairtune.training.session import Session
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class SinkhornAsReleased(Config):
 
     From the code of FairCLIP (Harvard-Ophthalmology-AI-Lab, commit 91b05b6), with three
     differences. Its blur of 1e-4 to 1e-6 is the exact distance here, which its solver, stopped
-    early, misses by a third in the gradient. Groups come from the batch. The score is the usage's;
+    early, does not reach. Groups come from the batch. The score is the usage's;
     the code takes the diagonal of the squared matrix of similarities. A sum of scores below 1e-6
     in size, where the code divides by nearly nothing, leaves the group out.
 

@@ -35,6 +35,7 @@ class Reweight(Config):
     trains: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
     clashes: ClassVar[tuple[str, ...]] = ("resample",)
+    excludes: ClassVar[tuple[str, ...]] = ("class_weights",)
 
     attribute: Attribute = None
     by: By = "group"

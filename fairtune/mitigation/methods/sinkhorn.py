@@ -10,15 +10,14 @@ from fairtune.config import Choice, Config, Float
 from fairtune.config.model import carried
 from fairtune.config.registry import Among
 from fairtune.errors import ConfigError
-from fairtune.evaluation.objectives import ATTRIBUTE
 from fairtune.mitigation import MITIGATIONS
 from fairtune.mitigation.distances import DISTANCES
+from fairtune.mitigation.fields import Name
 
 if TYPE_CHECKING:
     from fairtune.mitigation.context import Context
     from fairtune.mitigation.hooks import Hooks
 
-Name = Annotated[str, pydantic.Field(pattern=f"^{ATTRIBUTE.pattern}$")]
 Share = Annotated[float, pydantic.Field(gt=0)]
 
 
