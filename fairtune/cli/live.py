@@ -150,7 +150,7 @@ class Progress:
         return f", search {_span(trials * statistics.mean(self._seconds))}"
 
     def _finished(self, event: Event) -> str:
-        from fairtune.study.rows import Complete, Pruned, mitigations_of
+        from fairtune.study.rows import Complete, Pruned, in_brief
 
         outcome, name = event.outcome, self._name(event.claim)
         now = time.monotonic()
@@ -158,9 +158,7 @@ class Progress:
         if event.claim.phase == "search":
             self._seconds.append(seconds)
         proposal = event.claim.proposal
-        parts = str(proposal.attrs.get("mask", "")), mitigations_of(proposal.recipe)
-        what = "  ".join(part for part in parts if part)
-        tail = f"{what}  {_span(seconds)}"
+        tail = f"{in_brief(proposal.attrs, proposal.recipe)}  {_span(seconds)}"
         if isinstance(outcome, Complete):
             searched = event.claim.phase == "search"
             mark = searched and self._improved(

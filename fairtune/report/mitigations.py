@@ -11,7 +11,7 @@ from fairtune.config.registry import name_of
 from fairtune.mitigation.combine import named_attributes
 from fairtune.report.grid import Cell, Grid, cell
 from fairtune.report.words import NOTHING, count_texts, number
-from fairtune.study.execute import DID
+from fairtune.study.execute import TERMS
 from fairtune.study.overview import Overview
 from fairtune.study.rows import SEARCH, current, mitigations_of
 from fairtune.training.recipe import Recipe
@@ -32,10 +32,9 @@ def term_frame(view: Overview) -> pd.DataFrame:
     """
     rows = []
     for row in _finished(view):
-        for name, said in row.attrs.get(DID, {}).items():
-            if not isinstance(said.get("start"), Mapping):
-                continue
-            start, end = said["start"], said.get("end", {})
+        for name, said in row.attrs.get(TERMS, {}).items():
+            start = said["start"]
+            end = said.get("end", start)  # a run of one step has no other
             rows.append(
                 {
                     "number": row.number + 1,

@@ -39,8 +39,8 @@ COSTS = ("seconds", "epochs", "images_per_second", "trainable_share")
 LACKING = "folds_without"
 """Attribute of a row: groups with the number of folds that have too few of their rows."""
 
-DID = "mitigations"
-"""Attribute of a row: what each mitigation did, in its last run."""
+TERMS = "terms"
+"""Attribute of a row: what the terms of mitigations weighed beside the task, in its last run."""
 
 PLANNED = "epochs_planned"
 """Attribute of a pruned row of several runs: epochs of all of them."""
@@ -236,8 +236,8 @@ class Executor:
             **judge.figures(whole),
             **{name: costs[name] for name in COSTS},
         }
-        if course.made[-1].mitigations:
-            attrs[DID] = course.made[-1].mitigations
+        if terms := _terms(course.made[-1].mitigations):
+            attrs[TERMS] = terms
         if len(judge.objectives) > 1:
             rules = judge.validation
             attrs[DRAWS] = draws_of(
@@ -314,6 +314,15 @@ def group_figures(predictions: Predictions, judge: Judge) -> dict[str, float]:
     for name in predictions.attributes:
         found |= _of_groups(predictions, name, judge)
     return found
+
+
+def _terms(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run says of terms, without counts of patients, which stay in its folder."""
+    found = {
+        name: {when: part[when] for when in ("start", "end") if when in part}
+        for name, part in said.items()
+    }
+    return {name: part for name, part in found.items() if part}
 
 
 def few_folds(predictions: Predictions, judge: Judge) -> dict[str, int]:

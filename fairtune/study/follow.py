@@ -30,7 +30,7 @@ from fairtune.study.rows import (
     counts,
     current,
     due,
-    mitigations_of,
+    in_brief,
     results,
     roots,
 )
@@ -260,7 +260,7 @@ def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
             trial=row.number + 1,
             attempt=row.attempt + 1,
             label=str(row.attrs.get(LABEL, "")),
-            mask=_what(row),
+            mask=in_brief(row.attrs, row.recipe),
             worker=":".join(row.worker.split(":")[:2]),
             seconds=_since(row.started, now) or 0.0,
             silent=_since(row.beaten, now),
@@ -273,12 +273,6 @@ def _running(view: Overview, now: datetime) -> tuple[Running, ...]:
         )
         for row in rows
     )
-
-
-def _what(row: Row) -> str:
-    """Return mask and mitigations of a row, for one line."""
-    parts = str(row.attrs.get("mask", "")), mitigations_of(row.recipe)
-    return "  ".join(part for part in parts if part)
 
 
 def _since(moment: datetime | None, now: datetime) -> float | None:
@@ -296,7 +290,7 @@ def _best(view: Overview) -> Figure | None:
         for name, value in first.attrs.items()
         if name.startswith("auc@") and "/" in name
     }
-    label, mask = f"trial {first.number + 1}", _what(first)
+    label, mask = f"trial {first.number + 1}", in_brief(first.attrs, first.recipe)
     return Figure(label, entry.shrunk, len(entry.rows), mask, entry.degenerate, groups)
 
 
@@ -311,7 +305,7 @@ def _baselines(view: Overview) -> tuple[Figure, ...]:
             label,
             float((row.values or (0.0,))[0]),
             tried[label],
-            _what(row),
+            in_brief(row.attrs, row.recipe),
             row.attrs.get(DEGENERATE),
         )
         for label, row in best_baselines(rows, view.judge.primary.sign).items()
@@ -327,7 +321,7 @@ def _confirmed(view: Overview) -> tuple[Figure, ...]:
             label,
             statistics.mean(row.values[0] for row in rows if row.values),
             len(rows),
-            _what(rows[0]),
+            in_brief(rows[0].attrs, rows[0].recipe),
             next((str(r.attrs[DEGENERATE]) for r in rows if r.attrs.get(DEGENERATE)), None),
         )
         for label, rows in groups.items()

@@ -36,6 +36,12 @@ def mitigations_of(recipe: Mapping[str, Any]) -> str:
     return " + ".join(name for member in recipe.get("mitigations", ()) for name in member)
 
 
+def in_brief(attrs: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """Return mask and mitigations of a row or proposal, for one line."""
+    parts = str(attrs.get("mask", "")), mitigations_of(recipe)
+    return "  ".join(part for part in parts if part)
+
+
 @dataclass(frozen=True)
 class Proposal:
     """One run that a phase wants.

@@ -32,7 +32,7 @@ def mitigated(view: Overview) -> Overview:
     said = {
         0: {"sinkhorn": ratio(1e-7, 1e-6)},
         1: {"sinkhorn": ratio(0.5, 600.0)},
-        2: {"sinkhorn": ratio(0.5, 1.5), "bad_pairs": {"rows": 9}},
+        2: {"sinkhorn": ratio(0.5, 1.5)},
     }
     members: dict[int, list[Any]] = {i: [{"sinkhorn": {}}] for i in said}
     members[2] = [{"domain_independent": {}}, {"sinkhorn": {}}]
@@ -40,7 +40,7 @@ def mitigated(view: Overview) -> Overview:
         replace(
             row,
             recipe={**row.recipe, "mitigations": members[row.number]},
-            attrs={**row.attrs, "mitigations": said[row.number]},
+            attrs={**row.attrs, "terms": said[row.number]},
         )
         if row.number in said and row.state == "complete"
         else row

@@ -263,10 +263,14 @@ def test_a_study_searches_mitigations_confirms_and_finetunes(tmp_path: Any) -> N
     assert mitigated
     for row in mitigated:
         names = {name for member in row.recipe["mitigations"] for name in member}
-        said = row.attrs.get("mitigations", {})
-        assert {"sinkhorn", "bad_pairs", "laftr"} & names <= set(said)
-        for name in {"sinkhorn", "laftr"} & names:
-            assert set(said[name]["start"]) == {"loss", "gradient"}
+        said = row.attrs.get("terms", {})
+        assert set(said) == {"sinkhorn", "laftr"} & names
+        for part in said.values():
+            assert set(part) == {"start", "end"}
+            assert set(part["start"]) == {"loss", "gradient"}
+        stored = found.view.runs.get(row.key)
+        assert stored is not None
+        assert {"sinkhorn", "laftr", "bad_pairs"} & names <= set(stored.mitigations)
 
 
 @pytest.mark.parametrize("sampler", ["auto", "blr_ts", "tpe", "nsga2", "random"])
