@@ -166,7 +166,7 @@ def test_the_first_fit_is_the_plain_run(
     still = [{"sam": {"rho": 1e-30}}] if changes.get("adaptation__mask") == "none" else []
     plain = lane(held, *still, **changes, optim__epochs=2)
     for _ in range(2):
-        plain.epoch(lambda: None)
+        plain.epoch()
     rows = plain.ground.fit_rows(plain.recipe)
     (found,) = seen
     assert np.array_equal(found, plain.score(rows)[0])
