@@ -11,7 +11,7 @@ from kit_ledger import open_ledger
 import fairtune
 from fairtune.errors import FairtuneError
 from fairtune.study import code
-from fairtune.study.code import CODE, FORCED, check_code, code_here
+from fairtune.study.code import CODE, FORCED, check_code, code_here, forced_of
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +71,6 @@ def test_force_is_recorded_under_the_workers_name(tmp_path: Path) -> None:
         kept = ledger.attrs()[f"{FORCED}{ledger.worker}"]
         assert kept["code"] == dict(code_here())
         assert ledger.attrs()[CODE]["files"] == "0" * 16
+        (said,) = forced_of(ledger.attrs())
+        assert said.startswith(f"fairtune's files {code_here()['files']} (since 20")
+        assert "torch" not in said
