@@ -110,8 +110,8 @@ class Course:
         self.epoch_before = 0.0
         self._take(Epoch(number, of, scores, train_loss, val_loss, seconds, images))
         self.epoch_began = time.perf_counter()
-        if self.stop is None and number < of and self.ranks.lead(self._due(within=False)):
-            self._save()
+        if self.stop is None and number < of:
+            self._save_if_due()
 
     def _steps(self, lane: Lane) -> Generator[None, None, float]:
         """Make the steps of a pass that are left; return its mean loss.
@@ -177,6 +177,7 @@ class Course:
                 lane.end_pass()
                 self.first.passes += 1
                 self.first_images += len(rows)
+                self._save_if_due()
             logits, loss = self._scored(lane.scoring(rows, fitted=True))
             if not math.isfinite(loss):
                 raise RunError("the loss of a first fit is not finite", reason="nan", found=loss)
@@ -210,6 +211,10 @@ class Course:
         """Return whether this process would have the state kept now."""
         kept = self.job.checkpoints
         return kept is not None and kept.due(within=within)
+
+    def _save_if_due(self) -> None:
+        if self.ranks.lead(self._due(within=False)):
+            self._save()
 
     def _save(self, stop: str | None = None) -> None:
         """Keep the state, and say so where it is for a `stop`."""

@@ -16,7 +16,7 @@ from fairtune.training.train import in_turns
 
 @contextlib.contextmanager
 def shared(
-    opened: Callable[[], Session], poll: Callable[[], str | None], *, together: int = 1
+    session: Session, poll: Callable[[], str | None], *, together: int = 1
 ) -> Iterator[bool]:
     """Share the runs of a command with the processes that torchrun started for it.
 
@@ -25,7 +25,7 @@ def shared(
     torchrun this process is the first and the only one.
 
     Args:
-        opened: Opens the session of a process that follows, from the same options.
+        session: Of this process; all have theirs from the same options.
         poll: Reason to stop now, or None; on any process it stops the run of all.
         together: Runs that the command would make at once.
 
@@ -34,12 +34,12 @@ def shared(
         RunError: This process follows, and memory ran out or another process ended.
         FairtuneError: It follows, and a prerequisite cannot be had here.
     """
-    session = opened()
+    session.poll = poll
     with joined(session.settings) as ranks:
         if not ranks.alone and together > 1:
             raise not_together(together)
         if ranks.rank:
-            _follow(session, poll)
+            _follow(session)
             yield False
             return
         try:
@@ -50,14 +50,14 @@ def shared(
                 current().lead(Dismissed())
 
 
-def _follow(session: Session, poll: Callable[[], str | None]) -> None:
+def _follow(session: Session) -> None:
     """Take part in every run of rank 0 until it has no more."""
-    session.progress, session.poll = None, poll
+    session.progress = None
     nothing: Wanted | None = None
     with contextlib.suppress(Dismissed):
         while (wanted := current().lead(nothing)) is not None:
             session.held = max(session.held, wanted.held)
-            job = dataclasses.replace(wanted.job, observer=Follower(poll))
+            job = dataclasses.replace(wanted.job, observer=Follower(session.poll))
             for _, end, alike in in_turns([job], session):
                 # What failed alike in all processes is for rank 0 to judge.
                 if not alike and isinstance(end, Exception):
