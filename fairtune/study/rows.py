@@ -247,7 +247,8 @@ def due(rows: Iterable[Row]) -> list[Row]:
     """Return the failed rows whose run is to be tried again, in order of number.
 
     A stopped run is tried again without limit, a run whose worker vanished at most twice, one
-    that failed by an error that may pass once.
+    that failed by an error that may pass once. One that gave way to a late result is due only
+    where that result never came, its worker having vanished too.
     """
     rows = valid(rows)
     histories: dict[str, list[Row]] = {}
@@ -262,6 +263,11 @@ def due(rows: Iterable[Row]) -> list[Row]:
     return sorted(waiting, key=lambda r: r.number)
 
 
+def _arriving(other: Row, row: Row) -> bool:
+    """Tell whether `other` is a late result on its way, with the claim before that of `row`."""
+    return other.recovered and other.state == "running" and other.number < row.number
+
+
 def may_retry(last: Row, history: Sequence[Row]) -> bool:
     """Tell whether a run is to be tried again.
 
@@ -270,11 +276,11 @@ def may_retry(last: Row, history: Sequence[Row]) -> bool:
         history: All its attempts, `last` among them.
     """
     reasons = [row.reason for row in history]
-    if last.reason == STOPPED:
+    if last.reason in (STOPPED, SUPERSEDED):
         return True
     if last.reason == STALE:
         return reasons.count(STALE) <= STALE_RETRIES
-    errors = [r for r in reasons if r not in (STOPPED, STALE)]
+    errors = [r for r in reasons if r not in (STOPPED, STALE, SUPERSEDED)]
     return last.retryable and len(errors) <= ERROR_RETRIES
 
 
@@ -295,7 +301,8 @@ def refusal(row: Row, rows: Iterable[Row], budget: int | None) -> str | None:
     kept = valid(rows)
     if all(other.number != row.number for other in kept):
         return DUPLICATE
-    if any(o.key == row.key and o.has_result for o in kept if o.number != row.number):
+    same = [o for o in kept if o.key == row.key and o.number != row.number]
+    if any(o.has_result or _arriving(o, row) for o in same):
         return DUPLICATE
     if budget is not None and row.number == row.root:
         before = sum(o.number == o.root and o.number < row.number for o in kept)

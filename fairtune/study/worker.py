@@ -106,10 +106,10 @@ def work(
     """
     execute = _counted(execute, limits.failures, stop)
     while not stop.reason():
-        ledger.reap()
+        ledger.reap(phases)
         claims = ledger.claim(phases, at_most=limits.together)
         if claims:
-            with ledger.beating(claims):
+            with ledger.beating(claims, stop.reason):
                 for claim, outcome in execute(claims):
                     ledger.finish(claim, outcome)
         elif ledger.others_running():
