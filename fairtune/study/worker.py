@@ -120,11 +120,11 @@ def work(
         left = limits.together if limits.runs is None else limits.runs - made
         if left <= 0:
             return Exit.SPENT
-        ledger.reap()
+        ledger.reap(phases)
         claims = ledger.claim(phases, at_most=min(left, limits.together))
         if claims:
             made += len(claims)
-            with ledger.beating(claims):
+            with ledger.beating(claims, stop.reason):
                 for claim, outcome in execute(claims):
                     ledger.finish(claim, outcome)
         elif not ledger.others_running():
