@@ -64,6 +64,7 @@ def search(
 
     from fairtune.experiment.sink import Sinks
     from fairtune.study.bill import bill
+    from fairtune.study.orders import STOPPED_BY
     from fairtune.study.search import (
         check_objectives,
         make_plan,
@@ -95,7 +96,7 @@ def search(
         limits = Limits(together=together)
         notify = both(progress, told)
         left = run_study(ledger, plan, session, place, stop, notify=notify, limits=limits)
-    if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
+    if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM", STOPPED_BY):
         raise StudyError(
             "the worker left", found=stop.reason(), todo="mend that and give the command again"
         )

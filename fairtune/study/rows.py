@@ -23,6 +23,9 @@ STALE_RETRIES = 2
 ERROR_RETRIES = 1
 
 STOPPED = "stopped"
+ASKED = "asked"
+"""A person asked for another try; the attempts before do not count against it."""
+
 STALE = "stale"
 BUDGET = "budget"
 DUPLICATE = "duplicate"
@@ -247,7 +250,7 @@ def due(rows: Iterable[Row]) -> list[Row]:
     """Return the failed rows whose run is to be tried again, in order of number.
 
     A stopped run is tried again without limit, a run whose worker vanished at most twice, one
-    that failed by an error that may pass once.
+    that failed by an error that may pass once; all of that anew when a person asks for it.
     """
     rows = valid(rows)
     histories: dict[str, list[Row]] = {}
@@ -325,9 +328,10 @@ def _rank(row: Row) -> int:
 
 
 def _may_retry(last: Row, history: Sequence[Row]) -> bool:
-    reasons = [row.reason for row in history]
-    if last.reason == STOPPED:
+    if last.reason in (STOPPED, ASKED):
         return True
+    asked = max((row.attempt for row in history if row.reason == ASKED), default=-1)
+    reasons = [row.reason for row in history if row.attempt > asked]
     if last.reason == STALE:
         return reasons.count(STALE) <= STALE_RETRIES
     errors = [r for r in reasons if r not in (STOPPED, STALE)]
