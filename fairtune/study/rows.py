@@ -260,9 +260,26 @@ def due(rows: Iterable[Row]) -> list[Row]:
     for history in histories.values():
         if all(row.state == "failed" for row in history):
             last = max(history, key=lambda r: (r.attempt, r.number))
-            if _may_retry(last, history):
+            if may_retry(last, history):
                 waiting.append(last)
     return sorted(waiting, key=lambda r: r.number)
+
+
+def may_retry(last: Row, history: Sequence[Row]) -> bool:
+    """Tell whether a run is to be tried again.
+
+    Args:
+        last: Its last attempt, which failed.
+        history: All its attempts, `last` among them.
+    """
+    if last.reason in (STOPPED, ASKED):
+        return True
+    asked = max((row.attempt for row in history if row.reason == ASKED), default=-1)
+    reasons = [row.reason for row in history if row.attempt > asked]
+    if last.reason == STALE:
+        return reasons.count(STALE) <= STALE_RETRIES
+    errors = [r for r in reasons if r not in (STOPPED, STALE)]
+    return last.retryable and len(errors) <= ERROR_RETRIES
 
 
 def dead(rows: Iterable[Row]) -> list[Row]:
@@ -325,14 +342,3 @@ def counts(rows: Iterable[Row]) -> dict[str, int]:
 
 def _rank(row: Row) -> int:
     return 2 if row.has_result else 1 if row.state == "running" else 0
-
-
-def _may_retry(last: Row, history: Sequence[Row]) -> bool:
-    if last.reason in (STOPPED, ASKED):
-        return True
-    asked = max((row.attempt for row in history if row.reason == ASKED), default=-1)
-    reasons = [row.reason for row in history if row.attempt > asked]
-    if last.reason == STALE:
-        return reasons.count(STALE) <= STALE_RETRIES
-    errors = [r for r in reasons if r not in (STOPPED, STALE)]
-    return last.retryable and len(errors) <= ERROR_RETRIES
