@@ -15,7 +15,8 @@ from kit_ledger import journal, open_ledger, sqlite
 
 from fairtune.errors import StorageError, StudyError
 from fairtune.study import storage
-from fairtune.study.ledger import Ledger, study_names
+from fairtune.study.family import study_names
+from fairtune.study.ledger import Ledger
 from fairtune.study.storage import engine_of, is_remote, normalise, open_storage, redact
 
 SECRET = "s3cr:t/@word"
