@@ -22,6 +22,7 @@ from fairtune.study.ledger import Ledger, Options, Phase
 from fairtune.study.parts import folds_of
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import ENDED, PINS, Place
+from fairtune.study.places import check_home
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, SEARCH
 from fairtune.study.samplers import SAMPLERS, startup_of
@@ -197,9 +198,12 @@ def open_study(
 
     Raises:
         StorageError: The storage cannot be reached.
-        StudyError: The name belongs to another study; names every differing field.
+        StudyError: The name belongs to another study; names every differing field. The study is
+            to be made, and lies in another storage.
     """
     judge = plan.study.judge
+    if create:
+        check_home(place)
     ledger = Ledger.open(
         place.url,
         place.name,
@@ -216,6 +220,8 @@ def open_study(
         ),
     )
     ledger.set_attr(PINS, settings_of(plan))
+    if create:
+        place.remember()
     return ledger
 
 
@@ -240,7 +246,7 @@ def pinned_base(place: Place) -> dict[str, Any] | None:
     Raises:
         StorageError: The storage cannot be reached.
     """
-    if place.storage is None and not (place.folder / "study.db").is_file():
+    if not place.is_there:
         return None
     try:
         with Ledger.open(place.url, place.name) as ledger:
