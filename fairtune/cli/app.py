@@ -14,7 +14,7 @@ import fairtune
 from fairtune import cli
 from fairtune.errors import ConfigError, FairtuneError
 
-_HIDDEN = {"app", "live", "options"}
+_HIDDEN = {"app", "crew", "live", "options", "work"}
 
 
 def build() -> typer.Typer:

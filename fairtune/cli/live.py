@@ -31,15 +31,20 @@ def packing(what: str, done: int, total: int) -> None:
 
 @contextmanager
 def stopping(flag: StopFlag) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the work after the current step; a second one ends it at once."""
+    """Let Ctrl-C, SIGTERM and SIGUSR1 end the work after the current step.
+
+    A second Ctrl-C ends it at once. Schedulers send several signals in a row: those only ask.
+    """
 
     def ask(number: int, frame: Any) -> None:
-        if flag.reason() is not None:
+        if flag.reason() is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        flag.request(signal.Signals(number).name)
-        print("stopping after this step; again to stop at once", file=sys.stderr)
+        if flag.reason() is None:
+            flag.request(signal.Signals(number).name)
+            print("stopping after this step; Ctrl-C again to stop at once", file=sys.stderr)
 
-    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    old = {s: signal.signal(s, ask) for s in asked}
     try:
         yield
     finally:

@@ -108,7 +108,7 @@ class Overview:
             StudyError: There is no such study.
             StorageError: Its storage cannot be reached.
         """
-        if place.storage is None and not place.is_there:
+        if place.storage is None and place.is_missing:
             raise StudyError(
                 "no such study",
                 where=place.folder,

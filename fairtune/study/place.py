@@ -9,7 +9,7 @@ from pathlib import Path
 from fairtune.errors import StudyError
 from fairtune.experiment.runs import Runs
 from fairtune.store import write_atomic
-from fairtune.study.storages import is_there
+from fairtune.study.storages import is_missing
 from fairtune.study.storages.address import HIDDEN, absolute, redact
 
 PINS = "plan"
@@ -90,9 +90,9 @@ class Place:
         return str(storage)
 
     @property
-    def is_there(self) -> bool:
-        """Whether there may be a study: there is such a file, or a server is to be asked."""
-        return is_there(self.url)
+    def is_missing(self) -> bool:
+        """Whether there can be no study: the file it would lie in is not there."""
+        return is_missing(self.url)
 
     def remember(self) -> None:
         """Write down where the study lies, for commands without --storage; never a password."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fairtune.errors import StudyError
 from fairtune.study.ledger import study_names
 from fairtune.study.place import Place, studies_in
-from fairtune.study.storages import is_there
+from fairtune.study.storages import is_missing
 from fairtune.study.storages.address import absolute, redact
 
 
@@ -60,4 +60,4 @@ def check_home(place: Place) -> None:
 
 
 def _holds(url: str, place: Place) -> bool:
-    return is_there(url) and place.name in study_names(url)
+    return not is_missing(url) and place.name in study_names(url)

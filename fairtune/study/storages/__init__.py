@@ -27,7 +27,7 @@ __all__ = [
     "Opened",
     "engine_of",
     "is_remote",
-    "is_there",
+    "is_missing",
     "normalise",
     "open_storage",
     "redact",
@@ -60,17 +60,17 @@ def open_storage(url: str, *, must_exist: bool = False, connections: int = 1) ->
     return open_server(url, address, connections)
 
 
-def is_there(url: str) -> bool:
-    """Tell whether there is a file at `url`; of a server nothing is known: True."""
+def is_missing(url: str) -> bool:
+    """Tell whether `url` names a file or folder that is not there; of a server it is never said."""
     url = normalise(url)
     if url.startswith(JOURNAL):
-        return path_of(url).exists()
+        return not path_of(url).exists()
     if url.startswith(LOCAL):
-        return Path(url.removeprefix(LOCAL)).is_dir()
-    if url.startswith(GRPC):
-        return True
-    address = _taken_apart(url)
-    return address.get_backend_name() != "sqlite" or Path(address.database or "").is_file()
+        return not Path(url.removeprefix(LOCAL)).is_dir()
+    if not url.startswith("sqlite"):
+        return False
+    database = _taken_apart(url).database
+    return bool(database) and not Path(str(database)).exists()
 
 
 def _taken_apart(url: str) -> sqlalchemy.engine.URL:
