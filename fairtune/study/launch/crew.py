@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairtune.study.storage import redact
+from fairtune.study.storages import redact
 
 REQUEUE = 75
 """Exit code of a worker that was told to leave before the work was done (EX_TEMPFAIL)."""
