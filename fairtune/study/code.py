@@ -70,6 +70,26 @@ def check_code(ledger: Ledger, *, force: bool = False) -> list[str]:
     ]
 
 
+def forced_of(attrs: Mapping[str, Any]) -> list[str]:
+    """Return, for each worker that was forced to take part, in what its code differed.
+
+    Args:
+        attrs: Attributes of the study.
+    """
+    began = attrs.get(CODE, {})
+    found = []
+    for name, kept in sorted(attrs.items()):
+        if name.startswith(FORCED):
+            code = kept["code"]
+            parts = [
+                f"{_NAMES.get(part, part)} {code.get(part)}"
+                for part in sorted(began.keys() | code)
+                if began.get(part) != code.get(part)
+            ]
+            found.append(f"{', '.join(parts)} (since {kept['at']})")
+    return found
+
+
 _NAMES = {"files": "fairtune's files"}
 
 
