@@ -14,13 +14,8 @@ import sqlalchemy
 from kit_ledger import journal, open_ledger, sqlite
 
 from fairtune.errors import StorageError, StudyError
-<<<<<<< HEAD:tests/study/test_storage.py
-from fairtune.study import storage
 from fairtune.study.family import study_names
 from fairtune.study.ledger import Ledger
-from fairtune.study.storage import engine_of, is_remote, normalise, open_storage, redact
-=======
-from fairtune.study.ledger import Ledger, study_names
 from fairtune.study.storages import (
     Opened,
     address,
@@ -31,7 +26,6 @@ from fairtune.study.storages import (
     open_storage,
     redact,
 )
->>>>>>> afa24085509c078c9e5387045f37ba5d5c641106:tests/study/storages/test_storages.py
 
 SECRET = "s3cr:t/@word"
 
