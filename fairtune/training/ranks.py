@@ -261,6 +261,15 @@ def part() -> None:
         distributed.destroy_process_group()
 
 
+def parted() -> RunError:
+    """Return that this process has parted from the others, and makes no run without them."""
+    return RunError(
+        "the processes that share this run have parted",
+        reason=LOST,
+        todo="give the command again; what is finished is kept",
+    )
+
+
 def agreed(make: Callable[[], T]) -> T:
     """Return what `make` returns, once it has done so in every process.
 

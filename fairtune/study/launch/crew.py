@@ -56,7 +56,7 @@ class Crew:
         """
         shared = [
             "-m",
-            "torch.distributed.run",
+            "fairtune.training.torchrun",
             "--standalone",
             f"--nproc-per-node={self.processes}",
         ]
