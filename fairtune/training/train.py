@@ -76,9 +76,9 @@ def train_each(
     if len(jobs) > 1:
         raise not_together(len(jobs))
     for job in jobs:
-        yield 0, _led(job, session)
+        yield 0, (end := _led(job, session))
         if current().alone:
-            raise parted()
+            raise parted(end)
 
 
 def _led(job: Job, session: Session) -> RunResult | Exception:
