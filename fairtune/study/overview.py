@@ -108,14 +108,7 @@ class Overview:
             StudyError: There is no such study.
             StorageError: Its storage cannot be reached.
         """
-        if place.storage is None and not (place.folder / "study.db").is_file():
-            raise StudyError(
-                "no such study",
-                where=place.folder,
-                found=place.name,
-                allowed=sorted(p.parent.name for p in place.out.glob("*/study.db")) or None,
-                todo="give --out or --storage if it lies elsewhere",
-            )
+        require(place)
         with Ledger.open(place.url, place.name) as ledger:
             return cls.read(ledger, place)
 
@@ -200,4 +193,20 @@ class Overview:
         recipe = parse(Recipe, dict(row.recipe))
         return Candidate(
             label, row.digest, recipe, row.number, searched, tuple(runs), tuple(values), why
+        )
+
+
+def require(place: Place) -> None:
+    """Refuse a study that should lie beside the results and does not, before anything is made.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    if place.storage is None and not (place.folder / "study.db").is_file():
+        raise StudyError(
+            "no such study",
+            where=place.folder,
+            found=place.name,
+            allowed=sorted(p.parent.name for p in place.out.glob("*/study.db")) or None,
+            todo="give --out or --storage if it lies elsewhere",
         )
