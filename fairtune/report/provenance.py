@@ -14,6 +14,7 @@ from fairtune.models.units import Units
 from fairtune.report.grid import Cell, Grid
 from fairtune.report.summary import openings_of
 from fairtune.report.words import number
+from fairtune.study.code import forced_of
 from fairtune.study.overview import Overview
 from fairtune.training.recipe import PROTOCOL, Recipe
 
@@ -54,6 +55,8 @@ def provenance(view: Overview, run: StoredRun | None) -> Grid:
         *_judged(view.judge),
         *([] if run is None else _made(run)),
     ]
+    if forced := forced_of(view.attrs):
+        facts.append(("runs by other code (--force)", "; ".join(forced)))
     if openings := openings_of(view):
         facts.append(("test opened by this study", "; ".join(openings)))
     return _listed(facts)

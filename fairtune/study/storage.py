@@ -187,6 +187,17 @@ def engine_of(storage: BaseStorage) -> sqlalchemy.engine.Engine | None:
     return inner.engine if isinstance(inner, RDBStorage) else None
 
 
+def is_missing(url: str) -> bool:
+    """Tell whether `url` names a file that is not there; of a server it is never said."""
+    url = normalise(url)
+    if url.startswith("journal:"):
+        return not Path(url.removeprefix("journal:").removeprefix("//")).exists()
+    if not url.startswith("sqlite"):
+        return False
+    database = sqlalchemy.engine.make_url(url).database
+    return bool(database) and not Path(str(database)).exists()
+
+
 def is_remote(path: Path) -> bool:
     """Tell whether `path` lies on a network file system, where SQLite's locks do not hold."""
     place = path.resolve()
