@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairtune.config import parse
@@ -88,6 +88,7 @@ class Overview:
         attrs: Attributes of the final phase: openings, what was deployed.
         url: Storage with the password hidden.
         seed: Seed of the study.
+        search: Attributes of the search: what made it, its code, what a person asked of it.
     """
 
     place: Place
@@ -99,6 +100,7 @@ class Overview:
     attrs: Mapping[str, Any]
     url: str
     seed: int
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, place: Place) -> Overview:
@@ -141,6 +143,7 @@ class Overview:
             final,
             url,
             int(identity["seed"]),
+            attrs,
         )
 
     @property
