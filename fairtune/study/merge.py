@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from fairtune.errors import StudyError, raise_all
 from fairtune.study import identity as identities
 from fairtune.study import orders
+from fairtune.study.code import CODE, FORCED, compared, forced_note
 from fairtune.study.family import Family
 from fairtune.study.identity import ATTR as IDENTITY
 from fairtune.study.options import Options
@@ -42,12 +43,14 @@ class Merged:
         copied: Rows copied, by phase.
         known: Runs whose result was there already, by phase.
         left: Runs that are under way: phase, number, and where.
+        forced: In what the code differs that the copied rows were made with.
     """
 
     made: bool = False
     copied: dict[str, int] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    forced: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,22 @@ class Run:
         return next(iter(current(self.rows).values()), None)
 
 
-def merge(place: Place, source: str) -> Merged:
+def merge(place: Place, source: str, *, force: bool = False) -> Merged:
     """Copy the finished rows of the study `place.name` in `source` into the one at `place`.
 
     The study is made there where it is not. Runs that already have a result there, and runs that
     are under way in either study, are left alone.
 
+    Args:
+        place: The study that is copied into.
+        source: Storage URL that is copied from.
+        force: Copy in spite of a difference of the code that the two were made with, which is
+            stored with the study.
+
     Raises:
         StorageError: A storage cannot be reached.
         StudyError: There is no such study in `source`, it is the same storage, or the two differ
-            in what makes a study the one it is.
+            in what makes a study the one it is, or in their code.
     """
     with _opened(source, must_exist=True) as given:
         old = Family(given, place.name, Options().patience)
@@ -94,7 +103,7 @@ def merge(place: Place, source: str) -> Merged:
                 raise StudyError(
                     "a study is merged from another storage", where="--from", found=given.shown
                 )
-            return _merge(old, Family(taken, place.name, Options().patience), identity)
+            return _merge(old, Family(taken, place.name, Options().patience), identity, force)
 
 
 @contextlib.contextmanager
@@ -119,10 +128,11 @@ def _identity(source: Family) -> Mapping[str, Any]:
     return stored
 
 
-def _merge(source: Family, target: Family, identity: Mapping[str, Any]) -> Merged:
+def _merge(source: Family, target: Family, identity: Mapping[str, Any], force: bool) -> Merged:
     directions = source.directions()
     done = Merged(made=target.create(SEARCH, directions, source.metric_names()))
     _same(target, directions, identity)
+    done.forced = _code(source, target, force)
     for phase in PHASES:
         if source.find(phase):
             target.create(phase, directions, None)
@@ -147,6 +157,17 @@ def _same(
     for problem in problems:
         problem.todo = "these are two studies: give one of them another name"
     raise_all(f"study '{target.name}'", problems)
+
+
+def _code(source: Family, target: Family, force: bool) -> list[str]:
+    """Refuse rows that were made by other code than the target's, or note that it was forced."""
+    there, given = target.attrs(SEARCH).get(CODE), source.attrs(SEARCH).get(CODE)
+    if not isinstance(there, dict) or not isinstance(given, dict):
+        return []
+    said = compared(there, given, target.name, force=force)
+    if said:
+        target.set_attr(SEARCH, f"{FORCED}{source.opened.shown}", forced_note(given))
+    return said
 
 
 def _attributes(phase: str, source: Family, target: Family) -> None:

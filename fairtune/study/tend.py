@@ -137,6 +137,16 @@ def retry(study: Tended, wanted: Sequence[str]) -> tuple[list[Row], list[Row]]:
     return chosen, late
 
 
+def foreign(study: Tended) -> dict[str, list[int]]:
+    """Return the numbers of the trials that other programs made, by phase."""
+    rows, trials = study.read()
+    known = {phase: {row.number for row in mine} for phase, mine in rows.items()}
+    return {
+        phase: [trial.number for trial in every if trial.number not in known[phase]]
+        for phase, every in trials.items()
+    }
+
+
 def trial_name(row: Row) -> str:
     """Return how `retry` is told of a row."""
     return str(row.number + 1) if row.phase == SEARCH else f"{row.phase}/{row.number + 1}"
