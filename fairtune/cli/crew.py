@@ -87,13 +87,14 @@ class Asked:
         Raises:
             ConfigError: There is none that workers on other machines reach.
         """
-        if place.storage is None and not self.launcher.elsewhere:
+        lies = place.storage or place.remembered
+        if lies is None and not self.launcher.elsewhere:
             return replace(place, storage="local")
-        if self.launcher.elsewhere and place.storage in (None, "local"):
+        if self.launcher.elsewhere and lies in (None, "local"):
             raise ConfigError(
                 "workers on other machines cannot reach a storage of this machine",
                 where="--storage",
-                found=place.storage,
+                found=lies,
                 allowed="postgresql://USER@HOST/DATABASE, mysql://..., grpc://HOST:PORT",
                 todo="give --storage, or set FAIRTUNE_STORAGE",
             )

@@ -159,7 +159,7 @@ def merge(
     """Copy the finished rows of a study from another storage; can be given again at any time."""
     from fairtune.cli.options import place_of
     from fairtune.study.merge import merge
-    from fairtune.study.storage import redact
+    from fairtune.study.storages import redact
 
     place = place_of(study, out, storage)
     done = merge(place, source, force=force)

@@ -18,7 +18,7 @@ from fairtune.study.form import Form, signed
 from fairtune.study.orders import STOPPED_BY, Orders
 from fairtune.study.pruners import Rule
 from fairtune.study.rows import STALE, Row, Score, current
-from fairtune.study.storage import PASSING
+from fairtune.study.storages import PASSING
 
 # While a run trains it does not wait long for the storage.
 _SECONDS = 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -12,7 +13,8 @@ from optuna.trial import FrozenTrial
 
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
-from fairtune.study.storage import Opened, open_storage
+from fairtune.study.storages import Opened, open_storage
+from fairtune.study.storages.chunks import in_chunks, joined
 
 T = TypeVar("T")
 _METRIC_NAMES = "study:metric_names"
@@ -111,6 +113,7 @@ class Family:
         """
         study, token = self._ids[phase], trial.user_attrs["claim"]
         tried = False
+        self.opened.check_fit(trial.user_attrs | trial.system_attrs)
 
         def write() -> int:
             nonlocal tried
@@ -150,6 +153,7 @@ class Family:
         attr, limits = codec.outcome_attr(outcome, token), codec.constraints_of(outcome)
         state = codec.state_of(outcome)
         values = getattr(outcome, "values", None)
+        self.opened.check_fit({name: attr, codec.CONSTRAINTS: limits})
 
         def write() -> None:
             with self.opened.exclusive():
@@ -179,12 +183,14 @@ class Family:
         if not self.find(phase):
             return {}
         storage, study = self.opened.storage, self._ids[phase]
-        return self._ask(lambda: storage.get_study_user_attrs(study), "attributes", patience)
+        read = self._ask(lambda: storage.get_study_user_attrs(study), "attributes", patience)
+        return joined(read)
 
     def set_attr(self, phase: str, name: str, value: Any) -> None:
-        """Set one attribute of the study of `phase`."""
+        """Set one attribute of the study of `phase`, of any length."""
         storage, study = self.opened.storage, self._ids[phase]
-        self._ask(lambda: storage.set_study_user_attr(study, name, value), f"attribute {name}")
+        for key, part in in_chunks(name, value):
+            self._ask(partial(storage.set_study_user_attr, study, key, part), f"attribute {name}")
 
     def optuna_study(self, phase: str) -> Study:
         """Return the Optuna study of `phase`, for reading."""

@@ -55,7 +55,7 @@ from fairtune.study.rows import (
     refusal,
 )
 from fairtune.study.standing import signs_of
-from fairtune.study.storage import open_storage
+from fairtune.study.storages import open_storage
 from fairtune.study.view import View
 
 __all__ = [
@@ -114,7 +114,7 @@ class Ledger:
         """Open the study `name` of the storage at `url`.
 
         Args:
-            url: As `fairtune.study.storage.normalise` takes it.
+            url: As `fairtune.study.storages.normalise` takes it.
             name: Name of the study, without a slash.
             directions: `maximize` or `minimize` per objective; may be left out for reading.
             identity: What makes the study the one it is, as JSON; stored when it is created and

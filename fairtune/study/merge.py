@@ -25,7 +25,7 @@ from fairtune.study.identity import ATTR as IDENTITY
 from fairtune.study.options import Options
 from fairtune.study.place import Place
 from fairtune.study.rows import SEARCH, Row, current, valid
-from fairtune.study.storage import Opened, open_storage
+from fairtune.study.storages import Opened, open_storage
 from fairtune.study.tend import PHASES
 
 MERGED = "merged"
@@ -79,12 +79,13 @@ class Run:
 def merge(place: Place, source: str, *, force: bool = False) -> Merged:
     """Copy the finished rows of the study `place.name` in `source` into the one at `place`.
 
-    The study is made there where it is not. Runs that already have a result there, and runs that
+    The study is made there where it is not, and its folder beside the results remembers that it
+    lies there now. Runs that already have a result there, and runs that
     are under way in either study, are left alone.
 
     Args:
         place: The study that is copied into.
-        source: Storage URL that is copied from.
+        source: Storage URL that is copied from, or `local`.
         force: Copy in spite of a difference of the code that the two were made with, which is
             stored with the study.
 
@@ -93,7 +94,7 @@ def merge(place: Place, source: str, *, force: bool = False) -> Merged:
         StudyError: There is no such study in `source`, it is the same storage, or the two differ
             in what makes a study the one it is, or in their code.
     """
-    with _opened(source, must_exist=True) as given:
+    with _opened(Place(place.out, place.name, source).url, must_exist=True) as given:
         old = Family(given, place.name, Options().patience)
         identity = _identity(old)
         if place.storage is None:
@@ -103,7 +104,10 @@ def merge(place: Place, source: str, *, force: bool = False) -> Merged:
                 raise StudyError(
                     "a study is merged from another storage", where="--from", found=given.shown
                 )
-            return _merge(old, Family(taken, place.name, Options().patience), identity, force)
+            done = _merge(old, Family(taken, place.name, Options().patience), identity, force)
+    if place.folder.is_dir():
+        place.remember()
+    return done
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from fairtune.study.rows import (
     dead,
     roots,
 )
-from fairtune.study.storage import open_storage
+from fairtune.study.storages import open_storage
 
 PHASES = (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL)
 _TRIAL = re.compile(r"(?:(?P<phase>[a-z]+)/)?(?P<number>[1-9][0-9]*)")

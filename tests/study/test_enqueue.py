@@ -190,18 +190,28 @@ def test_a_recipe_gives_every_searched_field(place: Place, made: Plan, tmp_path:
     assert [row.recipe["optim"]["lr"] for row in rows if row.kind == "enqueued"] == [7e-4, 9e-4]
 
 
-def test_the_recipe_of_every_trial_can_be_given_back(tmp_path: Path) -> None:
+ONE = {"adaptation.method": {"one_of": ["direct", {"lora": {"rank": {"int": [2, 16]}}}]}}
+BY_TYPE = {
+    "adaptation.method.attn": {"one_of": ["direct", {"lora": {"rank": {"int": [2, 16]}}}]},
+    "adaptation.method.mlp": {"one_of": ["direct", {"lora": {"rank": 4}}]},
+}
+
+
+@pytest.mark.parametrize("methods", [ONE, BY_TYPE])
+def test_the_recipe_of_every_trial_can_be_given_back(
+    tmp_path: Path, methods: dict[str, Any]
+) -> None:
     space = {
         "optim.lr": LR,
         "adaptation.mask": "auto_peft1",
-        "adaptation.method": {"one_of": ["direct", {"lora": {"rank": {"int": [2, 16]}}}]},
+        **methods,
         "fit.augment": {"one_of": ["none", "light"]},
         "optim.weight_decay": {"one_of": [0.0, {"float": [1e-4, 1e-1], "log": True}]},
         "mitigations": {
             "subset_of": ["group_dro", {"sam": {"rho": {"float": [0.01, 0.1]}}}], "max": 2,
         },
     }  # fmt: skip
-    made = plan(space=space, baselines=["norm:all"], confirm={"top": 0}, budget={"trials": 12})
+    made = plan(space=space, baselines=["norm:all"], confirm={"top": 0}, budget={"trials": 16})
     rows = search(opened(tmp_path, made), made)
     (tmp_path / "other").mkdir()
     other = opened(tmp_path / "other", made)

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairtune.study.storage import redact
+from fairtune.study.storages import redact
+
+ERROR = 2
+"""Exit code of a command that a person has to mend; starting it again would say the same."""
 
 REQUEUE = 75
 """Exit code of a worker that was told to leave before the work was done (EX_TEMPFAIL)."""
