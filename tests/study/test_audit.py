@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit_tiny import Tiny
+from kit_tiny import MINIMUM, Tiny, make
 
 from fairtune.experiment.gate import LEDGER
 from fairtune.study.audit import Audit, audit
@@ -193,3 +193,32 @@ def test_a_trained_study_that_was_merged_holds_and_resumes(copied: Tiny, tmp_pat
     assert after["search"] == before["search"] + 1
     assert after["baseline"] == before["baseline"]
     assert audit(moved.view).findings == ()
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "folds": {
+        "objectives": ["worst_auc@sex", "auc"],
+        "validation": {"min_group": MINIMUM, "folds": 2, "epoch": {"best": "auc"}},
+    },
+    "parts": {
+        "objectives": ["auc"],
+        "validation": {"min_group": MINIMUM, "confirm_part": 0.4},
+        "fidelity": {"fraction": [0.5, 1.0]},
+        "pruner": {"asha": {"min_resource": 1}},
+    },
+}
+
+
+@pytest.mark.slow  # two studies are trained: what the shared one cannot say is asked of them
+@pytest.mark.parametrize("shape", SHAPES)
+def test_folds_levels_parts_and_epochs_are_computed_as_they_were(
+    shape: str, tmp_path: Path
+) -> None:
+    few = {"baselines": {"of": ["norm:all"], "lr_points": 1}, "budget": {"trials": 3}}
+    made = make(tmp_path, finetuned=False, **few, **SHAPES[shape], confirm={"top": 1, "seeds": 1})
+    view = made.view
+    found = audit(view)
+    assert found.findings == ()
+    complete = [r for mine in view.rows.values() for r in mine if r.state == "complete"]
+    assert {row.phase for row in complete} == {"baseline", "search", "confirm"}
+    assert found.values == len(complete) * len(view.judge.objectives)
