@@ -75,9 +75,11 @@ def _study(study: str, out: Path | None, storage: str | None, format_: Format) -
         for finding in found.findings:
             print(finding)
         running = f", {found.running} under way" if found.running else ""
+        count = len(found.findings)
+        told = "all of it agrees" if not count else f"{count} finding{'s' * (count > 1)}"
         print(
             f"study {study}: {found.rows} rows{running}; {found.runs} stored runs, "
-            f"{found.values} values computed anew; {len(found.findings) or 'no'} finding(s)"
+            f"{found.values} values computed anew: {told}"
         )
     if found.findings:
         raise typer.Exit(1)

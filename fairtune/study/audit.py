@@ -22,6 +22,7 @@ from fairtune.study.final import OPENING, test_figures
 from fairtune.study.merge import MERGED
 from fairtune.study.overview import Overview
 from fairtune.study.parts import trial_key
+from fairtune.study.place import MOST_TRIALS
 from fairtune.study.rows import FINAL, Row, part_of
 from fairtune.training.recipe import Recipe, Seeds
 
@@ -104,11 +105,11 @@ def _broken_rules(
     view: Overview, running: int, foreign: Mapping[str, Sequence[int]] | None
 ) -> list[str]:
     """Return which rules rows break among themselves."""
-    budget = view.settings["budget"].get("trials")
+    budget = view.search.get(MOST_TRIALS, view.settings["budget"]["trials"])
     return invariants.violations(
         view.rows,
         # What was merged from another storage was within the budget there.
-        None if budget is None or view.search.get(MERGED) else int(budget),
+        None if view.search.get(MERGED) else int(budget),
         ended=False,
         spent=False,
         objectives=len(view.judge.objectives),

@@ -142,12 +142,13 @@ def test_doctor_says_that_a_study_holds_or_not(copied: Tiny, call: Call) -> None
     code, out, _ = call(*words)
     assert code == 0
     assert out.startswith("study tiny: ")
-    assert out.endswith("; no finding(s)\n")
+    assert out.endswith(" values computed anew: all of it agrees\n")
     run = copied.view.runs.folder(copied.view.rows["search"][0].key)
     (run / "val.parquet").write_bytes(b"")
     code, out, _ = call(*words)
     assert code == 1
     assert out.startswith("search 1: val.parquet is not what was written")
+    assert out.endswith(": 1 finding\n")
     code, out, _ = call(*words, "--format", "json")
     assert (code, len(json.loads(out)["findings"])) == (1, 1)
     code, _, err = call("doctor", "--storage", "x.db")

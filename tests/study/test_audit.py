@@ -19,7 +19,7 @@ from fairtune.experiment.gate import LEDGER
 from fairtune.study.audit import Audit, audit
 from fairtune.study.merge import MERGED, merge
 from fairtune.study.overview import Overview
-from fairtune.study.place import Place
+from fairtune.study.place import MOST_TRIALS, Place
 from fairtune.study.rows import Row
 
 
@@ -152,10 +152,18 @@ def test_a_doubled_row_and_a_surplus_one(tiny: Tiny) -> None:
 
     told = said(audit(rows(view, "search", double)))
     assert any(f"row {last} is a second attempt 0 of run" in line for line in told)
-    tight = {**view.settings, "budget": {**view.settings["budget"], "trials": last - 1}}
-    (line,) = said(audit(replace(view, settings=tight)))
+    tight = {**view.search, MOST_TRIALS: last - 1}
+    (line,) = said(audit(replace(view, search=tight)))
     assert f"row {last - 1} is above the budget of {last - 1}" in line
-    assert audit(replace(view, settings=tight, search={MERGED: ["x"]})).findings == ()
+    assert audit(replace(view, search={**tight, MERGED: ["x"]})).findings == ()
+
+
+def test_a_budget_that_was_lowered_later_is_no_fault(copied: Tiny, tmp_path: Path) -> None:
+    made = copied.copy(tmp_path / "out")
+    made.search(budget={"trials": 2})
+    assert made.view.settings["budget"]["trials"] == 2
+    assert len(made.view.rows["search"]) == 4
+    assert audit(made.view).findings == ()
 
 
 def test_an_opening_that_is_not_written_down(copied: Tiny) -> None:
