@@ -91,6 +91,8 @@ def zombies(
     from fairtune.study.zombies import give_up, zombies
 
     with tended(place_of(study, out, storage)) as held:
+        if seconds is not None:
+            print(f"watching for {seconds:g} s")
         found = zombies(held, seconds)
         ended = give_up(held, found) if fail else []
     if not found:

@@ -80,8 +80,8 @@ def merge(place: Place, source: str, *, force: bool = False) -> Merged:
     """Copy the finished rows of the study `place.name` in `source` into the one at `place`.
 
     The study is made there where it is not, and its folder beside the results remembers that it
-    lies there now. Runs that already have a result there, and runs that
-    are under way in either study, are left alone.
+    lies there now. Runs that already have a result there, and runs that are under way in either
+    study, are left alone.
 
     Args:
         place: The study that is copied into.
