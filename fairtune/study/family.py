@@ -12,7 +12,9 @@ from optuna.trial import FrozenTrial
 
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
+from fairtune.study.sql import sql_trials
 from fairtune.study.storage import Opened
+from fairtune.study.trials import End, PlainTrials, Trials
 
 T = TypeVar("T")
 _METRIC_NAMES = "study:metric_names"
@@ -30,7 +32,10 @@ class Family:
     def __init__(self, opened: Opened, name: str, patience: float) -> None:
         self.opened, self.name, self._patience = opened, name, patience
         self._ids: dict[str, int] = {}
-        self._finished: dict[tuple[str, int], Row] = {}
+        self._trials: Trials = sql_trials(opened.storage) or PlainTrials(
+            opened.storage, opened.exclusive
+        )
+        self._known: dict[tuple[str, int], tuple[FrozenTrial, Row]] = {}
         self._lock = threading.Lock()
 
     def study_name(self, phase: str) -> str:
@@ -89,7 +94,7 @@ class Family:
         if not self.find(phase):
             return [], []
         trials = self._ask(
-            lambda: self.opened.storage.get_all_trials(self._ids[phase], deepcopy=False),
+            lambda: self._trials.all(self._ids[phase]),
             f"reading {self.study_name(phase)}",
             patience,
         )
@@ -109,11 +114,11 @@ class Family:
         def write() -> int:
             nonlocal tried
             if tried:
-                for old in self.opened.storage.get_all_trials(study, deepcopy=False):
+                for old in self._trials.all(study):
                     if old.user_attrs.get("claim") == token:
                         return old._trial_id
             tried = True
-            return self.opened.storage.create_new_trial(study, template_trial=trial)
+            return self._trials.add(study, trial)
 
         return self._ask(write, "a new row")
 
@@ -135,25 +140,21 @@ class Family:
             own: The caller runs the row, rather than taking it away from another.
             patience: Other than that of the family, in seconds.
         """
-        storage = self.opened.storage
-        name = codec.OUTCOME if own else codec.TAKEN
-        attr, limits = codec.outcome_attr(outcome, token), codec.constraints_of(outcome)
-        state = codec.state_of(outcome)
-        values = getattr(outcome, "values", None)
-
-        def write() -> None:
-            with self.opened.exclusive():
-                storage.set_trial_user_attr(trial_id, name, attr)
-                if limits is not None:
-                    storage.set_trial_system_attr(trial_id, codec.CONSTRAINTS, limits)
-                storage.set_trial_state_values(trial_id, state, values)
-
+        limits = codec.constraints_of(outcome)
+        end = End(
+            state=codec.state_of(outcome),
+            values=getattr(outcome, "values", None),
+            name=codec.OUTCOME if own else codec.TAKEN,
+            attr=codec.outcome_attr(outcome, token),
+            system_attrs={} if limits is None else {codec.CONSTRAINTS: limits},
+        )
         try:
-            self._ask(write, "ending a row", patience)
+            self._ask(lambda: self._trials.end(trial_id, end), "ending a row", patience)
         except UpdateFinishedTrialError:
             # Also what the second try says when only the answer to the first one was lost.
+            storage = self.opened.storage
             trial = self._ask(lambda: storage.get_trial(trial_id), "reading a row")
-            return trial.state == state and codec.ending(trial).get("claim") == token
+            return trial.state == end.state and codec.ending(trial).get("claim") == token
         return True
 
     def beat(self, trial_id: int, content: Mapping[str, Any]) -> None:
@@ -181,12 +182,18 @@ class Family:
         return Study(study_name=self.study_name(phase), storage=self.opened.storage)
 
     def _row(self, phase: str, trial: FrozenTrial) -> Row | None:
-        known = self._finished.get((phase, trial.number))
-        if known is not None:
-            return known
-        row = codec.read_row(phase, trial)
-        if row is not None and trial.state.is_finished():
-            self._finished[(phase, trial.number)] = row
+        old, row = self._known.get((phase, trial.number), (None, None))
+        if old is not None and row is not None:
+            if old is trial or old.state.is_finished():
+                return row
+            if old.state is trial.state and old.params is trial.params:
+                row = codec.beaten(row, trial)
+            else:
+                row = codec.read_row(phase, trial)
+        else:
+            row = codec.read_row(phase, trial)
+        if row is not None:
+            self._known[(phase, trial.number)] = trial, row
         return row
 
     def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:

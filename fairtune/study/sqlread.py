@@ -1,0 +1,269 @@
+"""Reading the trials of a study from Optuna's tables: of each only what is new.
+
+A trial's parameters and most attributes never change once it is there. Of a row of fairtune that
+runs, only its beat is read again; when it ends, its attributes and values.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import FrozenTrial
+
+from fairtune.study.codec import BEAT, is_ours
+
+# SQLite takes as many values in one statement at least, and a database plans fewer faster.
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Optuna's tables, as it declares them.
+
+    Attributes:
+        studies, trials, params, user_attrs, system_attrs, values, steps: The tables.
+        models: Where they are declared, with the forms in which infinite values are stored.
+    """
+
+    studies: sa.Table
+    trials: sa.Table
+    params: sa.Table
+    user_attrs: sa.Table
+    system_attrs: sa.Table
+    values: sa.Table
+    steps: sa.Table
+    models: Any
+
+    @classmethod
+    def known(cls) -> Schema | None:
+        """Return the tables, or None where Optuna declares others than are known here."""
+        try:
+            from optuna.storages._rdb import models
+        except ImportError:
+            return None
+        found = {}
+        for name, (table, columns) in _TABLES.items():
+            declared = models.BaseModel.metadata.tables.get(table)
+            if declared is None or set(declared.columns.keys()) != columns:
+                return None
+            found[name] = declared
+        return cls(**found, models=models)
+
+    def stored(self, value: float) -> dict[str, Any]:
+        """Return a value of a trial as the columns of `values`."""
+        number, kind = self.models.TrialValueModel.value_to_stored_repr(value)
+        return {"value": number, "value_type": kind}
+
+
+_ATTRS = {"trial_id", "key", "value_json"}
+_TABLES: dict[str, tuple[str, set[str]]] = {
+    "studies": ("studies", {"study_id", "study_name"}),
+    "trials": (
+        "trials",
+        {"trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"},
+    ),
+    "params": (
+        "trial_params",
+        {"param_id", "trial_id", "param_name", "param_value", "distribution_json"},
+    ),
+    "user_attrs": ("trial_user_attributes", _ATTRS | {"trial_user_attribute_id"}),
+    "system_attrs": ("trial_system_attributes", _ATTRS | {"trial_system_attribute_id"}),
+    "values": ("trial_values", {"trial_value_id", "trial_id", "objective", "value", "value_type"}),
+    "steps": (
+        "trial_intermediate_values",
+        {
+            "trial_intermediate_value_id",
+            "trial_id",
+            "step",
+            "intermediate_value",
+            "intermediate_value_type",
+        },
+    ),
+}
+
+
+class Reading:
+    """What was read of one study, kept up to date.
+
+    Args:
+        engine: Connections to the database.
+        schema: Its tables.
+        study: Id of the study.
+    """
+
+    def __init__(self, engine: sa.Engine, schema: Schema, study: int) -> None:
+        self._engine, self._schema, self._study = engine, schema, study
+        self._trials: dict[int, FrozenTrial] = {}
+        self._open: set[int] = set()
+        self._lock = threading.Lock()
+
+    def refresh(self) -> list[FrozenTrial]:
+        """Read what is new and return all trials in order of number.
+
+        Ids of a study rise in the order in which its trials appear, as each is made under the
+        lock of the study.
+        """
+        with self._lock, self._engine.connect() as connection:
+            for heads in self._heads(connection):
+                self._take_in(connection, heads)
+            return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def _heads(self, connection: sa.Connection) -> Iterator[list[Any]]:
+        """Yield the rows of `trials` that are new or were unfinished."""
+        table = self._schema.trials
+        newest = max(self._trials, default=-1)
+        columns = sa.select(
+            table.c.trial_id,
+            table.c.number,
+            table.c.state,
+            table.c.datetime_start,
+            table.c.datetime_complete,
+        )
+        mine = columns.where(table.c.study_id == self._study)
+        parts = list(_parts(self._open)) or [[]]
+        later = table.c.trial_id > newest
+        # In order of id: whatever fails half way, what is later than the newest is still unread.
+        asked = mine.where(sa.or_(later, table.c.trial_id.in_(parts[0])))
+        yield from _parts(connection.execute(asked.order_by(table.c.trial_id)).all())
+        for part in parts[1:]:
+            yield list(connection.execute(mine.where(table.c.trial_id.in_(part))).all())
+
+    def _take_in(self, connection: sa.Connection, heads: list[Any]) -> None:
+        known, whole, ended, beating = self._trials, [], [], []
+        for head in heads:
+            old = known.get(head.trial_id)
+            if old is None or not is_ours(old):
+                whole.append(head.trial_id)
+            elif old.state is head.state:
+                beating.append(head.trial_id)
+            else:
+                ended.append(head.trial_id)
+        parts = self._parts(connection, whole, ended, beating)
+        for head in heads:
+            made = self._made(head, parts)
+            known[head.trial_id] = made
+            (self._open.discard if made.state.is_finished() else self._open.add)(head.trial_id)
+
+    def _parts(
+        self, connection: sa.Connection, whole: list[int], ended: list[int], beating: list[int]
+    ) -> _Parts:
+        tables, parts = self._schema, _Parts()
+        attrs, changed = tables.user_attrs, [*whole, *ended]
+        if changed or beating:
+            beats = sa.and_(attrs.c.trial_id.in_(beating), attrs.c.key == BEAT)
+            asked = sa.select(attrs.c.trial_id, attrs.c.key, attrs.c.value_json)
+            asked = asked.where(sa.or_(attrs.c.trial_id.in_(changed), beats))
+            for trial, key, text in connection.execute(asked):
+                parts.user_attrs.setdefault(trial, {})[key] = text
+        if changed:
+            self._read_ends(connection, changed, parts)
+        if whole:
+            table = tables.params
+            asked = sa.select(
+                table.c.trial_id,
+                table.c.param_name,
+                table.c.param_value,
+                table.c.distribution_json,
+            ).where(table.c.trial_id.in_(whole))
+            for row in connection.execute(asked.order_by(table.c.param_id)):
+                found = parts.params.setdefault(row.trial_id, {})
+                found[row.param_name] = (row.param_value, _distribution(row.distribution_json))
+        return parts
+
+    def _read_ends(self, connection: sa.Connection, changed: list[int], parts: _Parts) -> None:
+        tables, models = self._schema, self._schema.models
+        attrs = tables.system_attrs
+        asked = sa.select(attrs.c.trial_id, attrs.c.key, attrs.c.value_json)
+        for trial, key, text in connection.execute(asked.where(attrs.c.trial_id.in_(changed))):
+            parts.system_attrs.setdefault(trial, {})[key] = json.loads(text)
+        table, number = tables.values, models.TrialValueModel.stored_repr_to_value
+        values = sa.select(table.c.trial_id, table.c.objective, table.c.value, table.c.value_type)
+        for trial, at, value, kind in connection.execute(
+            values.where(table.c.trial_id.in_(changed)).order_by(table.c.objective)
+        ):
+            parts.values.setdefault(trial, {})[at] = number(value, kind)
+        table = tables.steps
+        step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+        steps = sa.select(
+            table.c.trial_id,
+            table.c.step,
+            table.c.intermediate_value,
+            table.c.intermediate_value_type,
+        )
+        for trial, at, value, kind in connection.execute(
+            steps.where(table.c.trial_id.in_(changed))
+        ):
+            parts.steps.setdefault(trial, {})[at] = step(value, kind)
+
+    def _made(self, head: Any, parts: _Parts) -> FrozenTrial:
+        """Return the trial of `head`; one that only beats keeps all but its beat."""
+        number, old = head.trial_id, self._trials.get(head.trial_id)
+        texts = parts.user_attrs.get(number, {})
+        params: dict[str, Any]
+        if old is not None and is_ours(old):
+            if old.state is head.state:
+                return _beaten(old, texts.get(BEAT))
+            params, distributions = old.params, old.distributions
+        else:
+            pairs = parts.params.get(number, {})
+            distributions = {name: pair[1] for name, pair in pairs.items()}
+            params = {k: pair[1].to_external_repr(pair[0]) for k, pair in pairs.items()}
+        values = parts.values.get(number) if head.state.is_finished() else None
+        return FrozenTrial(
+            number=head.number,
+            state=head.state,
+            value=None,
+            values=None if values is None else list(values.values()),
+            datetime_start=_local(head.datetime_start),
+            datetime_complete=_local(head.datetime_complete),
+            params=params,
+            distributions=distributions,
+            user_attrs={key: json.loads(text) for key, text in texts.items()},
+            system_attrs=parts.system_attrs.get(number, {}),
+            intermediate_values=parts.steps.get(number, {}),
+            trial_id=number,
+        )
+
+
+class _Parts:
+    """What was read of trials, by trial."""
+
+    def __init__(self) -> None:
+        self.user_attrs: dict[int, dict[str, str]] = {}
+        self.system_attrs: dict[int, dict[str, Any]] = {}
+        self.params: dict[int, dict[str, tuple[float, BaseDistribution]]] = {}
+        self.values: dict[int, dict[int, float]] = {}
+        self.steps: dict[int, dict[int, float]] = {}
+
+
+def _beaten(old: FrozenTrial, text: str | None) -> FrozenTrial:
+    """Return `old` with the beat in `text`; itself where that is the same."""
+    if text is None or (beat := json.loads(text)) == old.user_attrs.get(BEAT):
+        return old
+    shown = copy.copy(old)
+    shown.user_attrs = {**old.user_attrs, BEAT: beat}
+    return shown
+
+
+@lru_cache(maxsize=4096)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def _parts(found: Iterable[Any]) -> Iterator[list[Any]]:
+    every = list(found)
+    for i in range(0, len(every), _AT_ONCE):
+        yield every[i : i + _AT_ONCE]
+
+
+def _local(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
