@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,11 +15,13 @@ from optuna.trial import FrozenTrial
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
 from fairtune.study.sql import sql_trials
-from fairtune.study.storage import Opened
+from fairtune.study.storage import PASSING, Opened
 from fairtune.study.trials import End, PlainTrials, Trials
 
 T = TypeVar("T")
 _METRIC_NAMES = "study:metric_names"
+_SILENT = 5.0
+"""Seconds after which an answer shows that the storage was away."""
 
 
 class Family:
@@ -27,10 +31,22 @@ class Family:
         opened: The storage.
         name: NAME.
         patience: Seconds for which a storage that does not answer is asked again.
+        clock: This process's clock, in seconds.
+
+    Attributes:
+        back: When, by the clock, a storage that had been away answered again. Before that nobody
+            could beat.
     """
 
-    def __init__(self, opened: Opened, name: str, patience: float) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        name: str,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.opened, self.name, self._patience = opened, name, patience
+        self._clock, self.back, self._away = clock, -math.inf, False
         self._ids: dict[str, int] = {}
         self._trials: Trials = sql_trials(opened.storage) or PlainTrials(
             opened.storage, opened.exclusive
@@ -163,7 +179,8 @@ class Family:
         Raises:
             UpdateFinishedTrialError: The row was ended by another worker.
         """
-        self.opened.storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content))
+        storage = self.opened.storage
+        self._noting(lambda: storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content)))()
 
     def attrs(self, phase: str) -> dict[str, Any]:
         """Return the attributes of the study of `phase`, empty when there is none."""
@@ -197,4 +214,21 @@ class Family:
         return row
 
     def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:
-        return self.opened.patiently(do, what, self._patience if patience is None else patience)
+        patience = self._patience if patience is None else patience
+        return self.opened.patiently(self._noting(do), what, patience)
+
+    def _noting(self, do: Callable[[], T]) -> Callable[[], T]:
+        """Return `do` that notes when the storage is back after it failed or was silent."""
+
+        def noted() -> T:
+            begun = self._clock()
+            try:
+                answer = do()
+            except PASSING:
+                self._away = True
+                raise
+            if self._away or self._clock() - begun >= _SILENT:
+                self._away, self.back = False, self._clock()
+            return answer
+
+        return noted

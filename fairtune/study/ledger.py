@@ -131,7 +131,7 @@ class Ledger:
             raise StudyError("not a name of a study", found=name, allowed="a name without '/'")
         opened = open_storage(url, must_exist=not create)
         try:
-            family = Family(opened, name, options.patience)
+            family = Family(opened, name, options.patience, options.clock)
             wanted = [StudyDirection[word.upper()] for word in directions]
             if create and not wanted:
                 raise ValueError("a study is created with its directions")
@@ -214,7 +214,9 @@ class Ledger:
             beat, since = self._seen.get(place, (-1, now))
             if beat != row.beat:
                 self._seen[place] = (row.beat, now)
-            late = beat == row.beat and now - since >= self._grace
+            # While the storage was away nobody could beat.
+            still = now - max(since, self._family.back)
+            late = beat == row.beat and still >= self._grace
             if late or is_gone(row.worker):
                 why = refusal(row, self._view.rows[phase], budgets.get(phase)) or STALE
                 if self._end(row, why):
@@ -286,7 +288,7 @@ class Ledger:
                 self._give_back_open(claims)
                 return
             with contextlib.suppress(StorageError):
-                self._give_back_open(claims, why, _LEAVING)
+                self._give_back_open(claims, why, min(_LEAVING, self._options.patience))
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
         """Store the outcome of `claim`.

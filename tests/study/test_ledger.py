@@ -278,6 +278,53 @@ def test_a_row_that_beats_is_never_missed(url: str) -> None:
         assert (row.beat, row.progress) == (5, {"epoch": 360.0})
 
 
+def test_nobody_is_missed_for_the_time_in_which_the_storage_was_away(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    with open_ledger(url) as worker, open_ledger(url, clock=clock, grace=10.0) as watcher:
+        claim = only(worker, Search(1))
+        watcher.reap()
+        read, failed = watcher._family._trials.all, []
+
+        def away(study: int) -> Any:
+            if len(failed) < 2:
+                failed.append(1)
+                clock.now += 300.0
+                raise OSError("no route to host")
+            return read(study)
+
+        monkeypatch.setattr(watcher._family._trials, "all", away)
+        assert watcher.reap() == []
+        clock.now += 9.0
+        assert watcher.reap() == []
+        worker._desk.beat(claim)
+        clock.now += 9.0
+        assert watcher.reap() == []
+        clock.now += 10.0
+        assert len(watcher.reap()) == 1
+
+
+def test_nobody_is_missed_for_the_time_in_which_the_storage_was_silent(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    with open_ledger(url) as worker, open_ledger(url, clock=clock, grace=10.0) as watcher:
+        only(worker, Search(1))
+        watcher.reap()
+        read = watcher._family._trials.all
+
+        def silent(study: int) -> Any:
+            clock.now += 300.0
+            monkeypatch.undo()
+            return read(study)
+
+        monkeypatch.setattr(watcher._family._trials, "all", silent)
+        assert watcher.reap() == []
+        clock.now += 10.0
+        assert len(watcher.reap()) == 1
+
+
 def test_a_worker_does_not_miss_itself(url: str) -> None:
     clock = Clock()
     with open_ledger(url, clock=clock, grace=100.0) as ledger:
