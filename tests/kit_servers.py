@@ -117,6 +117,12 @@ class Postgres:
         """Address of its first database."""
         return f"postgresql+psycopg://fairtune:{self._secret}@{self.host}:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Process that the others of it are children of."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> None:
         """Start it and return when it takes connections."""
         said = [part for k, v in self._options.items() for part in ("-c", f"{k}={v}")]

@@ -221,10 +221,10 @@ def in_process(orders: Orders, log: str) -> None:
     raise SystemExit(run(orders))
 
 
-def _nursery() -> Any:
+def nursery(*modules: str) -> Any:
     """Return what forks workers from a process that has imported all they need, opened nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["crew", *IMPORTED])
+    context.set_forkserver_preload(["crew", *IMPORTED, *modules])
     before = os.environ.get("PYTHONPATH")
     # It starts with an empty search path, and passes over what it does not find.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
@@ -247,7 +247,7 @@ class Crew:
 
     def __init__(self, folder: Path, orders: Orders) -> None:
         self.folder, self.orders = folder, orders
-        self._context = _nursery()
+        self._context = nursery()
         self.members: list[Any] = []
 
     def __enter__(self) -> Crew:
