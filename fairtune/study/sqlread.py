@@ -13,16 +13,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from fairtune.study.codec import BEAT, is_ours
 
 # SQLite takes as many values in one statement at least, and a database plans fewer faster.
 _AT_ONCE = 500
+_NUMBER = attrgetter("number")
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,28 @@ class Reading:
     """
 
     def __init__(self, engine: sa.Engine, schema: Schema, study: int) -> None:
-        self._engine, self._schema, self._study = engine, schema, study
+        self._engine, self._schema = engine, schema
         self._trials: dict[int, FrozenTrial] = {}
         self._open: set[int] = set()
         self._lock = threading.Lock()
+        table, attrs = schema.trials, schema.user_attrs
+        beats = sa.and_(attrs.c.trial_id == table.c.trial_id, attrs.c.key == BEAT)
+        self._asked = (
+            sa.select(
+                table.c.trial_id,
+                table.c.number,
+                table.c.state,
+                table.c.datetime_start,
+                table.c.datetime_complete,
+                attrs.c.value_json.label("beat"),
+            )
+            .select_from(table.outerjoin(attrs, beats))
+            .where(table.c.study_id == study)
+            .order_by(table.c.trial_id)
+        )
+        unread = table.c.trial_id > sa.bindparam("newest")
+        unfinished = table.c.state.in_([TrialState.RUNNING, TrialState.WAITING])
+        self._asked_new = self._asked.where(sa.or_(unread, unfinished))
 
     def refresh(self) -> list[FrozenTrial]:
         """Read what is new and return all trials in order of number.
@@ -115,55 +135,37 @@ class Reading:
         with self._lock, self._engine.connect() as connection:
             for heads in self._heads(connection):
                 self._take_in(connection, heads)
-            return sorted(self._trials.values(), key=lambda trial: trial.number)
+            return sorted(self._trials.values(), key=_NUMBER)
 
     def _heads(self, connection: sa.Connection) -> Iterator[list[Any]]:
-        """Yield the rows of `trials` that are new or were unfinished."""
-        table = self._schema.trials
+        """Yield the rows of `trials` that are new or unfinished, then those that have ended.
+
+        In order of id: whatever fails half way, what is later than the newest is still unread.
+        """
         newest = max(self._trials, default=-1)
-        columns = sa.select(
-            table.c.trial_id,
-            table.c.number,
-            table.c.state,
-            table.c.datetime_start,
-            table.c.datetime_complete,
-        )
-        mine = columns.where(table.c.study_id == self._study)
-        parts = list(_parts(self._open)) or [[]]
-        later = table.c.trial_id > newest
-        # In order of id: whatever fails half way, what is later than the newest is still unread.
-        asked = mine.where(sa.or_(later, table.c.trial_id.in_(parts[0])))
-        yield from _parts(connection.execute(asked.order_by(table.c.trial_id)).all())
-        for part in parts[1:]:
-            yield list(connection.execute(mine.where(table.c.trial_id.in_(part))).all())
+        found = connection.execute(self._asked_new, {"newest": newest}).all()
+        ended = sorted(self._open.difference(head.trial_id for head in found))
+        yield from _pieces(found)
+        for part in _pieces(ended):
+            asked = self._asked.where(self._schema.trials.c.trial_id.in_(part))
+            yield list(connection.execute(asked).all())
 
     def _take_in(self, connection: sa.Connection, heads: list[Any]) -> None:
-        known, whole, ended, beating = self._trials, [], [], []
+        known, whole, ended = self._trials, [], []
         for head in heads:
             old = known.get(head.trial_id)
             if old is None or not is_ours(old):
                 whole.append(head.trial_id)
-            elif old.state is head.state:
-                beating.append(head.trial_id)
-            else:
+            elif old.state is not head.state:
                 ended.append(head.trial_id)
-        parts = self._parts(connection, whole, ended, beating)
+        parts = self._parts(connection, whole, ended)
         for head in heads:
             made = self._made(head, parts)
             known[head.trial_id] = made
             (self._open.discard if made.state.is_finished() else self._open.add)(head.trial_id)
 
-    def _parts(
-        self, connection: sa.Connection, whole: list[int], ended: list[int], beating: list[int]
-    ) -> _Parts:
-        tables, parts = self._schema, _Parts()
-        attrs, changed = tables.user_attrs, [*whole, *ended]
-        if changed or beating:
-            beats = sa.and_(attrs.c.trial_id.in_(beating), attrs.c.key == BEAT)
-            asked = sa.select(attrs.c.trial_id, attrs.c.key, attrs.c.value_json)
-            asked = asked.where(sa.or_(attrs.c.trial_id.in_(changed), beats))
-            for trial, key, text in connection.execute(asked):
-                parts.user_attrs.setdefault(trial, {})[key] = text
+    def _parts(self, connection: sa.Connection, whole: list[int], ended: list[int]) -> _Parts:
+        tables, parts, changed = self._schema, _Parts(), [*whole, *ended]
         if changed:
             self._read_ends(connection, changed, parts)
         if whole:
@@ -181,10 +183,13 @@ class Reading:
 
     def _read_ends(self, connection: sa.Connection, changed: list[int], parts: _Parts) -> None:
         tables, models = self._schema, self._schema.models
-        attrs = tables.system_attrs
-        asked = sa.select(attrs.c.trial_id, attrs.c.key, attrs.c.value_json)
-        for trial, key, text in connection.execute(asked.where(attrs.c.trial_id.in_(changed))):
-            parts.system_attrs.setdefault(trial, {})[key] = json.loads(text)
+        for attrs, into in (
+            (tables.user_attrs, parts.user_attrs),
+            (tables.system_attrs, parts.system_attrs),
+        ):
+            asked = sa.select(attrs.c.trial_id, attrs.c.key, attrs.c.value_json)
+            for trial, key, text in connection.execute(asked.where(attrs.c.trial_id.in_(changed))):
+                into.setdefault(trial, {})[key] = json.loads(text)
         table, number = tables.values, models.TrialValueModel.stored_repr_to_value
         values = sa.select(table.c.trial_id, table.c.objective, table.c.value, table.c.value_type)
         for trial, at, value, kind in connection.execute(
@@ -207,11 +212,10 @@ class Reading:
     def _made(self, head: Any, parts: _Parts) -> FrozenTrial:
         """Return the trial of `head`; one that only beats keeps all but its beat."""
         number, old = head.trial_id, self._trials.get(head.trial_id)
-        texts = parts.user_attrs.get(number, {})
         params: dict[str, Any]
         if old is not None and is_ours(old):
             if old.state is head.state:
-                return _beaten(old, texts.get(BEAT))
+                return _beaten(old, head.beat)
             params, distributions = old.params, old.distributions
         else:
             pairs = parts.params.get(number, {})
@@ -227,7 +231,7 @@ class Reading:
             datetime_complete=_local(head.datetime_complete),
             params=params,
             distributions=distributions,
-            user_attrs={key: json.loads(text) for key, text in texts.items()},
+            user_attrs=parts.user_attrs.get(number, {}),
             system_attrs=parts.system_attrs.get(number, {}),
             intermediate_values=parts.steps.get(number, {}),
             trial_id=number,
@@ -238,7 +242,7 @@ class _Parts:
     """What was read of trials, by trial."""
 
     def __init__(self) -> None:
-        self.user_attrs: dict[int, dict[str, str]] = {}
+        self.user_attrs: dict[int, dict[str, Any]] = {}
         self.system_attrs: dict[int, dict[str, Any]] = {}
         self.params: dict[int, dict[str, tuple[float, BaseDistribution]]] = {}
         self.values: dict[int, dict[int, float]] = {}
@@ -259,7 +263,7 @@ def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
-def _parts(found: Iterable[Any]) -> Iterator[list[Any]]:
+def _pieces(found: Iterable[Any]) -> Iterator[list[Any]]:
     every = list(found)
     for i in range(0, len(every), _AT_ONCE):
         yield every[i : i + _AT_ONCE]
