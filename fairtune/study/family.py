@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -15,7 +16,8 @@ from optuna.trial import FrozenTrial
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
 from fairtune.study.sql import sql_trials
-from fairtune.study.storage import PASSING, Opened
+from fairtune.study.storages import PASSING, Opened, open_storage
+from fairtune.study.storages.chunks import in_chunks, joined
 from fairtune.study.trials import End, PlainTrials, Trials
 
 T = TypeVar("T")
@@ -126,6 +128,7 @@ class Family:
         """
         study, token = self._ids[phase], trial.user_attrs["claim"]
         tried = False
+        self.opened.check_fit(trial.user_attrs | trial.system_attrs)
 
         def write() -> int:
             nonlocal tried
@@ -164,6 +167,7 @@ class Family:
             attr=codec.outcome_attr(outcome, token),
             system_attrs={} if limits is None else {codec.CONSTRAINTS: limits},
         )
+        self.opened.check_fit({end.name: end.attr, **end.system_attrs})
         try:
             self._ask(lambda: self._trials.end(trial_id, end), "ending a row", patience)
         except UpdateFinishedTrialError:
@@ -182,17 +186,19 @@ class Family:
         storage = self.opened.storage
         self._noting(lambda: storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content)))()
 
-    def attrs(self, phase: str) -> dict[str, Any]:
+    def attrs(self, phase: str, patience: float | None = None) -> dict[str, Any]:
         """Return the attributes of the study of `phase`, empty when there is none."""
         if not self.find(phase):
             return {}
         storage, study = self.opened.storage, self._ids[phase]
-        return self._ask(lambda: storage.get_study_user_attrs(study), "attributes")
+        read = self._ask(lambda: storage.get_study_user_attrs(study), "attributes", patience)
+        return joined(read)
 
     def set_attr(self, phase: str, name: str, value: Any) -> None:
-        """Set one attribute of the study of `phase`."""
+        """Set one attribute of the study of `phase`, of any length."""
         storage, study = self.opened.storage, self._ids[phase]
-        self._ask(lambda: storage.set_study_user_attr(study, name, value), f"attribute {name}")
+        for key, part in in_chunks(name, value):
+            self._ask(partial(storage.set_study_user_attr, study, key, part), f"attribute {name}")
 
     def optuna_study(self, phase: str) -> Study:
         """Return the Optuna study of `phase`, for reading."""
@@ -232,3 +238,16 @@ class Family:
             return answer
 
         return noted
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a storage, families counted once.
+
+    Raises:
+        StorageError: The storage cannot be reached or read.
+    """
+    opened = open_storage(url, must_exist=True)
+    try:
+        return Family(opened, "", 30.0).names()
+    finally:
+        opened.close()

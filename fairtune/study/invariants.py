@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fairtune.study.rows import (
+    ASKED,
     BUDGET,
     DUPLICATE,
     FINAL,
@@ -118,7 +119,7 @@ def _run(attempts: Sequence[Row]) -> Iterator[str]:
     if [row.attempt for row in tries] != list(range(len(tries))):
         yield f"its attempts are numbered {', '.join(str(r.attempt) for r in tries)}"
     for done, row in enumerate(tries):
-        before = tries[:done]
+        before = tries[:done] if row.reason != ASKED else []
         if before and before[-1].state == "failed" and not may_retry(before[-1], before):
             yield f"row {row.number} tries it again after `{before[-1].reason}`, once too often"
 

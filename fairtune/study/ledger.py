@@ -33,6 +33,7 @@ from fairtune.study.desk import StudyDesk
 from fairtune.study.family import Family
 from fairtune.study.intake import Phase, next_row
 from fairtune.study.options import Options, is_gone, worker_name
+from fairtune.study.orders import STOPPED_BY, Orders
 from fairtune.study.overlay import Draw, Drawn
 from fairtune.study.rows import (
     BASELINE,
@@ -54,7 +55,7 @@ from fairtune.study.rows import (
     refusal,
 )
 from fairtune.study.standing import signs_of
-from fairtune.study.storage import open_storage
+from fairtune.study.storages import open_storage
 from fairtune.study.view import View
 
 __all__ = [
@@ -71,7 +72,6 @@ __all__ = [
     "Proposal",
     "Pruned",
     "Row",
-    "study_names",
     "worker_name",
 ]
 
@@ -95,7 +95,8 @@ class Ledger:
         self._mine: dict[tuple[str, int], Claim] = {}
         self._view = View(family)
         rule = options.pruner.build()
-        self._desk = StudyDesk(family, rule, signs_of(directions), options.form)
+        self._orders = Orders(family)
+        self._desk = StudyDesk(family, rule, signs_of(directions), options.form, self._orders)
         self._fresh = False
 
     @classmethod
@@ -113,7 +114,7 @@ class Ledger:
         """Open the study `name` of the storage at `url`.
 
         Args:
-            url: As `fairtune.study.storage.normalise` takes it.
+            url: As `fairtune.study.storages.normalise` takes it.
             name: Name of the study, without a slash.
             directions: `maximize` or `minimize` per objective; may be left out for reading.
             identity: What makes the study the one it is, as JSON; stored when it is created and
@@ -191,6 +192,10 @@ class Ledger:
     def optuna_study(self, phase: str = SEARCH) -> Study:
         """Return the Optuna study of `phase` for figures; never to be written to."""
         return self._family.optuna_study(phase)
+
+    def told_to_leave(self) -> str | None:
+        """Return why a person wants this worker to leave, or None; see `fairtune.study.orders`."""
+        return None if self._orders.heard() is None else STOPPED_BY
 
     def reap(self, phases: Sequence[Phase] = ()) -> list[Row]:
         """Fail rows whose beat has stood still for the grace on this worker's clock.
@@ -405,19 +410,6 @@ class Ledger:
     ) -> None:
         for claim in [c for c in claims if c.is_open]:
             self._settle(claim, Failed(STOPPED, why[-_DETAIL:]), patience)
-
-
-def study_names(url: str) -> list[str]:
-    """Return the names of the studies in a storage, families counted once.
-
-    Raises:
-        StorageError: The storage cannot be reached or read.
-    """
-    opened = open_storage(url, must_exist=True)
-    try:
-        return Family(opened, "", 30.0).names()
-    finally:
-        opened.close()
 
 
 def _words(directions: Sequence[StudyDirection]) -> list[str]:

@@ -24,6 +24,9 @@ STALE_RETRIES = 2
 ERROR_RETRIES = 1
 
 STOPPED = "stopped"
+ASKED = "asked"
+"""A person asked for another try; the attempts before do not count against it."""
+
 STALE = "stale"
 BUDGET = "budget"
 DUPLICATE = "duplicate"
@@ -249,8 +252,9 @@ def due(rows: Iterable[Row]) -> list[Row]:
     """Return the failed rows whose run is to be tried again, in order of number.
 
     A stopped run is tried again without limit, a run whose worker vanished at most twice, one
-    that failed by an error that may pass once. One that gave way to a late result is due only
-    where that result never came, its worker having vanished too.
+    that failed by an error that may pass once; all of that anew when a person asks for it. One
+    that gave way to a late result is due only where that result never came, its worker having
+    vanished too.
     """
     rows = valid(rows)
     histories: dict[str, list[Row]] = {}
@@ -277,9 +281,10 @@ def may_retry(last: Row, history: Sequence[Row]) -> bool:
         last: Its last attempt, which failed.
         history: All its attempts, `last` among them.
     """
-    reasons = [row.reason for row in history]
-    if last.reason in (STOPPED, SUPERSEDED):
+    if last.reason in (STOPPED, SUPERSEDED, ASKED):
         return True
+    asked = max((row.attempt for row in history if row.reason == ASKED), default=-1)
+    reasons = [row.reason for row in history if row.attempt > asked]
     if last.reason == STALE:
         return reasons.count(STALE) <= STALE_RETRIES
     errors = [r for r in reasons if r not in (STOPPED, STALE, SUPERSEDED)]

@@ -35,7 +35,7 @@ from kit_servers import Postgres, fresh_database  # noqa: E402
 from fairtune.study.invariants import violations  # noqa: E402
 from fairtune.study.ledger import Claim, Decision, Ledger, Proposal, Row  # noqa: E402
 from fairtune.study.rows import SEARCH, roots  # noqa: E402
-from fairtune.study.storage import engine_of  # noqa: E402
+from fairtune.study.storages import engine_of  # noqa: E402
 from fairtune.study.worker import Limits, StopFlag, work  # noqa: E402
 
 DEFAULT_CONNECTIONS = 100

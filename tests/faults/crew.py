@@ -27,7 +27,7 @@ from kit_ledger import Search, bits, open_ledger
 from fairtune.errors import FairtuneError, StorageError
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Outcome
 from fairtune.study.samplers import SAMPLERS
-from fairtune.study.storage import engine_of
+from fairtune.study.storages import engine_of
 from fairtune.study.worker import Exit, Limits, StopFlag, work
 
 LEFT = {Exit.DONE: 0, Exit.STOPPED: 3}

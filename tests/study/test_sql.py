@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fairtune.study import codec, sqlread
 from fairtune.study.sql import SqlTrials, sql_trials
-from fairtune.study.storage import engine_of, open_storage
+from fairtune.study.storages import engine_of, open_storage
 from fairtune.study.trials import End, PlainTrials
 from fairtune.study.worker import Limits, StopFlag, work
 
