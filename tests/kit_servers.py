@@ -186,7 +186,7 @@ class Postgres:
             check=True,
             **account,
         )
-        if self.host != "127.0.0.1":
+        if self._options["listen_addresses"] != "127.0.0.1":
             with (self.home / "db" / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all samenet scram-sha-256\n")
 
