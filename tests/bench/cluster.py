@@ -281,7 +281,8 @@ def main() -> None:
     matter = {"sampler": given.sampler, "width": orders.width, "seconds": list(seconds)}
     matter |= {"epochs": orders.epochs, "each": each, "max_connections": most}
     found = {**surroundings("cluster.py"), "quick": given.quick, "matter": matter, "rows": rows}
-    found["per_worker"] = max(row["connections"] / row["workers"] for row in rows)
+    largest = max(rows, key=lambda row: int(row["workers"]))
+    found["per_worker"] = largest["connections"] / largest["workers"]
     found["default_serves"] = int((DEFAULT_CONNECTIONS - RESERVED) / found["per_worker"])
     given.out.write_text(json.dumps(found, indent=1) + "\n")
 

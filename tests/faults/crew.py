@@ -181,7 +181,7 @@ def run(orders: Orders) -> int:
     stop = StopFlag(orders.stop_after)
     signal.signal(signal.SIGTERM, lambda *_: stop.request("SIGTERM"))
     try:
-        with orders.ledger() as ledger:
+        with _opened(orders) as ledger:
             if orders.die is not None:
                 _die_at(ledger, orders)
             left = work(
@@ -198,6 +198,18 @@ def run(orders: Orders) -> int:
     if left is Exit.STOPPED:
         sys.stderr.write(f"{stop.reason()}\n")
     return LEFT[left]
+
+
+def _opened(orders: Orders) -> Ledger:
+    """Open the study, again while the database cannot be reached, as a launcher would."""
+    end = time.monotonic() + orders.patience
+    while True:
+        try:
+            return orders.ledger()
+        except StorageError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.5)
 
 
 def _die_at(ledger: Ledger, orders: Orders) -> None:

@@ -170,3 +170,15 @@ def test_a_disk_that_cannot_be_written_costs_no_run(hire: Hire, tmp_path: Path) 
     rows = peaceful(crew)
     assert done(rows) == len(list((tmp_path / "results").iterdir())) == 6
     assert "the run cannot be written" in crew.said()
+
+
+@pytest.mark.slow  # sixteen processes, each with its own start
+def test_sixteen_workers_keep_the_budget_and_lose_nothing(hire: Hire) -> None:
+    crew = hire(trials=120, width=48, seconds=(0.2, 0.6), grace=600.0)
+    crew.start(16)
+    crew.wait(180.0)
+    rows = peaceful(crew)
+    assert set(crew.codes()) == {DONE}
+    assert set(reasons(rows)) <= {"budget", "duplicate"}
+    assert len({row.worker for row in rows}) == 16
+    assert done(rows) == len(crew.stored()) == 120
