@@ -50,8 +50,9 @@ def brief(found: Mapping[str, Any]) -> list[str]:
         f"which workers and server shared: {sum(row['trials'] for row in rows)} trials of "
         f"{_seconds(found)} s with masks of {found['matter']['width']} switches, "
         f"{'none' if lost == 0 else lost} lost, doubled or against a rule; the worst median is "
-        f"{worst:.0f} ms. The most workers held {found['per_worker']:.2f} connections each at once, so "
-        f"that PostgreSQL's default of 100 serves about {found['default_serves']} workers.",
+        f"{worst:.0f} ms. The most workers held {found['per_worker']:.2f} connections each at "
+        f"once, so that PostgreSQL's default of 100 serves about {found['default_serves']} of "
+        "them.",
     ]
 
 

@@ -61,7 +61,7 @@ def test_the_page_says_what_a_trial_costs_and_whether_that_is_little(tmp_path: P
     assert other.startswith("before\n<!-- measured storage -->\n| workers |")
     assert other.endswith("<!-- /measured storage -->\nafter\n")
     assert "1 lost, doubled or against a rule; the worst median is 61 ms" in other
-    assert "default of 100 serves about 64 workers" in other
+    assert "default of 100 serves about 64 of them" in other
     page, other = pages(measured(row(8)), tmp_path)
     assert "at the median: met" in page
     assert "none lost" in other

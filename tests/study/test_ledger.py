@@ -347,7 +347,7 @@ def test_one_watcher_fails_a_row_once(url: str) -> None:
         assert len(one.reap()) == 1
         row = two._view.rows["search"][0]
         assert row.state == "running"
-        assert not two._end(row, "stale")
+        assert not two._view.fail(row, "stale")
 
 
 def test_an_error_that_may_pass_is_tried_once_more_and_others_never(url: str) -> None:
@@ -449,7 +449,7 @@ def test_a_late_result_that_is_lost_on_its_way_leaves_the_run_to_others(url: str
         # Who claims it now sees that its result is on its way; once it is lost, the run is due.
         assert [r.number for r in due(watcher.rows())] == []
         watcher.finish(retry, Failed("superseded"))
-        slow._end(late, "stale")
+        slow._view.fail(late, "stale")
         again = only(watcher, Search(1))
         assert (again.attempt, again.root) == (2, 0)
         watcher.finish(again, Complete([0.3]))
@@ -459,7 +459,7 @@ def test_a_late_result_that_is_lost_on_its_way_leaves_the_run_to_others(url: str
 def test_two_late_results_of_one_run_leave_one(url: str) -> None:
     with lost_and_found(url) as (slow, claim, watcher):
         second = only(watcher, Search(1))
-        watcher._end(watcher.rows()[1], "stale")
+        watcher._view.fail(watcher.rows()[1], "stale")
         assert slow.recover(claim, Complete([0.7]))
         assert not watcher.recover(second, Complete([0.1]))
         assert [row.values for row in results(watcher.rows())] == [(0.7,)]
