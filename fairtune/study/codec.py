@@ -211,7 +211,12 @@ def read_row(phase: str, trial: FrozenTrial) -> Row | None:
 
 def is_ours(trial: FrozenTrial) -> bool:
     """Tell whether `trial` is a row, which is whole from the first; not another program's."""
-    return "key" in trial.user_attrs and "recipe" in trial.user_attrs
+    return has_marks(trial.user_attrs)
+
+
+def has_marks(attrs: Mapping[str, Any]) -> bool:
+    """Tell whether attributes of a trial are those of a row."""
+    return "key" in attrs and "recipe" in attrs
 
 
 def beaten(row: Row, trial: FrozenTrial) -> Row:

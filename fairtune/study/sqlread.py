@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from fairtune.study.codec import BEAT, is_ours
+from fairtune.study.codec import BEAT, has_marks, is_ours
 
 # SQLite takes as many values in one statement at least, and a database plans fewer faster.
 _AT_ONCE = 500
@@ -158,56 +158,71 @@ class Reading:
                 whole.append(head.trial_id)
             elif old.state is not head.state:
                 ended.append(head.trial_id)
-        parts = self._parts(connection, whole, ended)
+        parts = self._parts(connection, heads, whole, ended)
         for head in heads:
             made = self._made(head, parts)
             known[head.trial_id] = made
             (self._open.discard if made.state.is_finished() else self._open.add)(head.trial_id)
 
-    def _parts(self, connection: sa.Connection, whole: list[int], ended: list[int]) -> _Parts:
-        tables, parts, changed = self._schema, _Parts(), [*whole, *ended]
+    def _parts(
+        self, connection: sa.Connection, heads: list[Any], whole: list[int], ended: list[int]
+    ) -> _Parts:
+        """Read what trials consist of: attributes, then only what such trials can have."""
+        parts, changed = _Parts(), [*whole, *ended]
         if changed:
-            self._read_ends(connection, changed, parts)
+            self._read_attrs(connection, changed, parts)
+        finished = {h.trial_id for h in heads if h.state.is_finished()}.intersection(changed)
+        foreign = [i for i in changed if not has_marks(parts.user_attrs.get(i, {}))]
+        if finished:
+            self._read_values(connection, sorted(finished), parts)
+        if foreign:
+            self._read_steps(connection, foreign, parts)
         if whole:
-            table = tables.params
-            asked = sa.select(
-                table.c.trial_id,
-                table.c.param_name,
-                table.c.param_value,
-                table.c.distribution_json,
-            ).where(table.c.trial_id.in_(whole))
-            for row in connection.execute(asked.order_by(table.c.param_id)):
-                found = parts.params.setdefault(row.trial_id, {})
-                found[row.param_name] = (row.param_value, _distribution(row.distribution_json))
+            self._read_params(connection, whole, parts)
         return parts
 
-    def _read_ends(self, connection: sa.Connection, changed: list[int], parts: _Parts) -> None:
-        tables, models = self._schema, self._schema.models
-        for attrs, into in (
-            (tables.user_attrs, parts.user_attrs),
-            (tables.system_attrs, parts.system_attrs),
-        ):
-            asked = sa.select(attrs.c.trial_id, attrs.c.key, attrs.c.value_json)
-            for trial, key, text in connection.execute(asked.where(attrs.c.trial_id.in_(changed))):
-                into.setdefault(trial, {})[key] = json.loads(text)
-        table, number = tables.values, models.TrialValueModel.stored_repr_to_value
-        values = sa.select(table.c.trial_id, table.c.objective, table.c.value, table.c.value_type)
-        for trial, at, value, kind in connection.execute(
-            values.where(table.c.trial_id.in_(changed)).order_by(table.c.objective)
-        ):
-            parts.values.setdefault(trial, {})[at] = number(value, kind)
-        table = tables.steps
-        step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
-        steps = sa.select(
+    def _read_attrs(self, connection: sa.Connection, trials: list[int], parts: _Parts) -> None:
+        user, system = self._schema.user_attrs, self._schema.system_attrs
+        asked = [
+            sa.select(sa.literal(which), t.c.trial_id, t.c.key, t.c.value_json).where(
+                t.c.trial_id.in_(trials)
+            )
+            for which, t in enumerate((user, system))
+        ]
+        for which, trial, key, text in connection.execute(sa.union_all(*asked)):
+            into = parts.system_attrs if which else parts.user_attrs
+            into.setdefault(trial, {})[key] = json.loads(text)
+
+    def _read_values(self, connection: sa.Connection, trials: list[int], parts: _Parts) -> None:
+        table, number = self._schema.values, self._schema.models.TrialValueModel
+        asked = sa.select(table.c.trial_id, table.c.objective, table.c.value, table.c.value_type)
+        asked = asked.where(table.c.trial_id.in_(trials)).order_by(table.c.objective)
+        for trial, at, value, kind in connection.execute(asked):
+            parts.values.setdefault(trial, {})[at] = number.stored_repr_to_value(value, kind)
+
+    def _read_steps(self, connection: sa.Connection, trials: list[int], parts: _Parts) -> None:
+        table, model = self._schema.steps, self._schema.models.TrialIntermediateValueModel
+        asked = sa.select(
             table.c.trial_id,
             table.c.step,
             table.c.intermediate_value,
             table.c.intermediate_value_type,
-        )
-        for trial, at, value, kind in connection.execute(
-            steps.where(table.c.trial_id.in_(changed))
-        ):
-            parts.steps.setdefault(trial, {})[at] = step(value, kind)
+        ).where(table.c.trial_id.in_(trials))
+        for trial, at, value, kind in connection.execute(asked):
+            known = model.stored_repr_to_intermediate_value(value, kind)
+            parts.steps.setdefault(trial, {})[at] = known
+
+    def _read_params(self, connection: sa.Connection, trials: list[int], parts: _Parts) -> None:
+        table = self._schema.params
+        asked = sa.select(
+            table.c.trial_id,
+            table.c.param_name,
+            table.c.param_value,
+            table.c.distribution_json,
+        ).where(table.c.trial_id.in_(trials))
+        for row in connection.execute(asked.order_by(table.c.param_id)):
+            found = parts.params.setdefault(row.trial_id, {})
+            found[row.param_name] = (row.param_value, _distribution(row.distribution_json))
 
     def _made(self, head: Any, parts: _Parts) -> FrozenTrial:
         """Return the trial of `head`; one that only beats keeps all but its beat."""
@@ -221,7 +236,7 @@ class Reading:
             pairs = parts.params.get(number, {})
             distributions = {name: pair[1] for name, pair in pairs.items()}
             params = {k: pair[1].to_external_repr(pair[0]) for k, pair in pairs.items()}
-        values = parts.values.get(number) if head.state.is_finished() else None
+        values = parts.values.get(number)
         return FrozenTrial(
             number=head.number,
             state=head.state,

@@ -41,7 +41,8 @@ from fairtune.study.worker import Limits, StopFlag, work  # noqa: E402
 DEFAULT_CONNECTIONS = 100
 RESERVED = 3
 """Of PostgreSQL's default of 100 connections, those kept for its administrator."""
-CALLS = ("reap", "claim", "finish", "report")
+INSIDE = ("reap", "claim", "finish")
+CALLS = (*INSIDE, "report")
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Meter:
     """Seconds that one worker spent, by trial.
 
     Attributes:
-        trials: Per trial the seconds in each of the calls, and in the sampler (`draw`).
+        trials: Per trial the seconds in each of the calls, and in the sampler (`draw`); `busy` are
+            those of this process's own work inside them.
         commits: Write transactions.
     """
 
@@ -61,14 +63,20 @@ class Meter:
         """Return `do`, whose time is added to that of `name`."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.thread_time()
             try:
                 return do(*args, **kwargs)
             finally:
-                took = time.perf_counter() - began
-                self._now[name] = self._now.get(name, 0.0) + took
+                self._add(name, time.perf_counter() - began)
+                if name in INSIDE:
+                    self._add("busy", time.thread_time() - busy)
+                elif name == "draw":
+                    self._add("busy", busy - time.thread_time())
 
         return call
+
+    def _add(self, name: str, seconds: float) -> None:
+        self._now[name] = self._now.get(name, 0.0) + seconds
 
     def end_trial(self) -> None:
         """Close the account of a trial."""
@@ -230,10 +238,11 @@ def _judged(rows: Sequence[Row], orders: Orders, codes: Sequence[int]) -> dict[s
 
 def _summed(spent: Sequence[Mapping[str, Any]], trials: int) -> dict[str, Any]:
     each = [trial for one in spent for trial in one["trials"]]
-    inside = [sum(t.get(name, 0.0) for name in CALLS[:3]) for t in each]
+    inside = [sum(t.get(name, 0.0) for name in INSIDE) for t in each]
     return {
         "ledger_ms": _spread(inside),
         **{f"{name}_ms": _spread([t.get(name, 0.0) for t in each]) for name in CALLS},
+        "busy_ms": _spread([t.get("busy", 0.0) for t in each]),
         "draw_ms": _spread([t.get("draw", 0.0) for t in each]),
         "commits": sum(one["commits"] for one in spent) / trials,
         "worker_seconds": sum(one["busy"] for one in spent),

@@ -7,6 +7,7 @@ from typing import Any
 
 NAMES = {
     "ledger_ms": "inside the ledger",
+    "busy_ms": "own work",
     "reap_ms": "`reap`",
     "claim_ms": "`claim`",
     "finish_ms": "`finish`",
@@ -24,8 +25,10 @@ def cluster(files: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         "Time of one trial inside the ledger's calls `reap`, `claim` and `finish`, less what the "
         "sampler took to draw, at the median and, in brackets, at the 95th percentile, in "
-        "milliseconds. Reports are those of all epochs of a trial, which read and write the "
-        "study at rungs. Workers and server share the machine: the load says how busy it was.",
+        "milliseconds. Own work is processor time of the worker; the rest is waiting for the "
+        "database, and for a free core. Reports are those of all epochs of a trial, which read and "
+        "write the study at rungs. Workers and server share the machine: the load says how busy "
+        "it was.",
     ]
     for found in files:
         lines += ["", *_head(found), "", *_table(found["rows"])]

@@ -15,7 +15,7 @@ SPREAD = {"median": 12.4, "p95": 40.6}
 
 
 def row(workers: int, **changes: Any) -> dict[str, Any]:
-    names = ("ledger", "reap", "claim", "finish", "report", "draw")
+    names = ("ledger", "busy", "reap", "claim", "finish", "report", "draw")
     made = {f"{name}_ms": SPREAD for name in names}
     made |= {"workers": workers, "connections": workers + 1, "load": 1.5, "commits": 7.0}
     return {**made, "trials": 16, "lost": 0, "doubled": 0, "violations": [], **changes}
@@ -56,7 +56,7 @@ def test_the_page_says_what_a_trial_costs_and_whether_that_is_little(tmp_path: P
     slow = row(64, ledger_ms={"median": 61.0, "p95": 99.0}, violations=["x"])
     page, other = pages(measured(row(8), slow), tmp_path)
     assert "## Many workers on one PostgreSQL" in page
-    assert "| 8 | 12 (41) | 12 (41) | 12 (41) | 12 (41) | 12 (41) | 12 (41) | 7.0 | 1.5 |" in page
+    assert f"| 8 | {'12 (41) | ' * 7}7.0 | 1.5 |" in page
     assert "at the median: **missed** with 64 workers" in page
     assert other.startswith("before\n<!-- measured storage -->\n| workers |")
     assert other.endswith("<!-- /measured storage -->\nafter\n")
