@@ -26,9 +26,9 @@ def cluster(files: Sequence[Mapping[str, Any]]) -> list[str]:
         "Time of one trial inside the ledger's calls `reap`, `claim` and `finish`, less what the "
         "sampler took to draw, at the median and, in brackets, at the 95th percentile, in "
         "milliseconds. Own work is processor time of the worker; the rest is waiting for the "
-        "database, and for a free core. Reports are those of all epochs of a trial, which read and "
-        "write the study at rungs. Workers and server share the machine: the load says how busy "
-        "it was.",
+        "database, and for a free core. Reports are those of all epochs of a trial, which read "
+        "and write the study at rungs. Workers and server share the machine: the load says how "
+        "busy it was.",
     ]
     for found in files:
         lines += ["", *_head(found), "", *_table(found["rows"])]
