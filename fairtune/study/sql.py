@@ -22,7 +22,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from fairtune.study.sqlread import Reading, Schema
+from fairtune.study.sqlread import Reading
+from fairtune.study.sqlschema import Schema
 from fairtune.study.trials import End
 
 

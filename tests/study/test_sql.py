@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fairtune.study import codec, sqlread
+from fairtune.study import codec, sqlschema
 from fairtune.study.sql import SqlTrials, sql_trials
 from fairtune.study.storages import engine_of, open_storage
 from fairtune.study.trials import End, PlainTrials
@@ -221,7 +221,7 @@ def test_a_mask_of_any_length_takes_as_many_statements(storage: BaseStorage) -> 
 
 def test_tables_that_are_not_known_are_left_to_optuna(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sqlread._TABLES, "values", ("trial_values", {"another", "column"}))
+        patch.setitem(sqlschema._TABLES, "values", ("trial_values", {"another", "column"}))
         with open_ledger(sqlite(tmp_path)) as ledger:
             assert isinstance(ledger._family._trials, PlainTrials)
             work(ledger, [Search(3)], execute(), Limits(), StopFlag())
