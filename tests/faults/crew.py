@@ -80,7 +80,7 @@ class Orders:
     folder: str | None = None
     diary: str | None = None
     stop_after: float | None = None
-    grace: float = 1.5
+    grace: float = 60.0
     beat_every: float = 0.3
     patience: float = 60.0
     slot: int = 0

@@ -14,7 +14,7 @@ from fairtune.study.worker import Exit
 
 pytestmark = pytest.mark.needs("postgres")
 Hire = Callable[..., Crew]
-SHORT = {"seconds": (0.1, 0.4), "grace": 30.0}
+SHORT = {"seconds": (0.1, 0.4)}
 """Runs so short that, of four workers, some train and some tell whenever the database leaves."""
 
 

@@ -68,7 +68,7 @@ def test_a_kill_within_or_between_transactions_costs_one_attempt(hire: Hire) -> 
 
 
 def test_a_worker_told_to_leave_gives_its_row_back_at_once(hire: Hire) -> None:
-    crew = hire(trials=6, seconds=(0.05, 0.1), grace=600.0)
+    crew = hire(trials=6, seconds=(0.05, 0.1))
     (slow,) = crew.start(seconds=(600.0, 600.0))
     wait_for(crew, 1)
     crew.start(2)
@@ -83,7 +83,7 @@ def test_a_worker_told_to_leave_gives_its_row_back_at_once(hire: Hire) -> None:
 
 
 def test_a_worker_leaves_when_its_time_is_over(hire: Hire) -> None:
-    crew = hire(trials=2, seconds=(0.05, 0.1), grace=600.0)
+    crew = hire(trials=2, seconds=(0.05, 0.1))
     crew.start(stop_after=1.0, seconds=(600.0, 600.0))
     crew.wait()
     assert crew.codes() == [STOPPED_CODE]
@@ -95,7 +95,7 @@ def test_a_worker_leaves_when_its_time_is_over(hire: Hire) -> None:
 
 
 def test_a_worker_paused_past_the_grace_wakes_to_one_result(hire: Hire) -> None:
-    crew = hire(trials=4, seconds=(0.3, 0.5), grace=1.0, beat_every=0.2)
+    crew = hire(trials=4, seconds=(0.3, 0.5), grace=2.0)
     (paused,) = crew.start()
     (before,) = wait_for(crew, 1)
     os.kill(paused.pid, signal.SIGSTOP)
@@ -110,7 +110,7 @@ def test_a_worker_paused_past_the_grace_wakes_to_one_result(hire: Hire) -> None:
 
 
 def test_a_worker_woken_while_its_run_is_repeated_keeps_one_result(hire: Hire) -> None:
-    crew = hire(trials=1, grace=1.0, beat_every=0.2, seconds=(2.0, 2.0))
+    crew = hire(trials=1, grace=2.0, seconds=(2.0, 2.0))
     (paused,) = crew.start()
     wait_for(crew, 1)
     time.sleep(1.0)
@@ -174,7 +174,7 @@ def test_a_disk_that_cannot_be_written_costs_no_run(hire: Hire, tmp_path: Path) 
 
 @pytest.mark.slow  # sixteen processes, each with its own start
 def test_sixteen_workers_keep_the_budget_and_lose_nothing(hire: Hire) -> None:
-    crew = hire(trials=120, width=48, seconds=(0.2, 0.6), grace=600.0)
+    crew = hire(trials=120, width=48, seconds=(0.2, 0.6))
     crew.start(16)
     crew.wait(180.0)
     rows = peaceful(crew)
