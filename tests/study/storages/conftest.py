@@ -48,11 +48,11 @@ def outside() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def made(postgres_url: str) -> Callable[[], str]:
+def made(postgres_server: str) -> Callable[[], str]:
     """Makes a database and returns its URL."""
 
     def make() -> str:
-        address = sqlalchemy.make_url(postgres_url)
+        address = sqlalchemy.make_url(postgres_server)
         name = f"t{uuid.uuid4().hex[:12]}"
         engine = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
