@@ -26,8 +26,8 @@ __all__ = [
     "PASSING",
     "Opened",
     "engine_of",
-    "is_remote",
     "is_missing",
+    "is_remote",
     "normalise",
     "open_storage",
     "redact",
@@ -61,7 +61,7 @@ def open_storage(url: str, *, must_exist: bool = False, connections: int = 1) ->
 
 
 def is_missing(url: str) -> bool:
-    """Tell whether `url` names a file or folder that is not there; of a server it is never said."""
+    """Tell whether `url` names a file that is not there; of a server it is never said."""
     url = normalise(url)
     if url.startswith(JOURNAL):
         return not path_of(url).exists()
