@@ -40,6 +40,7 @@ _PLAIN = re.compile(r"/[\w./+~= -]*")
 # What is left of a server that was killed goes away by itself.
 _PASSING = ("pre-existing shared memory block", "lock file")
 _FULL = ("No space left on device", "Check free disk space")
+_DETACH = '"$@" >&2 & echo $!'
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -82,13 +83,12 @@ class Postmaster:
         self._write(password, secrets.token_hex(24))
         words = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8"]
         done = subprocess.run(
-            [programs / "initdb", "-D", new, *words, "--locale=C"],
+            self.account.words(programs / "initdb", "-D", new, *words, "--locale=C"),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            **self.account.run,
         )
         if done.returncode != 0:
             shutil.rmtree(new, ignore_errors=True)
@@ -187,16 +187,16 @@ class Postmaster:
             json.dumps({"host": socket.gethostname(), "socket": str(place)}),
         )
         settings = {**_SETTINGS, "unix_socket_directories": str(place)}
-        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        words: list[str | Path] = ["-D", self.data]
+        words += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with log.open("ab") as written:
             shell = subprocess.run(
-                ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", program, "-D", self.data, *words],
+                self.account.words("/bin/sh", "-c", _DETACH, "sh", program, *words),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=written,
                 start_new_session=True,
-                **self.account.run,
             )
         return int(shell.stdout)
 

@@ -248,8 +248,8 @@ def test_for_root_the_owner_of_the_results_runs_it(outside: Path) -> None:
     os.chown(mine, nobody.pw_uid, nobody.pw_gid)
     account = account_for(mine / "postgres")
     assert (account.name, account.uid) == ("nobody", nobody.pw_uid)
-    assert account.can("true")
-    assert not account.can("false")
+    assert account.can("/bin/true")
+    assert not account.can("/bin/false")
     assert not Account("x", 1).can("/no/such/program")
 
 
