@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fairtune.config.settings import launched
 from fairtune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Asked:
         """Return what was asked for; None where this process is the one worker.
 
         Raises:
-            ConfigError: No such launcher, or it has no such setting.
+            ConfigError: No such launcher, it has no such setting, or torchrun has started this.
         """
         several = (workers or 1) > 1 or per_device > 1 or processes > 1
         if launcher is None and not several:
@@ -61,6 +62,14 @@ class Asked:
                     todo="give --launcher",
                 )
             return None
+        if launched()[0] > 1:
+            raise ConfigError(
+                "workers are not started by a process that torchrun has started",
+                where="--workers, --workers-per-gpu, --gpus-per-run, --launcher",
+                found=f"{launched()[0]} processes",
+                todo="start the command without torchrun; --gpus-per-run lets every worker have "
+                "several processes",
+            )
         from fairtune.config.overrides import split
         from fairtune.study.launch import LAUNCHERS
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
-from fairtune.study.storages import Opened
+from fairtune.study.storages import Opened, open_storage
 from fairtune.study.storages.chunks import in_chunks, joined
 
 T = TypeVar("T")
@@ -168,12 +168,13 @@ class Family:
         """
         self.opened.storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content))
 
-    def attrs(self, phase: str) -> dict[str, Any]:
+    def attrs(self, phase: str, patience: float | None = None) -> dict[str, Any]:
         """Return the attributes of the study of `phase`, empty when there is none."""
         if not self.find(phase):
             return {}
         storage, study = self.opened.storage, self._ids[phase]
-        return joined(self._ask(lambda: storage.get_study_user_attrs(study), "attributes"))
+        read = self._ask(lambda: storage.get_study_user_attrs(study), "attributes", patience)
+        return joined(read)
 
     def set_attr(self, phase: str, name: str, value: Any) -> None:
         """Set one attribute of the study of `phase`, of any length."""
@@ -196,3 +197,16 @@ class Family:
 
     def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:
         return self.opened.patiently(do, what, self._patience if patience is None else patience)
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a storage, families counted once.
+
+    Raises:
+        StorageError: The storage cannot be reached or read.
+    """
+    opened = open_storage(url, must_exist=True)
+    try:
+        return Family(opened, "", 30.0).names()
+    finally:
+        opened.close()

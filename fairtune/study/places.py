@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fairtune.errors import StudyError
-from fairtune.study.ledger import study_names
+from fairtune.study.family import study_names
 from fairtune.study.place import Place, studies_in
 from fairtune.study.storages import is_missing
 from fairtune.study.storages.address import absolute, redact

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from fairtune.study.storages import redact
 
+ERROR = 2
+"""Exit code of a command that a person has to mend; starting it again would say the same."""
+
 REQUEUE = 75
 """Exit code of a worker that was told to leave before the work was done (EX_TEMPFAIL)."""
 

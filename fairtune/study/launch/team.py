@@ -14,10 +14,7 @@ from types import TracebackType
 from typing import IO
 
 from fairtune.errors import StudyError
-from fairtune.study.launch.crew import REQUEUE, Crew
-
-ERROR = 2
-"""Exit code of a command that a person has to mend; starting it again would say the same."""
+from fairtune.study.launch.crew import ERROR, REQUEUE, Crew
 
 _TAIL = 2000
 _FIRST_PAUSE = 1.0

@@ -14,7 +14,8 @@ import sqlalchemy
 from kit_ledger import journal, open_ledger, sqlite
 
 from fairtune.errors import StorageError, StudyError
-from fairtune.study.ledger import Ledger, study_names
+from fairtune.study.family import study_names
+from fairtune.study.ledger import Ledger
 from fairtune.study.storages import (
     Opened,
     address,
