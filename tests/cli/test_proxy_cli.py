@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from kit_cli import here, process
 
-from fairtune.study.ledger import Ledger, study_names
+from fairtune.study.family import study_names
+from fairtune.study.ledger import Ledger
 
 
 @pytest.mark.needs("postgres")
 @pytest.mark.needs("grpc")
+@pytest.mark.slow
 def test_it_says_what_to_give_to_workers_and_ends_when_told(postgres_url: str) -> None:
+    # Slow: a process of the command is started.
     secret = re.search(r":([^:@]+)@", postgres_url)
     child = process(["proxy", "--port", "0"], FAIRTUNE_STORAGE=postgres_url)
     assert child.stdout is not None
