@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fairtune.errors import ConfigError
+from fairtune.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from fairtune.study.launch import Launcher
@@ -150,13 +150,17 @@ def launch(
         ended = asked.launcher.launch(crew, stop, print, _looking(place))
     if not ended:
         print(f"next: fairtune watch {plan.study.name}")
+        leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the workers go on")
         return
     leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the same command goes on from here")
     print(summary(place))
 
 
 def _looking(place: Place) -> Callable[[], None]:
-    """Return what shows where the study stands, at most every few seconds."""
+    """Return what shows where the study stands, at most every few seconds.
+
+    A storage that does not answer is said and asked again: the workers know how to wait for it.
+    """
     from fairtune.cli.watch import View, lines
     from fairtune.study.follow import state_of
     from fairtune.study.overview import Overview
@@ -168,6 +172,10 @@ def _looking(place: Place) -> Callable[[], None]:
         now = time.monotonic()
         if now - last >= LOOK_SECONDS:
             last = now
-            view("\n".join(lines(state_of(Overview.load(place)))))
+            try:
+                text = "\n".join(lines(state_of(Overview.load(place))))
+            except StorageError as error:
+                text = str(error)
+            view(text)
 
     return look

@@ -16,7 +16,10 @@ ERROR = 2
 REQUEUE = 75
 """Exit code of a worker that was told to leave before the work was done (EX_TEMPFAIL)."""
 
-STORAGE, STUDY = "FAIRTUNE_STORAGE", "FAIRTUNE_STUDY"
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended."""
+
+STORAGE = "FAIRTUNE_STORAGE"
 
 
 @dataclass(frozen=True)
@@ -54,26 +57,14 @@ class Crew:
                 points; a text stands for something that a shell fills in. None: the worker
                 takes one by itself.
         """
-        shared = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={self.processes}",
-        ]
+        shared = [f"--gpus-per-run={self.processes}"] if self.processes > 1 else []
         named = [] if slot is None else [f"--slot={slot}"]
-        return [
-            self.python,
-            *(shared if self.processes > 1 else []),
-            *("-m", "fairtune", "worker", f"--study={self.study}", *self.options, *named),
-        ]
+        command = [self.python, "-m", "fairtune", "worker", f"--study={self.study}"]
+        return [*command, *self.options, *shared, *named]
 
     def environment(self) -> Mapping[str, str]:
         """Return what is added to the environment of a worker."""
-        found = {STORAGE: self.storage, STUDY: self.study}
-        if self.processes > 1:
-            # torchrun would die of any other signal, without telling its processes.
-            found["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGUSR1"
-        return found
+        return {STORAGE: self.storage}
 
     def shown(self, slot: int | str | None = None) -> str:
         """Return the command as a shell takes it; `$NAME` in `slot` stays as it is."""

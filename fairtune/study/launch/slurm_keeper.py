@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -23,20 +23,12 @@ class Keeper:
     does not: where it was a preemption SLURM itself puts it back.
 
     Args:
-        environment: What is added to its environment; without the storage, which the job has.
         requeue: Exit code of a worker that was told to leave.
         error: Exit code of one that somebody has to mend.
         deaths: How often a job is started again whose worker died.
     """
 
-    def __init__(
-        self,
-        environment: Mapping[str, str],
-        requeue: int,
-        error: int,
-        deaths: int,
-    ) -> None:
-        self.environment = dict(environment)
+    def __init__(self, requeue: int, error: int, deaths: int) -> None:
         self.requeue, self.error, self.deaths = requeue, error, deaths
 
     def __call__(self, command: Sequence[str]) -> None:
@@ -60,7 +52,7 @@ class Keeper:
         back = signal.getsignal(signal.SIGUSR1)
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, pass_on)
-        child.append(subprocess.Popen(command, env={**os.environ, **self.environment}))
+        child.append(subprocess.Popen(command))
         for early in list(told):
             child[0].send_signal(early)
         code = child[0].wait()
