@@ -140,7 +140,7 @@ def launch(
         crew = Crew(
             plan.study.name,
             place.url,
-            place.folder / "workers",
+            place.folder.resolve() / "workers",
             workers=asked.workers or groups * asked.per_device,
             options=[*options, f"--out={place.out.resolve()}", *(["--force"] if force else [])],
             processes=asked.processes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ REQUEUE = 75
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended."""
+
+LEFT = (0, REQUEUE, INTERRUPTED)
+"""Exit codes of a worker that has found the work done, or was told to leave."""
 
 STORAGE = "FAIRTUNE_STORAGE"
 
@@ -75,3 +79,21 @@ class Crew:
     def shown_storage(self) -> str:
         """The storage URL with its password hidden."""
         return redact(self.storage)
+
+
+def goes_on(code: int, restarts: int, most: int) -> bool:
+    """Tell whether a worker that ended with `code` is to be started again.
+
+    Args:
+        code: Its exit code; below 0 the signal that killed it.
+        restarts: How often it has been.
+        most: How often it may be.
+    """
+    return code not in (*LEFT, ERROR) and restarts < most
+
+
+def in_words(code: int) -> str:
+    """Return an exit code for people."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"left with exit code {code}"

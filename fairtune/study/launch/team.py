@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import IO
 
 from fairtune.errors import StudyError
-from fairtune.study.launch.crew import ERROR, INTERRUPTED, REQUEUE, Crew
-from fairtune.study.launch.logs import last_words
+from fairtune.study.launch.crew import LEFT, REQUEUE, Crew, goes_on, in_words
+from fairtune.study.launch.logs import all_lost
 from fairtune.training.tied import tied
 
-_LEFT = (0, REQUEUE, INTERRUPTED)
 _FIRST_PAUSE = 1.0
 _SOUND_SECONDS = 3600.0
 """A worker that has lived for so long has all its restarts again."""
@@ -109,15 +108,10 @@ class Team:
         Raises:
             StudyError: With the last words of one.
         """
-        if self._told is not None or any(code in _LEFT for code in self.ended.values()):
+        if self._told is not None or any(code in LEFT for code in self.ended.values()):
             return
         slot, code = next(iter(self.ended.items()))
-        raise StudyError(
-            "every worker has left before the work was done",
-            where=self.log(slot),
-            found=f"{_in_words(code)}; its last words:\n{last_words(self.log(slot))}",
-            todo="mend that and give the same command again; what is finished is kept",
-        )
+        raise all_lost(self.log(slot), in_words(code))
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.surroundings(slot), **self.crew.environment()}
@@ -145,17 +139,16 @@ class Team:
     def _ended(self, worker: _Worker, code: int) -> None:
         if time.monotonic() - worker.began >= _SOUND_SECONDS:
             worker.restarts = 0
-        final = code in (*_LEFT, ERROR) or worker.restarts >= self.restarts
-        if final or self._told is not None:
+        if self._told is not None or not goes_on(code, worker.restarts, self.restarts):
             self._leave(worker, code)
-            if code not in _LEFT:
-                self.tell(f"worker {worker.slot}: {_in_words(code)}; see {self.log(worker.slot)}")
+            if code not in LEFT:
+                self.tell(f"worker {worker.slot}: {in_words(code)}; see {self.log(worker.slot)}")
             return
         pause = _FIRST_PAUSE * 4**worker.restarts
         worker.restarts += 1
         worker.due = time.monotonic() + pause
         self.tell(
-            f"worker {worker.slot}: {_in_words(code)}; started again in {pause:.0f} s "
+            f"worker {worker.slot}: {in_words(code)}; started again in {pause:.0f} s "
             f"({worker.restarts} of {self.restarts})"
         )
 
@@ -177,9 +170,3 @@ class Team:
                 os.killpg(process.pid, signal.SIGKILL)
         for process in running:
             process.wait()
-
-
-def _in_words(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"left with exit code {code}"
