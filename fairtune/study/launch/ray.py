@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ from fairtune.study.launch import LAUNCHERS, Crew
 from fairtune.study.launch.ray_posts import Posts
 from fairtune.study.worker import Stop
 
-NONE = "none"
+AUTO, NONE = "auto", "none"
+_PATIENCE = 10.0
 
 
 @LAUNCHERS.register("ray")
@@ -37,7 +39,7 @@ class Ray(Config):
         grace: Seconds that workers have to leave once they were told to.
     """
 
-    address: str = "auto"
+    address: str = AUTO
     cpus: float = Field(default=1.0, gt=0)
     gpus: float | None = Field(default=None, ge=0)
     restarts: int = Field(default=3, ge=0)
@@ -58,7 +60,7 @@ class Ray(Config):
         """Start the workers and return when the last has left."""
         _check(crew)
         with self._cluster(crew) as ray:
-            gpus = self._gpus(crew, ray)
+            gpus = self.share(crew, ray)
             needs = {
                 "num_cpus": self.cpus,
                 "num_gpus": gpus,
@@ -80,7 +82,8 @@ class Ray(Config):
                 posts.end()
         return True
 
-    def _gpus(self, crew: Crew, ray: Any) -> float:
+    def share(self, crew: Crew, ray: Any) -> float:
+        """Return the accelerators, or the part of one, that a worker asks of a cluster."""
         if self.gpus is not None:
             return self.gpus
         return crew.processes / crew.per_device if ray.cluster_resources().get("GPU") else 0.0
@@ -96,6 +99,7 @@ class Ray(Config):
                 where="--launcher ray",
                 todo="pip install 'fairtune[ray]'",
             ) from None
+        self._reach()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray puts its own answer to SIGTERM in the place of the command's.
         before = signal.getsignal(signal.SIGTERM)
@@ -108,18 +112,33 @@ class Ray(Config):
                 **(own if self.address == NONE else {}),
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise StudyError(
-                "there is no Ray cluster",
-                where="--with address",
-                found=f"{self.address}: {str(error).splitlines()[0]}",
-                allowed="HOST:PORT of its head, auto, or none for one of this machine",
-            ) from None
+            raise self._absent(str(error).splitlines()[0]) from None
         try:
             signal.signal(signal.SIGTERM, before)
             yield ray
         finally:
             ray.shutdown()
             signal.signal(signal.SIGTERM, before)
+
+    def _reach(self) -> None:
+        """Refuse an address at which nobody answers: Ray would ask for minutes."""
+        named = os.environ.get("RAY_ADDRESS", "") if self.address == AUTO else self.address
+        if named in ("", AUTO, NONE):
+            return
+        host, _, port = named.rpartition("://")[2].rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), _PATIENCE):
+                return
+        except (OSError, ValueError) as error:
+            raise self._absent(str(error)) from None
+
+    def _absent(self, found: str) -> StudyError:
+        return StudyError(
+            "there is no Ray cluster",
+            where="--with address",
+            found=f"{self.address}: {found}",
+            allowed="HOST:PORT of its head, auto, or none for one of this machine",
+        )
 
     def _cores(self, crew: Crew) -> int:
         """Return how many cores a cluster of this machine pretends to have: enough for all."""

@@ -18,7 +18,7 @@ class Post:
     anew. No call of it waits.
 
     Args:
-        command: Of the worker, after the interpreter, which is the node's own.
+        command: Of the worker; where the node has not its interpreter, it takes its own.
         environment: What is added to that of the node; the storage's password is in it, which
             Ray's own pages would show if it stood in a runtime environment.
         cwd: Where the worker runs, if the node has that folder.
@@ -47,10 +47,13 @@ class Post:
     def _start(self) -> subprocess.Popen[bytes]:
         from fairtune.training.tied import tied
 
+        program, *words = self.command
+        if not os.access(program, os.X_OK):
+            program = sys.executable
         os.makedirs(os.path.dirname(self.log), exist_ok=True)
         with open(self.log, "ab") as log:
             return subprocess.Popen(
-                tied([sys.executable, *self.command]),
+                tied([program, *words]),
                 env={**os.environ, **self.environment},
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,8 @@ class Posts:
         own = {k: v for k, v in os.environ.items() if k.startswith("FAIRTUNE_")}
         environment = {**own, **self.crew.environment()}
         for slot in range(self.crew.workers):
-            command = replace(self.crew, python="").command(slot)[1:]
             actor = remote.options(**self.needs).remote(
-                command, environment, str(Path.cwd()), str(self.log(slot))
+                self.crew.command(slot), environment, str(Path.cwd()), str(self.log(slot))
             )
             self._posts[slot] = _Post(slot, actor, actor.code.remote())
 

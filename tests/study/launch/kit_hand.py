@@ -14,7 +14,8 @@ from fairtune.study.launch import Crew
 SECRET = "open-sesame-1234"
 STORAGE = f"postgresql://me:{SECRET}@127.0.0.1/studies"
 
-# What it does: `exit N`; `die`; `stay` until a signal, then exit 75; `deaf`: stay, whatever comes.
+# What it does: `exit N`; `die`; `stay` until a signal, then exit 75; `deaf`: stay, whatever comes;
+# `await`: stay until there is a file `go`, then exit 0.
 _HAND = """\
 #!{python} -IS
 import json, os, signal, sys, time
@@ -48,7 +49,9 @@ while mine == "deaf" or (mine == "stay" and not said):
     time.sleep(0.05)
 if mine == "stay":
     time.sleep(1)  # it takes a moment to keep the state of a run
-code = 75 if mine == "stay" else int(mine.split()[1])
+while mine == "await" and not os.path.exists(os.path.join(here, "go")):
+    time.sleep(0.05)
+code = {{"stay": 75, "await": 0}}.get(mine) if " " not in mine else int(mine.split()[1])
 say("left " + str(code))
 sys.exit(code)
 """

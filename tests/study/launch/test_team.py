@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,8 @@ def until_over(running: Team) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairtune.study.launch.team._FIRST_PAUSE", 0.1)
-    yield
 
 
 def test_a_worker_has_the_storage_in_its_environment_alone(tmp_path: Path) -> None:
@@ -131,9 +130,14 @@ def test_a_worker_that_does_not_hear_is_killed_in_the_end(tmp_path: Path) -> Non
 
 def test_nothing_is_left_when_the_team_is_left_by_an_error(tmp_path: Path) -> None:
     made = hands(tmp_path, {0: ["deaf"]})
-    with pytest.raises(KeyboardInterrupt), team(made, []):
-        wait_for(lambda: made.diary(0))
-        raise KeyboardInterrupt
+
+    def second_interrupt() -> None:
+        with team(made, []):
+            wait_for(lambda: made.diary(0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        second_interrupt()
     assert gone(made.pid(0))
 
 
