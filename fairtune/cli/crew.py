@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fairtune.config.settings import launched
 from fairtune.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Asked:
         """Return what was asked for; None where this process is the one worker.
 
         Raises:
-            ConfigError: No such launcher, or it has no such setting.
+            ConfigError: No such launcher, it has no such setting, or torchrun has started this.
         """
         several = (workers or 1) > 1 or per_device > 1 or processes > 1
         if launcher is None and not several:
@@ -61,6 +62,14 @@ class Asked:
                     todo="give --launcher",
                 )
             return None
+        if launched()[0] > 1:
+            raise ConfigError(
+                "workers are not started by a process that torchrun has started",
+                where="--workers, --workers-per-gpu, --gpus-per-run, --launcher",
+                found=f"{launched()[0]} processes",
+                todo="start the command without torchrun; --gpus-per-run lets every worker have "
+                "several processes",
+            )
         from fairtune.config.overrides import split
         from fairtune.study.launch import LAUNCHERS
 
@@ -78,13 +87,16 @@ class Asked:
         Raises:
             ConfigError: There is none that workers on other machines reach.
         """
-        if place.storage is None and not self.launcher.elsewhere:
+        from fairtune.study.storages.address import is_of_a_machine, redact
+
+        lies = place.storage or place.remembered
+        if lies is None and not self.launcher.elsewhere:
             return replace(place, storage="local")
-        if self.launcher.elsewhere and place.storage in (None, "local"):
+        if self.launcher.elsewhere and (lies is None or is_of_a_machine(lies)):
             raise ConfigError(
                 "workers on other machines cannot reach a storage of this machine",
                 where="--storage",
-                found=place.storage,
+                found=None if lies is None else redact(lies),
                 allowed="postgresql://USER@HOST/DATABASE, mysql://..., grpc://HOST:PORT",
                 todo="give --storage, or set FAIRTUNE_STORAGE",
             )
@@ -126,6 +138,7 @@ def launch(
     from fairtune.study.launch import Crew
     from fairtune.study.opening import open_study
     from fairtune.study.status import summary
+    from fairtune.study.storages.address import absolute
     from fairtune.study.worker import Exit, StopFlag
     from fairtune.training.devices import accelerators
 
@@ -139,7 +152,7 @@ def launch(
             print(line)
         crew = Crew(
             plan.study.name,
-            place.url,
+            absolute(place.url),
             place.folder.resolve() / "workers",
             workers=asked.workers or groups * asked.per_device,
             options=[*options, f"--out={place.out.resolve()}", *(["--force"] if force else [])],

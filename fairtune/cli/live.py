@@ -33,11 +33,15 @@ def packing(what: str, done: int, total: int) -> None:
 def stopping(flag: StopFlag) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and SIGUSR1 end the work after the current step.
 
-    A second Ctrl-C ends it at once. Schedulers send several signals in a row: those only ask.
+    A second Ctrl-C ends it at once. Schedulers send several signals in a row: those only ask. So
+    does torchrun, which passes on the Ctrl-C that its processes have had from the terminal.
     """
+    from fairtune.config.settings import launched
+
+    alone = launched()[0] == 1
 
     def ask(number: int, frame: Any) -> None:
-        if flag.reason() is not None and number == signal.SIGINT:
+        if flag.reason() is not None and number == signal.SIGINT and alone:
             raise KeyboardInterrupt
         if flag.reason() is None:
             flag.request(signal.Signals(number).name)

@@ -46,7 +46,7 @@ def this_command() -> str:
     import shlex
     import sys
 
-    from fairtune.study.storage import redact
+    from fairtune.study.storages import redact
 
     return redact(shlex.join(["fairtune", *sys.argv[1:]]))
 

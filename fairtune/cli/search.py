@@ -11,6 +11,7 @@ from fairtune.cli.options import DataRoot, Force, Log, Out, Storage, Together, W
 if TYPE_CHECKING:
     from fairtune.study.place import Place
     from fairtune.study.plan import Plan
+    from fairtune.study.worker import StopFlag
     from fairtune.training.session import Session
 
 
@@ -81,6 +82,7 @@ def search(
     With several workers, or a launcher, `fairtune worker` is started for each.
     """
     from fairtune.cli.crew import Asked, launch
+    from fairtune.cli.live import stopping
     from fairtune.cli.options import make_folder, open_session, place_of
     from fairtune.study.schema import load_study
 
@@ -99,47 +101,51 @@ def search(
 
     from fairtune.study.opening import pinned_base
     from fairtune.study.search import check_objectives, make_plan
+    from fairtune.study.worker import StopFlag
+    from fairtune.training.share import shared
 
-    session = open_session(data_root)
-    pinned = pinned_base(place)
-    if asked is not None:
-        asked.check_precision(file, session, created=pinned is not None)
-    plan = make_plan(file, session, pinned)
-    for note in check_objectives(plan, session):
-        print(note)
-    if dry_run:
-        from fairtune.study.dry import estimate
+    session, stop = open_session(data_root), StopFlag()
+    with stopping(stop), shared(session, stop.reason, together=together) as leads:
+        if not leads:
+            return
+        pinned = pinned_base(place)
+        if asked is not None:
+            asked.check_precision(file, session, created=pinned is not None)
+        plan = make_plan(file, session, pinned)
+        for note in check_objectives(plan, session):
+            print(note)
+        if dry_run:
+            from fairtune.study.dry import estimate
 
-        print(estimate(plan, session))
-        return
-    make_folder(place.folder, "--out")
-    if asked is None:
-        _alone(plan, session, place, log, together, force)
-    else:
-        options = [f"--together={together}", *(f"--log={sink}" for sink in log or ())]
-        options += [f"--data-root={folder.resolve()}" for folder in data_root or ()]
-        launch(asked, plan, session, place, options, force=force)
+            print(estimate(plan, session))
+            return
+        make_folder(place.folder, "--out")
+        if asked is None:
+            _alone(plan, session, place, stop, log, together, force)
+            return
+    options = [f"--together={together}", *(f"--log={sink}" for sink in log or ())]
+    options += [f"--data-root={folder.resolve()}" for folder in data_root or ()]
+    launch(asked, plan, session, place, options, force=force)
 
 
 def _alone(
     plan: Plan,
     session: Session,
     place: Place,
+    stop: StopFlag,
     log: list[str] | None,
     together: int,
     force: bool,
 ) -> None:
     """Work on the study in this process until it is finished or told to stop."""
-    from fairtune.cli.live import stopping
     from fairtune.cli.work import leave, take_part
     from fairtune.study.bill import bill
     from fairtune.study.code import check_code
     from fairtune.study.opening import open_study
     from fairtune.study.status import summary
-    from fairtune.study.worker import Limits, StopFlag
+    from fairtune.study.worker import Limits
 
-    stop = StopFlag()
-    with open_study(place, plan, create=True) as ledger, stopping(stop):
+    with open_study(place, plan, create=True) as ledger:
         print(f"study {plan.study.name}: {ledger.url}")
         print(bill(plan))
         for line in check_code(ledger, force=force):

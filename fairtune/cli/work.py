@@ -44,7 +44,8 @@ def take_part(
 def leave(left: Exit, stop: StopFlag, then: str) -> None:
     """End the command of a worker that was stopped; return when its work is done.
 
-    Ctrl-C is exit code 130. A scheduler that has to start the worker again is told so by 75.
+    Ctrl-C is exit code 130. A scheduler that has to start the worker again is told so by 75; after
+    `fairtune stop`, when it must not, it is 0.
 
     Args:
         left: Why the worker left.
@@ -56,6 +57,7 @@ def leave(left: Exit, stop: StopFlag, then: str) -> None:
         typer.Exit: It was told to leave.
     """
     from fairtune.errors import StudyError
+    from fairtune.study.orders import STOPPED_BY
     from fairtune.study.worker import FAILING, Exit
 
     if left is not Exit.STOPPED:
@@ -65,5 +67,8 @@ def leave(left: Exit, stop: StopFlag, then: str) -> None:
         raise StudyError(
             "the worker left", found=reason, todo="mend that and give the command again"
         )
+    if reason == STOPPED_BY:
+        print(f"{STOPPED_BY}; {then}")
+        raise typer.Exit(0)
     print(f"stopped ({reason}); {then}")
     raise typer.Exit(INTERRUPTED if reason == "SIGINT" else REQUEUE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Annotated
 
@@ -65,11 +66,12 @@ def worker(
     from fairtune.cli.work import leave, take_part
     from fairtune.config import settings
     from fairtune.config.durations import seconds_of
-    from fairtune.errors import ConfigError
+    from fairtune.errors import ConfigError, Interrupted
     from fairtune.study.code import check_code
     from fairtune.study.opening import join_study, options_of, stored_study
     from fairtune.study.search import make_plan
-    from fairtune.study.worker import Limits, StopFlag
+    from fairtune.study.worker import Exit, Limits, StopFlag
+    from fairtune.training.share import shared
 
     seconds = None if time_budget is None else seconds_of(time_budget, "--time-budget")
     stop = StopFlag(seconds)
@@ -79,9 +81,16 @@ def worker(
             "which study?", where="--study", todo="give --study NAME, or set FAIRTUNE_STUDY"
         )
     place = place_of(name, out, storage)
-    with stopping(stop):
+    session = open_session(data_root)
+    left = Exit.STOPPED  # as it is when it is told to while something is prepared
+    with (
+        stopping(stop),
+        shared(session, stop.reason, together=together) as leads,
+        contextlib.suppress(Interrupted),
+    ):
+        if not leads:
+            return
         file, base = stored_study(place)
-        session = open_session(data_root)
         plan = make_plan(file, session, base)
         make_folder(place.folder, "--out")
         with join_study(place, plan, options=options_of(plan, slot)) as ledger:

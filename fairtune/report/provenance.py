@@ -103,6 +103,8 @@ def _listed(facts: list[tuple[str, Any]]) -> Grid:
 def storage_words(view: Overview) -> str:
     """Return the storage with its password hidden and without paths of this machine."""
     url = view.url
+    if url.startswith("local:"):
+        return "local: PostgreSQL in the results folder"
     kind = re.match(r"[\w+]+", url)
     if url.startswith(("sqlite", "journal")):
         return f"{kind.group() if kind else 'file'}: {PurePath(url.split('?')[0]).name}"

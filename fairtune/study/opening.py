@@ -9,10 +9,11 @@ from fairtune.errors import StudyError
 from fairtune.study.definition import DEFINITION, defined, definition_of
 from fairtune.study.ledger import Ledger, Options, worker_name
 from fairtune.study.place import PINS, Place
+from fairtune.study.places import check_home
 from fairtune.study.plan import Plan
 from fairtune.study.samplers import startup_of
 from fairtune.study.schema import StudyFile
-from fairtune.study.storage import is_missing
+from fairtune.study.storages import is_missing
 from fairtune.training.recipe import PROTOCOL
 
 
@@ -78,11 +79,16 @@ def open_study(
 
     Raises:
         StorageError: The storage cannot be reached.
-        StudyError: The name belongs to another study; names every differing field.
+        StudyError: The name belongs to another study; names every differing field. Or the study
+            is to be made, and lies in another storage.
     """
+    if create:
+        check_home(place)
     ledger = join_study(place, plan, create=create, options=options)
     ledger.set_attr(PINS, settings_of(plan))
     ledger.set_attr(DEFINITION, definition_of(plan.study))
+    if create:
+        place.remember()
     return ledger
 
 

@@ -109,22 +109,23 @@ def work(
         phases: In the order in which they are asked.
         execute: Runs claims; see `Execute`.
         limits: What this worker takes on.
-        stop: Asked between rows; a run that is under way sees it through `execute`.
+        stop: Asked between rows; a run that is under way sees it through `execute`. Where
+            `fairtune stop` was given, that becomes its reason.
 
     Returns:
         `DONE` when no phase has anything to do and no other worker runs a row, `SPENT` or `IDLE`
         when the limits say so; else `STOPPED`.
     """
     execute, made = _counted(execute, limits.failures, stop), 0
-    while not stop.reason():
+    while _goes_on(ledger, stop):
         left = limits.together if limits.runs is None else limits.runs - made
         if left <= 0:
             return Exit.SPENT
-        ledger.reap()
+        ledger.reap(phases)
         claims = ledger.claim(phases, at_most=min(left, limits.together))
         if claims:
             made += len(claims)
-            with ledger.beating(claims):
+            with ledger.beating(claims, stop.reason):
                 for claim, outcome in execute(claims):
                     ledger.finish(claim, outcome)
         elif not ledger.others_running():
@@ -134,6 +135,14 @@ def work(
         else:
             stop.wait(limits.idle)
     return Exit.STOPPED
+
+
+def _goes_on(ledger: Ledger, stop: Stop) -> bool:
+    """Tell whether the worker takes on more; an order that it heard becomes the reason to stop."""
+    told = None if stop.reason() else ledger.told_to_leave()
+    if told is not None:
+        stop.request(told)
+    return stop.reason() is None
 
 
 def _counted(execute: Execute, most: int, stop: Stop) -> Execute:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairtune.study.storage import redact
+from fairtune.study.storages import redact
 
 ERROR = 2
 """Exit code of a command that a person has to mend; starting it again would say the same."""
