@@ -128,6 +128,20 @@ def _no_netns() -> str | None:
     return None if made.returncode == 0 else "this machine lets nobody make networks"
 
 
+def _no_slurm() -> str | None:
+    programs = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    if importlib.util.find_spec("submitit") is None:
+        return "submitit is not installed (extra `slurm`)"
+    return f"no SLURM: {', '.join(missing)} not on PATH" if missing else None
+
+
+def _no_ray() -> str | None:
+    found = importlib.util.find_spec("ray")
+    return None if found else "Ray is not installed (extra `ray`)"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -140,6 +154,8 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "small-disk": _no_small_disk,
     "compiler": _no_compiler,
     "netns": _no_netns,
+    "slurm": _no_slurm,
+    "ray": _no_ray,
 }
 
 

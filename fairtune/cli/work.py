@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fairtune.study.launch.crew import REQUEUE
+from fairtune.study.launch.crew import INTERRUPTED, REQUEUE
 
 if TYPE_CHECKING:
     from fairtune.study.ledger import Ledger
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fairtune.study.plan import Plan
     from fairtune.study.worker import Exit, Limits, StopFlag
     from fairtune.training.session import Session
-
-INTERRUPTED = 130
 
 
 def take_part(
