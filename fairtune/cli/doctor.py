@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fairtune.cli.models import Format, print_json, print_table, table_of
+from fairtune.cli.options import RunsAt
 
 
 def register(app: typer.Typer) -> None:
@@ -16,14 +17,16 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    runs: RunsAt = None,
 ) -> None:
     """Check versions, device, disk, data and weights; exit code 1 when a study cannot run."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
+    from fairtune.cli.options import shared_at
     from fairtune.config import settings
     from fairtune.models.doctor import examine
 
-    checks = examine(settings())
+    checks = examine(replace(settings(), runs=shared_at(runs)))
     if format_ is Format.JSON:
         print_json([asdict(check) for check in checks])
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairtune.cli.options import DataRoot, Log, Out, Storage
+from fairtune.cli.options import DataRoot, Log, Out, RunsAt, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ def finetune(
     ] = "train",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds per recipe.")] = 3,
     storage: Storage = None,
+    runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
@@ -96,7 +97,7 @@ def finetune(
             if study is not None:
                 wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
                 outcome = _study(
-                    study, mask, layout, wanted, watch, command, (out, storage, data_root)
+                    study, mask, layout, wanted, watch, command, (out, storage, runs, data_root)
                 )
                 print(_table(outcome))
                 tested = {label: set_.runs for label, set_ in outcome.tested.items()}
@@ -104,7 +105,8 @@ def finetune(
             else:
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
-                made = _alone(mask, recipe, layout, options, watch, command, (out, data_root))
+                where = (out, runs, data_root)
+                made = _alone(mask, recipe, layout, options, watch, command, where)
                 tell_tested(sinks, study, made.made.runs, made.judge)
 
 
@@ -127,15 +129,15 @@ def _study(
     wanted: dict[str, Any],
     watch: Callable[[str, int, int], Watcher],
     command: str,
-    where: tuple[Path | None, str | None, list[Path] | None],
+    where: tuple[Path | None, str | None, str | None, list[Path] | None],
 ) -> Outcome:
     from fairtune.cli.options import open_session, place_of
     from fairtune.study.final import Wanted, finetune_study
     from fairtune.study.masks import with_mask
     from fairtune.study.overview import Overview
 
-    out, storage, data_root = where
-    view = Overview.load(place_of(name, out, storage))
+    out, storage, runs, data_root = where
+    view = Overview.load(place_of(name, out, storage, runs))
     if mask is not None:
         wanted["recipe"] = with_mask(mask, layout, view)
         if not mask.endswith(".json"):
@@ -152,13 +154,13 @@ def _alone(
     options: dict[str, Any],
     watch: Callable[[str, int, int], Watcher],
     command: str,
-    where: tuple[Path | None, list[Path] | None],
+    where: tuple[Path | None, str | None, list[Path] | None],
 ) -> Alone:
-    from fairtune.cli.options import open_session, out_folder
+    from fairtune.cli.options import open_session, out_folder, shared_at
     from fairtune.experiment.alone import finetune_alone, test_text
     from fairtune.report.card import Card, write
 
-    out, data_root = where
+    out, runs, data_root = where
     made = finetune_alone(
         mask,
         open_session(data_root),
@@ -167,6 +169,7 @@ def _alone(
         layout=layout,
         command=command,
         watch=watch,
+        shared=shared_at(runs),
         **options,
     )
     print(test_text(made))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Log, Out, Storage, Words
+from fairtune.cli.options import DataRoot, Log, Out, RunsAt, Storage, Words
 
 
 def search(
@@ -38,6 +38,7 @@ def search(
     ] = 1,
     name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
     storage: Storage = None,
+    runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
@@ -60,7 +61,7 @@ def search(
     if ending is not None:
         given.append(f"budget.stop={ending}")
     file = load_study(study, given, name)
-    place = place_of(file.name, out, storage)
+    place = place_of(file.name, out, storage, runs)
 
     from fairtune.experiment.sink import Sinks
     from fairtune.study.bill import bill

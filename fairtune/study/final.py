@@ -12,7 +12,7 @@ from fairtune import store
 from fairtune.errors import DataError, FairtuneError, StudyError
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.gate import Gate, Opening
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.mitigation.post import post_processing
 from fairtune.study.exports import EXPORTS, Export
 from fairtune.study.ledger import Ledger

@@ -22,11 +22,13 @@ class Place:
         out: Results folder.
         name: Name of the study.
         storage: Storage URL, or None for SQLite beside the results.
+        shared: URL of the runs that machines share, or None where each has its own.
     """
 
     out: Path
     name: str
     storage: str | None = None
+    shared: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -41,4 +43,4 @@ class Place:
     @property
     def runs(self) -> Runs:
         """Where runs are stored."""
-        return Runs(self.out)
+        return Runs.at(self.out, self.shared)
