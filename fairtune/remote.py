@@ -34,6 +34,11 @@ ALLOWED = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, file:///PATH, or an absolute 
 
 _PAUSE, _LONGEST = 0.1, 15.0
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+# A name before an @, and all up to the last @ where a password may hold a slash.
+_CREDENTIALS = re.compile(
+    r"(?P<head>(?:[a-z][a-z0-9+.-]*://)?)(?:[^/@]*@|[^/@:]+:(?!\d+/|//).*@)", re.I
+)
+_WHERE = "FAIRTUNE_RUNS / --runs"
 _EXTRAS = {"s3": "fairtune[s3]", "s3a": "fairtune[s3]", "gs": "gcsfs", "gcs": "gcsfs"}
 _REFUSALS = (
     FileNotFoundError,
@@ -192,32 +197,26 @@ class Remote:
 def _checked(url: str) -> str:
     if url.startswith("/"):
         url = Path(url).as_uri()
-    match = _URL.fullmatch(url)
-    rest = "" if match is None else match["rest"]
-    if "@" in rest.split("/", 1)[0]:
+    shown = re.split(r"[?#]", _CREDENTIALS.sub(r"\g<head>***@", url))[0]
+    if _CREDENTIALS.match(url):
         raise ConfigError(
             "a URL of runs holds no credentials",
-            where="FAIRTUNE_RUNS / --runs",
-            found=f"{url.split('://', 1)[0]}://***@{rest.split('/', 1)[0].rsplit('@', 1)[1]}",
+            where=_WHERE,
+            found=shown,
             todo="set them in the environment or the library's own files, and leave them out here",
         )
-    if match is None or not rest.strip("/") or any(mark in url for mark in ("::", "?", "#")):
-        raise ConfigError(
-            "not a URL of a folder",
-            where="FAIRTUNE_RUNS / --runs",
-            found=re.split(r"[?#]", url)[0],
-            allowed=ALLOWED,
-        )
+    match = _URL.fullmatch(url)
+    if match is None or not match["rest"].strip("/") or any(m in url for m in ("::", "?", "#")):
+        raise ConfigError("not a URL of a folder", where=_WHERE, found=shown, allowed=ALLOWED)
     _check_library(match["scheme"], url)
     return url.rstrip("/")
 
 
 def _check_library(scheme: str, url: str) -> None:
-    where = "FAIRTUNE_RUNS / --runs"
     if importlib.util.find_spec("fsspec") is None:
         raise ConfigError(
             "the package fsspec is not installed",
-            where=where,
+            where=_WHERE,
             todo="pip install 'fairtune[remote]'",
         )
     import fsspec
@@ -225,11 +224,13 @@ def _check_library(scheme: str, url: str) -> None:
     try:
         fsspec.get_filesystem_class(scheme)
     except ValueError:
-        raise ConfigError("unknown kind of URL", where=where, found=url, allowed=ALLOWED) from None
+        raise ConfigError(
+            "unknown kind of URL", where=_WHERE, found=url, allowed=ALLOWED
+        ) from None
     except ImportError as error:
         raise ConfigError(
             f"the package that {scheme}:// needs is not installed",
-            where=where,
+            where=_WHERE,
             found=_said(error),
             todo=f"pip install '{_EXTRAS[scheme]}'" if scheme in _EXTRAS else None,
         ) from None

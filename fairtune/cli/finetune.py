@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fairtune.study.worker import StopFlag
 
 
+_BY = "by this study or from this folder"
+
+
 def finetune(
     study: Annotated[
         str | None, typer.Option("--study", help="Study whose pick is retrained.")
@@ -223,7 +226,7 @@ def _table(outcome: Outcome) -> str:
     lines.append(f"verdict: {found.answer} ({found.why})")
     if outcome.attribution is not None:
         lines.append(f"control: {outcome.attribution}")
-    lines.append(f"the test split has been opened {outcome.openings} time(s) from this folder")
+    lines.append(f"the test split has been opened {outcome.openings} time(s) {_BY}")
     deployed = outcome.tested[outcome.pick].deploy
     lines.append(f"checkpoint: {view.runs.folder(deployed)}")
     lines.append(f"model card: {_card(outcome)}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import time
 import uuid
@@ -29,13 +30,14 @@ from fairtune import store
 from fairtune.errors import FairtuneError
 from fairtune.experiment.stored import DONE
 from fairtune.remote import Remote
+from fairtune.training.mirror import LOG, number_of
 
 log = logging.getLogger(__name__)
 
 MARK = ".shared"
 """File of a run's folder that says where, and as what, the run is shared already."""
 
-STATE = "state.json"
+_ATTEMPT = re.compile(r"\d+-\w+")
 
 _TRIES, _PAUSE = 3, 0.2
 _SHORT = 32
@@ -166,18 +168,25 @@ class SharedStates:
     remote: Remote
     place: str
 
-    def states(self) -> dict[str, bytes]:
-        """Return the state file of every attempt that has one, by the attempt's name.
+    def attempts(self) -> dict[str, set[str]]:
+        """Return the names of the files of every attempt, by the attempt's name.
 
         Raises:
             StorageError: The remote does not answer, or refuses.
         """
-        found: dict[str, bytes] = {}
-        for path in self.remote.names(self.place):
-            content = self.remote.read(path) if path.endswith(f"/{STATE}") else None
-            if content is not None:
-                found[PurePosixPath(path).parent.name] = content
+        found: dict[str, set[str]] = {}
+        for path in map(PurePosixPath, self.remote.names(self.place)):
+            if _ATTEMPT.fullmatch(path.parent.name):
+                found.setdefault(path.parent.name, set()).add(path.name)
         return found
+
+    def read(self, attempt: str, name: str) -> bytes | None:
+        """Return the content of a file of an attempt, or None when there is none.
+
+        Raises:
+            StorageError: The remote does not answer, or refuses.
+        """
+        return self.remote.read(f"{self.place}/{attempt}/{name}")
 
     def get(self, attempt: str, names: Sequence[str], into: Path) -> bool:
         """Copy files of an attempt to the folder `into`; return False when one is missing.
@@ -190,19 +199,21 @@ class SharedStates:
     def put(self, attempt: str, files: Sequence[Path]) -> None:
         """Put the files of an attempt in their order, and remove what they take the place of.
 
+        That is what else the attempt left, and what those before it did, except their logs.
+
         Raises:
             StorageError: The remote does not answer, or refuses.
         """
-        kept = [f"{self.place}/{attempt}/{file.name}" for file in files]
-        for path, file in zip(kept, files):
-            self.remote.put({path: file})
-        self.remote.remove(
-            [
-                path
-                for path in self.remote.names(self.place)
-                if path not in kept and _is_before(PurePosixPath(path).parent.name, attempt)
-            ]
-        )
+        for file in files:
+            self.remote.put({f"{self.place}/{attempt}/{file.name}": file})
+        kept = {file.name for file in files}
+        for other, names in self.attempts().items():
+            old: set[str] = set()
+            if other == attempt:
+                old = names - kept
+            elif number_of(other) < number_of(attempt):
+                old = names - {LOG}
+            self.remote.remove([f"{self.place}/{other}/{name}" for name in sorted(old)])
 
     def discard(self) -> None:
         """Remove every attempt.
@@ -252,9 +263,3 @@ def _marked(folder: Path, url: str) -> Seal | None:
 
 def _holds(path: Path, has: tuple[int, str]) -> bool:
     return path.stat().st_size == has[0] and store.file_sha256(path) == has[1]
-
-
-def _is_before(other: str, attempt: str) -> bool:
-    """Tell whether `other` is the attempt itself, or one that it went on from."""
-    numbers = [int(name.split("-", 1)[0]) for name in (other, attempt)]
-    return other == attempt or numbers[0] < numbers[1]

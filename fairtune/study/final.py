@@ -75,12 +75,16 @@ def finetune_study(
         def record(opening: Opening) -> None:
             ledger.set_attr(f"{OPENING}{opening.when}", asdict(opening), phase=FINAL)
 
+        def recorded() -> list[Opening]:
+            told = ledger.attrs(FINAL)
+            return [Opening.of(told[name]) for name in told if name.startswith(OPENING)]
+
         made = finetune(
             entries,
             session,
             view.runs,
             view.judge,
-            Gate(view.place.out, record),
+            Gate(view.place.out, record, recorded),
             command=command,
             study=view.place.name,
             watch=watch,

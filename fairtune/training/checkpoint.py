@@ -139,9 +139,8 @@ class Checkpoints:
             return False
         attempts = self._attempts()
         here = max((_progress(attempt) for attempt in attempts), default=-1)
-        number = int(attempts[-1].name) + 1 if attempts else 0
-        folder = self._own or self._all / str(number)
-        return mirrors.fetch(self._mirror, folder, here, self._fits)
+        least = int(attempts[-1].name) + 1 if attempts else 0
+        return mirrors.fetch(self._mirror, self._all, least, self._own, here, self._fits)
 
     def _attempts(self) -> list[Path]:
         if not self._all.is_dir():

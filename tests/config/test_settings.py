@@ -37,6 +37,7 @@ def test_every_variable_is_read() -> None:
             "FAIRTUNE_STORAGE": "sqlite:///x.db",
             "FAIRTUNE_OFFLINE": "1",
             "FAIRTUNE_DEVICE": "cpu",
+            "FAIRTUNE_RUNS": "s3://bucket/runs",
         }
     )
     home = Path.home()
@@ -48,6 +49,7 @@ def test_every_variable_is_read() -> None:
         storage="sqlite:///x.db",
         offline=True,
         device="cpu",
+        runs="s3://bucket/runs",
     )
 
 
