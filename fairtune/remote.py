@@ -40,16 +40,20 @@ _CREDENTIALS = re.compile(
 )
 _WHERE = "FAIRTUNE_RUNS / --runs"
 _EXTRAS = {"s3": "fairtune[s3]", "s3a": "fairtune[s3]", "gs": "gcsfs", "gcs": "gcsfs"}
-_REFUSALS = (
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    NotImplementedError,
-    ValueError,
-    TypeError,
-)
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_REFUSALS = (NotImplementedError, ValueError, TypeError)
+# Of what an operating system, or a library in its words, says: this may pass, all else is refused.
+_PASSING = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    None,
+}
 # Faults of the libraries' own kinds, known by name so that none of them is imported.
 _UNSURE = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError")
 _UNKNOWN = ("ProfileNotFound", "ParamValidationError", "NoRegionError", "DefaultCredentialsError")
@@ -196,7 +200,7 @@ class Remote:
 
 def _checked(url: str) -> str:
     if url.startswith("/"):
-        url = Path(url).as_uri()
+        url = f"file://{url}"
     shown = re.split(r"[?#]", _CREDENTIALS.sub(r"\g<head>***@", url))[0]
     if _CREDENTIALS.match(url):
         raise ConfigError(
@@ -251,9 +255,12 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _is_refusal(error: Exception) -> bool:
-    if type(error).__name__ in (*_UNSURE, *_UNKNOWN) or isinstance(error, _REFUSALS):
-        return True
-    return isinstance(error, OSError) and error.errno in _REFUSED
+    if isinstance(error, ConnectionError | TimeoutError):
+        return False
+    if isinstance(error, OSError):
+        known = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError)
+        return isinstance(error, known) or error.errno not in _PASSING
+    return type(error).__name__ in (*_UNSURE, *_UNKNOWN) or isinstance(error, _REFUSALS)
 
 
 def _or_none(do: Callable[[str], T], path: str) -> T | None:

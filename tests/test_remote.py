@@ -46,7 +46,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> type[Flaky]:
         ("s3://bucket/runs/", "s3://bucket/runs"),
         (" s3://bucket ", "s3://bucket"),
         ("file:///some/path", "file:///some/path"),
-        ("/some/a path", "file:///some/a%20path"),
+        ("/some/a path", "file:///some/a path"),
         ("memory://x/y", "memory://x/y"),
         ("s3://bucket/of@us", "s3://bucket/of@us"),
         ("sftp://host:22/data/of@us", "sftp://host:22/data/of@us"),
@@ -55,6 +55,13 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> type[Flaky]:
 def test_a_url_names_a_folder(text: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairtune.remote._check_library", lambda scheme, url: None)
     assert Remote.at(text).url == url
+
+
+def test_a_path_is_the_folder_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder, 50%"
+    Remote.at(str(folder)).write("x/y", b"1")
+    assert (folder / "x" / "y").read_bytes() == b"1"
+    assert Remote.at(f"file://{folder}/").names("x") == ["x/y"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,14 @@ def test_what_may_pass_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    "fault", [PermissionError("Access Denied"), OSError(errno.ENOSPC, "full"), ValueError("bad")]
+    "fault",
+    [
+        PermissionError("Access Denied"),
+        OSError(errno.ENOSPC, "full"),
+        ValueError("bad"),
+        FileExistsError("a file"),
+        FileNotFoundError("no bucket"),
+    ],
 )
 def test_what_is_refused_is_not_asked_again(
     fault: Exception, flaky: type[Flaky], caplog: pytest.LogCaptureFixture

@@ -22,11 +22,11 @@ def doctor(
     """Check versions, device, disk, data and weights; exit code 1 when a study cannot run."""
     from dataclasses import asdict, replace
 
-    from fairtune.cli.options import shared_at
     from fairtune.config import settings
     from fairtune.models.doctor import examine
 
-    checks = examine(replace(settings(), runs=shared_at(runs)))
+    env = settings()
+    checks = examine(replace(env, runs=runs or env.runs))
     if format_ is Format.JSON:
         print_json([asdict(check) for check in checks])
     else:

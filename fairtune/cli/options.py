@@ -101,10 +101,16 @@ def open_session(data_root: list[Path] | None, *, keeps_best: bool = False) -> S
 
 
 def shared_at(runs: str | None) -> str | None:
-    """Return where machines share finished runs, or None."""
-    from fairtune.config import settings
+    """Return where machines share finished runs, or None.
 
-    return runs or settings().runs
+    Raises:
+        ConfigError: It is no URL of a folder, holds credentials, or its package is missing.
+    """
+    from fairtune.config import settings
+    from fairtune.remote import Remote
+
+    url = runs or settings().runs
+    return None if url is None else Remote.at(url).url
 
 
 def runs_of(out: Path | None, runs: str | None) -> Runs:
@@ -120,4 +126,4 @@ def place_of(name: str, out: Path | None, storage: str | None, runs: str | None 
     from fairtune.study.place import Place
 
     env: Settings = settings()
-    return Place(out or env.out, name, storage or env.storage, runs or env.runs)
+    return Place(out or env.out, name, storage or env.storage, shared_at(runs))

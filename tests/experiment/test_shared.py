@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -381,6 +384,36 @@ def test_a_place_that_does_not_answer_costs_no_run_its_checkpoints(
     lines = (runs.folder(job.recipe.key(job.seeds)) / "attempts/1/log.jsonl").read_text()
     assert '"epochs_done": 2' in lines
     assert watcher.seen == [1, 2, 3]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from fairtune.experiment.runs import Runs
+
+def fill(folder):
+    for number in range(200):
+        (folder / str(number)).write_bytes(bytes([number]) * 100_000)
+
+print("ready", flush=True)
+Runs.at(Path(sys.argv[1]), sys.argv[2]).write(sys.argv[3], fill)
+"""
+
+
+@pytest.mark.parametrize("seen", [1, 60, 150])
+def test_a_process_killed_while_it_puts_leaves_no_half_run(seen: int, tmp_path: Path) -> None:
+    shared, out = tmp_path / "shared", tmp_path / "a"
+    command = [sys.executable, "-c", WRITER, str(out), shared.as_uri(), KEY]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as writer:
+        deadline = time.monotonic() + 60
+        while len(list(shared.rglob("*"))) < seen and writer.poll() is None:
+            assert time.monotonic() < deadline
+        writer.kill()
+    one, two = (Runs.at(tmp_path / name, shared.as_uri()) for name in "ab")
+    there = two.get(KEY)
+    assert there is None or len(content(there)) == 200
+    assert len(content(one.get(KEY))) == 200
+    assert content(two.get(KEY)) == content(one.get(KEY))
 
 
 def test_alone_nothing_but_the_folder_is_written(tmp_path: Path) -> None:

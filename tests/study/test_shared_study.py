@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from kit import session
 from kit_tiny import COMMAND, Tiny
 
+from fairtune.errors import StorageError
 from fairtune.experiment.gate import LEDGER
+from fairtune.remote import Remote
 from fairtune.report.export import export
 from fairtune.report.write import write
 from fairtune.study.outcome import Outcome
 from fairtune.study.place import Place
+from fairtune.study.rows import BASELINE, SEARCH, results
 from fairtune.study.select import select
 from fairtune.study.worker import Exit
 
@@ -55,6 +60,50 @@ def test_it_is_gone_on_with_where_nothing_was_trained(elsewhere: Tiny) -> None:
     assert text(elsewhere.finetune(COMMAND)) == before
     # Tested runs are read, so that the split stays closed.
     assert not (elsewhere.place.out / LEDGER).exists()
+
+
+def test_a_run_that_cannot_be_shared_goes_back_and_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {
+        "baselines": {"of": ["linear_readout"], "lr_points": 1},
+        "budget": {"trials": 1},
+        "confirm": {"top": 0, "seeds": 1},
+    }
+    place = Place(tmp_path / "one", "tiny", None, (tmp_path / "shared").as_uri())
+    mine = Tiny(place, session(tmp_path / "one"))
+    real = Remote.put
+
+    def refuse(self: Remote, files: Mapping[str, Path]) -> None:
+        raise StorageError("the bucket is full", where=self.url)
+
+    monkeypatch.setattr(Remote, "put", refuse)
+    with pytest.raises(StorageError, match="bucket is full"):
+        mine.search(**small)
+    made = sorted((tmp_path / "one").rglob("DONE"))
+    assert len(made) == 1
+    before = made[0].read_bytes()
+    (row,) = mine.view.rows[BASELINE]
+    assert (row.state, row.reason) == ("failed", "stopped")
+    assert not list((tmp_path / "shared").rglob("DONE"))
+    monkeypatch.setattr(Remote, "put", real)
+    assert mine.search(**small) is Exit.DONE
+    assert made[0].read_bytes() == before
+    everywhere = {path.parent.name for path in (tmp_path / "shared").rglob("DONE")}
+    rows = [row for phase in (BASELINE, SEARCH) for row in results(mine.view.rows[phase])]
+    assert {row.key for row in rows} == everywhere
+    assert len(rows) == 2
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    place = Place(tmp_path / "one", "tiny", None, (tmp_path / "file").as_uri())
+    mine = Tiny(place, tiny.session)
+    with pytest.raises(StorageError, match="cannot write"):
+        mine.search()
+    assert not any(mine.view.rows.values())
 
 
 def test_no_run_says_where_it_lay(tiny: Tiny, elsewhere: Tiny, tmp_path: Path) -> None:
