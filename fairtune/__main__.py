@@ -1,4 +1,4 @@
-"""`python -m fairtune` is `fairtune`."""
+"""`python -m fairtune`: the command line, for launchers that start modules."""
 
 from fairtune.cli.app import main
 

@@ -78,12 +78,16 @@ class ModelError(FairtuneError):
     """An architecture, its weights, or a mask that does not fit it."""
 
 
+LOST = "rank"
+"""Reason of the error that another process of a run has ended."""
+
+
 class RunError(FairtuneError):
     """One training run could not be finished; the study goes on.
 
     Args:
-        reason: What a row of a study records: "nan" (a loss that is not finite), "oom" or
-            "rank" (another process of the run has ended).
+        reason: What a row of a study records: "nan" (a loss that is not finite), "oom", or
+            `LOST`, which a row calls "stale".
     """
 
     def __init__(self, what: str, *, reason: str, **more: Any) -> None:

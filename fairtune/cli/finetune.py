@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fairtune.experiment.run import Watcher
     from fairtune.experiment.sink import Sinks
     from fairtune.study.outcome import Outcome
+    from fairtune.study.place import Place
     from fairtune.study.worker import StopFlag
+    from fairtune.training.session import Session
 
 
 _BY = "by this study or from this folder"
@@ -63,8 +65,7 @@ def finetune(
     Started by torchrun, all its processes share every batch of each run.
     """
     from fairtune.cli.live import stopping
-    from fairtune.cli.options import open_session, out_folder, this_command
-    from fairtune.config import settings
+    from fairtune.cli.options import open_session, out_folder, place_of, shared_at, this_command
     from fairtune.errors import ConfigError
     from fairtune.experiment.sink import Sinks, tell_tested
     from fairtune.study.worker import StopFlag
@@ -83,33 +84,29 @@ def finetune(
         "--storage": study is None and storage is not None,
     }
     _refuse_idle(idle)
-    from fairtune.training.ranks import joined
-    from fairtune.training.train import follow, leading
+    from fairtune.training.share import shared
 
     stop = StopFlag()
     command = this_command()
     sinks = Sinks.of(log or (), out_folder(out), study)
     watch = _logged(_watch(stop), sinks, study)
-    with stopping(stop), joined(settings()) as ranks:
-        if ranks.rank:
-            session = open_session(data_root)
-            session.progress = None
-            follow(session, stop.reason)
+    session = open_session(data_root)
+    with stopping(stop), shared(session, stop.reason) as leads:
+        if not leads:
             return
-        with leading(), sinks:
+        with sinks:
             if study is not None:
                 wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
-                outcome = _study(
-                    study, mask, layout, wanted, watch, command, (out, storage, runs, data_root)
-                )
+                place = place_of(study, out, storage, runs)
+                outcome = _study(place, mask, layout, wanted, watch, command, session)
                 print(_table(outcome))
                 tested = {label: set_.runs for label, set_ in outcome.tested.items()}
                 tell_tested(sinks, study, tested, outcome.view.judge)
             else:
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
-                where = (out, runs, data_root)
-                made = _alone(mask, recipe, layout, options, watch, command, where)
+                where = (out_folder(out), shared_at(runs))
+                made = _alone(mask, recipe, layout, options, watch, command, where, session)
                 tell_tested(sinks, study, made.made.runs, made.judge)
 
 
@@ -126,28 +123,24 @@ def _refuse_idle(idle: dict[str, bool]) -> None:
 
 
 def _study(
-    name: str,
+    place: Place,
     mask: str | None,
     layout: str | None,
     wanted: dict[str, Any],
     watch: Callable[[str, int, int], Watcher],
     command: str,
-    where: tuple[Path | None, str | None, str | None, list[Path] | None],
+    session: Session,
 ) -> Outcome:
-    from fairtune.cli.options import open_session, place_of
     from fairtune.study.final import Wanted, finetune_study
     from fairtune.study.masks import with_mask
     from fairtune.study.overview import Overview
 
-    out, storage, runs, data_root = where
-    view = Overview.load(place_of(name, out, storage, runs))
+    view = Overview.load(place)
     if mask is not None:
         wanted["recipe"] = with_mask(mask, layout, view)
         if not mask.endswith(".json"):
-            print(f"mask {mask}; everything else from the best trial of study {name}")
-    return finetune_study(
-        view, open_session(data_root), Wanted(**wanted), command=command, watch=watch
-    )
+            print(f"mask {mask}; everything else from the best trial of study {place.name}")
+    return finetune_study(view, session, Wanted(**wanted), command=command, watch=watch)
 
 
 def _alone(
@@ -157,22 +150,22 @@ def _alone(
     options: dict[str, Any],
     watch: Callable[[str, int, int], Watcher],
     command: str,
-    where: tuple[Path | None, str | None, list[Path] | None],
+    where: tuple[Path, str | None],
+    session: Session,
 ) -> Alone:
-    from fairtune.cli.options import open_session, out_folder, shared_at
     from fairtune.experiment.alone import finetune_alone, test_text
     from fairtune.report.card import Card, write
 
-    out, runs, data_root = where
+    out, shared = where
     made = finetune_alone(
         mask,
-        open_session(data_root),
-        out_folder(out),
+        session,
+        out,
         recipe_file=recipe,
         layout=layout,
         command=command,
         watch=watch,
-        shared=shared_at(runs),
+        shared=shared,
         **options,
     )
     print(test_text(made))

@@ -31,15 +31,24 @@ def packing(what: str, done: int, total: int) -> None:
 
 @contextmanager
 def stopping(flag: StopFlag) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the work after the current step; a second one ends it at once."""
+    """Let Ctrl-C, SIGTERM and SIGUSR1 end the work after the current step.
+
+    A second Ctrl-C ends it at once. Schedulers send several signals in a row: those only ask. So
+    does torchrun, which passes on the Ctrl-C that its processes have had from the terminal.
+    """
+    from fairtune.config.settings import launched
+
+    alone = launched()[0] == 1
 
     def ask(number: int, frame: Any) -> None:
-        if flag.reason() is not None:
+        if flag.reason() is not None and number == signal.SIGINT and alone:
             raise KeyboardInterrupt
-        flag.request(signal.Signals(number).name)
-        print("stopping after this step; again to stop at once", file=sys.stderr)
+        if flag.reason() is None:
+            flag.request(signal.Signals(number).name)
+            print("stopping after this step; Ctrl-C again to stop at once", file=sys.stderr)
 
-    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    old = {s: signal.signal(s, ask) for s in asked}
     try:
         yield
     finally:

@@ -42,13 +42,21 @@ Words = Annotated[
     typer.Option("--set", help="Replace a field, e.g. recipe.optim.epochs=4; several times."),
 ]
 
+Together = Annotated[
+    int, typer.Option("--together", min=1, help="Runs made at once in a process, sharing data.")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Take part with other code than the study's; it is recorded."),
+]
+
 
 def this_command() -> str:
     """Return the command line for the ledger of openings, with every password hidden."""
     import shlex
     import sys
 
-    from fairtune.study.storage import redact
+    from fairtune.study.storages import redact
 
     return redact(shlex.join(["fairtune", *sys.argv[1:]]))
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Log, Out, RunsAt, Storage, Words
+from fairtune.cli.options import DataRoot, Force, Log, Out, RunsAt, Storage, Together, Words
+
+if TYPE_CHECKING:
+    from fairtune.study.place import Place
+    from fairtune.study.plan import Plan
+    from fairtune.study.worker import StopFlag
+    from fairtune.training.session import Session
 
 
 def search(
@@ -32,25 +38,53 @@ def search(
             help="auto: end the search once nothing rises any more (default: the study's).",
         ),
     ] = None,
-    together: Annotated[
-        int,
-        typer.Option("--together", min=1, help="Runs made at once in this process, sharing data."),
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes that share the trials (default: 1)."),
+    ] = None,
+    per_gpu: Annotated[
+        int, typer.Option("--workers-per-gpu", min=1, help="Workers that share an accelerator.")
     ] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--gpus-per-run", min=1, help="Accelerators that share every run (torchrun)."
+        ),
+    ] = 1,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            "--launcher",
+            metavar="local|slurm|ray|print",
+            help="What starts the workers (default: local, or this process for one).",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", help="A setting of the launcher, e.g. partition=gpu; several times."
+        ),
+    ] = None,
+    together: Together = 1,
     name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
     storage: Storage = None,
     runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
+    force: Force = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what can be told from this data, and stop."),
     ] = False,
 ) -> None:
-    """Search recipes for validation fairness: baselines, search, confirm. Resumes by name."""
-    from fairtune.cli.live import Progress, both, stopping
+    """Search recipes for validation fairness: baselines, search, confirm. Resumes by name.
+
+    With several workers, or a launcher, `fairtune worker` is started for each.
+    """
+    from fairtune.cli.crew import Asked, launch
+    from fairtune.cli.live import stopping
     from fairtune.cli.options import make_folder, open_session, place_of
-    from fairtune.errors import StudyError
     from fairtune.study.schema import load_study
 
     given = list(words or ())
@@ -61,51 +95,65 @@ def search(
     if ending is not None:
         given.append(f"budget.stop={ending}")
     file = load_study(study, given, name)
+    asked = Asked.of(launcher, settings, workers, per_gpu, processes)
     place = place_of(file.name, out, storage, runs)
+    if asked is not None:
+        place = asked.place(place)
 
-    from fairtune.experiment.sink import Sinks
+    from fairtune.study.opening import pinned_base
+    from fairtune.study.search import check_objectives, make_plan
+    from fairtune.study.worker import StopFlag
+    from fairtune.training.share import shared
+
+    session, stop = open_session(data_root), StopFlag()
+    with stopping(stop), shared(session, stop.reason, together=together) as leads:
+        if not leads:
+            return
+        pinned = pinned_base(place)
+        if asked is not None:
+            asked.check_precision(file, session, created=pinned is not None)
+        plan = make_plan(file, session, pinned)
+        for note in check_objectives(plan, session):
+            print(note)
+        if dry_run:
+            from fairtune.study.dry import estimate
+
+            print(estimate(plan, session))
+            return
+        make_folder(place.folder, "--out")
+        if asked is None:
+            _alone(plan, session, place, stop, log, together, force)
+            return
+    options = [f"--together={together}", *(f"--log={sink}" for sink in log or ())]
+    options += [f"--data-root={folder.resolve()}" for folder in data_root or ()]
+    options += [] if place.shared is None else [f"--runs={place.shared}"]
+    launch(asked, plan, session, place, options, force=force)
+
+
+def _alone(
+    plan: Plan,
+    session: Session,
+    place: Place,
+    stop: StopFlag,
+    log: list[str] | None,
+    together: int,
+    force: bool,
+) -> None:
+    """Work on the study in this process until it is finished or told to stop."""
+    from fairtune.cli.work import leave, take_part
     from fairtune.study.bill import bill
-    from fairtune.study.search import (
-        check_objectives,
-        make_plan,
-        open_study,
-        pinned_base,
-        run_study,
-    )
-    from fairtune.study.told import ToSinks
-    from fairtune.study.worker import Exit, Limits, StopFlag
-
-    sinks = Sinks.of(log or (), place.out, file.name)
-    session = open_session(data_root)
-    plan = make_plan(file, session, pinned_base(place))
-    for note in check_objectives(plan, session):
-        print(note)
-    if dry_run:
-        from fairtune.study.dry import estimate
-
-        print(estimate(plan, session))
-        return
-    progress = Progress(file.judge.objectives, file.budget.trials)
-    stop = StopFlag()
-    make_folder(place.folder, "--out")
-    told = ToSinks(sinks, file.name, [str(o) for o in file.judge.objectives])
-    with open_study(place, plan, create=True) as ledger, stopping(stop), progress.shown(), sinks:
-        print(f"study {file.name}: {ledger.url}")
-        print(bill(plan))
-        progress.goes_on(ledger.rows("search"))
-        limits = Limits(together=together)
-        notify = both(progress, told)
-        left = run_study(ledger, plan, session, place, stop, notify=notify, limits=limits)
-    if left is Exit.STOPPED and stop.reason() not in ("SIGINT", "SIGTERM"):
-        raise StudyError(
-            "the worker left", found=stop.reason(), todo="mend that and give the command again"
-        )
-    if left is Exit.STOPPED:
-        print(f"stopped ({stop.reason()}); the same command goes on from here")
-        raise typer.Exit(130)
-
+    from fairtune.study.code import check_code
+    from fairtune.study.opening import open_study
     from fairtune.study.status import summary
+    from fairtune.study.worker import Limits
 
+    with open_study(place, plan, create=True) as ledger:
+        print(f"study {plan.study.name}: {ledger.url}")
+        print(bill(plan))
+        for line in check_code(ledger, force=force):
+            print(line)
+        left = take_part(ledger, plan, session, place, stop, Limits(together=together), log)
+    leave(left, stop, "the same command goes on from here")
     print(summary(place))
 
 

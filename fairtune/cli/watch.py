@@ -49,7 +49,7 @@ def watch(
     from fairtune.study.follow import follow
 
     told = ""
-    with _View() as show:
+    with View() as show:
         for found in follow(place_of(study, out, storage), interval):
             if isinstance(found, StorageError):
                 show(f"{told}\n{found.what}; asking again")
@@ -58,7 +58,7 @@ def watch(
                 show(told)
 
 
-class _View:
+class View:
     """Rewrites a text on a terminal; elsewhere prints it whenever it has changed."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class _View:
             self._live = Live(auto_refresh=False)
         self._last: str | None = None
 
-    def __enter__(self) -> _View:
+    def __enter__(self) -> View:
         if self._live is not None:
             self._live.start()
         return self
@@ -79,6 +79,7 @@ class _View:
             self._live.stop()
 
     def __call__(self, text: str) -> None:
+        """Show `text`."""
         if self._live is not None:
             from rich.text import Text
 

@@ -26,6 +26,7 @@ class Settings:
         device: Torch device (`FAIRTUNE_DEVICE`); None picks an accelerator when there is one.
         processes: Processes that torchrun started for this command (`WORLD_SIZE`); 1 without it.
         local_rank: Number of this one among those of its machine (`LOCAL_RANK`).
+        study: Name of the study that a worker works on (`FAIRTUNE_STUDY`).
     """
 
     data: tuple[Path, ...]
@@ -37,6 +38,7 @@ class Settings:
     device: str | None
     processes: int = 1
     local_rank: int = 0
+    study: str | None = None
     runs: str | None = None
 
 
@@ -56,6 +58,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_gib=_positive(env, "FAIRTUNE_CACHE_GIB", 50.0),
         out=Path(env.get("FAIRTUNE_OUT") or "results").expanduser(),
         storage=env.get("FAIRTUNE_STORAGE") or env.get("OPTUNA_STORAGE") or None,
+        study=env.get("FAIRTUNE_STUDY") or None,
         offline=_flag(env, "FAIRTUNE_OFFLINE") or _flag(env, "HF_HUB_OFFLINE"),
         device=env.get("FAIRTUNE_DEVICE") or None,
         processes=processes,
@@ -71,6 +74,23 @@ def launched(environ: Mapping[str, str] | None = None) -> tuple[int, int]:
     if "TORCHELASTIC_RUN_ID" not in env:
         return 1, 0
     return int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"])
+
+
+def threads_here(share: int, environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Return what says to a process that it computes on `share` threads.
+
+    Where the user has chosen their number (`OMP_NUM_THREADS`) that stands.
+    """
+    env = os.environ if environ is None else environ
+    return {"OMP_NUM_THREADS": env.get("OMP_NUM_THREADS") or str(share)}
+
+
+def devices_named(count: int, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return what `CUDA_VISIBLE_DEVICES` calls each of the `count` CUDA devices seen here."""
+    env = os.environ if environ is None else environ
+    named = [name.strip() for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    known = [name for name in named if name]
+    return tuple((known or [str(i) for i in range(count)])[:count])
 
 
 def cpp_compiler(environ: Mapping[str, str] | None = None) -> str:

@@ -146,7 +146,11 @@ class Loader:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def epoch(
-        self, shuffle: bool = True, drop_last: bool = False, order: Tensor | None = None
+        self,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        order: Tensor | None = None,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Yield the batches of one pass.
 
@@ -154,6 +158,7 @@ class Loader:
             shuffle: Draw a new order from the generator; else rows come as given.
             drop_last: Leave out a last batch that is not full.
             order: `(k,)` positions in `rows` to visit instead, repeats allowed (a sampler's).
+            skip: Batches at the start that are drawn with the others, and not made.
 
         Raises:
             ValueError: Shuffling or augmentation without a generator.
@@ -166,6 +171,7 @@ class Loader:
         parts = [slice(i, i + self.batch_size) for i in ends]
         if drop_last and len(order) % self.batch_size:
             parts.pop()
+        parts = parts[skip:]
         pixels = self._pixels(order, there, parts, copy)
         words = None if self._texts is None else order.tolist()
         for part, image in zip(parts, pixels, strict=True):

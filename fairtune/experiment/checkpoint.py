@@ -21,8 +21,9 @@ from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import DONE, StoredRun
 from fairtune.models.net import Net
 from fairtune.training.ground import Ground
-from fairtune.training.lane import SCORE_BATCH, score_rows
+from fairtune.training.lane import SCORE_BATCH
 from fairtune.training.net import build_net
+from fairtune.training.passes import score_rows
 from fairtune.training.recipe import Recipe
 from fairtune.training.session import Session
 

@@ -15,11 +15,11 @@ import pandas as pd
 
 import fairtune
 from fairtune.adaptation.placement import DIRECT
-from fairtune.errors import DataError, RunError
+from fairtune.errors import LOST, DataError, Interrupted, RunError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs
-from fairtune.experiment.stored import MITIGATIONS, WEIGHTS, StoredRun, recipe_card
+from fairtune.experiment.stored import DONE, MITIGATIONS, WEIGHTS, StoredRun, recipe_card
 from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
@@ -154,7 +154,7 @@ def run_together(
     """Make several runs together; yield the number of an order with its end when it ends.
 
     A run that is stored already is not made. One that fails yields its exception, and the others
-    go on. A run that is killed is gone on with, from its last epoch, by whoever asks for it next.
+    go on. A run that was killed or stopped is gone on with by whoever asks for it next.
 
     Args:
         orders: What is wanted; of one kind: with weights kept, or without.
@@ -176,15 +176,18 @@ def run_together(
             ground = session.ground(order.job.recipe)
             if (fault := post.wrong_task(order.job.recipe.mitigations, ground.task)) is not None:
                 raise fault
+        except Interrupted as left:
+            yield i, Stopped(str(left.found), 0, {}, 0.0)
+            continue
         except Exception as error:
             yield i, error
             continue
         observer = _Judged(ground, order.job.recipe, order.judge or judge, order.watcher)
         mark = [rule if isinstance(rule, str) else rule.to_json(), order.keep_weights]
-        mirror = runs.states(key)
         kept = None
         if stored is None:
-            kept = Checkpoints(runs.folder(key), key, mark, mirror=mirror)
+            folder, mirror = runs.folder(key), runs.states(key)
+            kept = Checkpoints(folder, key, mark, done=DONE, mirror=mirror)
         jobs.append(replace(order.job, observer=observer, checkpoints=kept))
         waiting.append(i)
     session.keeps_best = any(o.keep_weights for o in orders) and not isinstance(rule, str)
@@ -203,7 +206,8 @@ def _ended(
 ) -> StoredRun | Stopped | Exception:
     """Store a run that has finished, and clear up after one that will not be gone on with."""
     if isinstance(end, Exception):
-        if isinstance(end, RunError) and job.checkpoints is not None:
+        lost = isinstance(end, RunError) and end.reason == LOST
+        if isinstance(end, RunError) and not lost and job.checkpoints is not None:
             job.checkpoints.discard()
         return end
     if end.stopped is not None:

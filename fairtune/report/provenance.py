@@ -14,6 +14,7 @@ from fairtune.models.units import Units
 from fairtune.report.grid import Cell, Grid
 from fairtune.report.summary import openings_of
 from fairtune.report.words import number
+from fairtune.study.code import forced_of
 from fairtune.study.overview import Overview
 from fairtune.training.recipe import PROTOCOL, Recipe
 
@@ -54,6 +55,8 @@ def provenance(view: Overview, run: StoredRun | None) -> Grid:
         *_judged(view.judge),
         *([] if run is None else _made(run)),
     ]
+    if forced := forced_of(view.attrs):
+        facts.append(("runs by other code (--force)", "; ".join(forced)))
     if openings := openings_of(view):
         facts.append(("test opened by this study", "; ".join(openings)))
     return _listed(facts)
@@ -100,6 +103,8 @@ def _listed(facts: list[tuple[str, Any]]) -> Grid:
 def storage_words(view: Overview) -> str:
     """Return the storage with its password hidden and without paths of this machine."""
     url = view.url
+    if url.startswith("local:"):
+        return "local: PostgreSQL in the results folder"
     kind = re.match(r"[\w+]+", url)
     if url.startswith(("sqlite", "journal")):
         return f"{kind.group() if kind else 'file'}: {PurePath(url.split('?')[0]).name}"

@@ -13,7 +13,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 from fairtune.errors import ConfigError
 from fairtune.report.publish import require
-from fairtune.study.storage import Opened, open_storage
+from fairtune.study.storages import Opened, open_storage
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")

@@ -15,9 +15,10 @@ from fairtune.errors import StorageError
 from fairtune.study.claim import Claim
 from fairtune.study.family import Family
 from fairtune.study.form import Form, signed
+from fairtune.study.orders import STOPPED_BY, Orders
 from fairtune.study.pruners import Rule
 from fairtune.study.rows import STALE, Row, Score, current
-from fairtune.study.storage import PASSING
+from fairtune.study.storages import PASSING
 
 # While a run trains it does not wait long for the storage.
 _SECONDS = 5.0
@@ -32,12 +33,14 @@ class StudyDesk:
         rule: The pruner.
         signs: Per objective 1 when higher is better, -1 when lower is.
         form: How several objectives are compared.
+        orders: What a person tells the workers, if they can hear it.
     """
 
     family: Family
     rule: Rule
     signs: tuple[float, ...]
     form: Form = field(default_factory=Form)
+    orders: Orders | None = None
 
     def rungs(self, claim: Claim, of: int) -> tuple[int, ...]:
         """Return the epochs at which the claim is judged."""
@@ -80,7 +83,13 @@ class StudyDesk:
         return own, shown
 
     def beat(self, claim: Claim) -> None:
-        """Write one beat; if the row was taken away meanwhile, tell the claim to stop."""
+        """Write one beat; if the row was taken away, or a person says so, end the claim's run."""
+        self._write(claim)
+        order = None if self.orders is None else self.orders.heard(_SECONDS)
+        if order is not None and order.now:
+            claim.tell_to_stop(STOPPED_BY)
+
+    def _write(self, claim: Claim) -> None:
         with claim.held() as beats:
             if not beats or claim.poll() is not None:
                 return

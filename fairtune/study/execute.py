@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fairtune.config import parse
-from fairtune.errors import FairtuneError, RunError, StorageError
+from fairtune.errors import LOST, FairtuneError, RunError, StorageError
 from fairtune.evaluation.groups import lacking
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
@@ -24,7 +24,7 @@ from fairtune.study.claim import Claim
 from fairtune.study.parts import Part
 from fairtune.study.plan import Plan
 from fairtune.study.rank import DEGENERATE
-from fairtune.study.rows import Complete, Failed, Outcome, Pruned, part_of
+from fairtune.study.rows import STALE, Complete, Failed, Outcome, Pruned, part_of
 from fairtune.study.shortlist import DRAWS, draws_of
 from fairtune.study.worker import Stop
 from fairtune.training.observer import Epoch
@@ -187,11 +187,14 @@ class Executor:
                 return self._made(course, end)
             if isinstance(end, Exception):
                 raise end
-            return _ended(end, course, self.plan)
+            return self._ended(end, course)
         except StorageError:
             raise  # the disk, not the recipe, is at fault: no row should pay for it
         except FairtuneError as error:
             reason = error.reason if isinstance(error, RunError) else "error"
+            if reason == LOST:
+                # As if all of them had gone; whoever tries the run again goes on from its state.
+                return Failed(STALE, str(error))
             # In company another run may have taken the memory.
             return Failed(reason, str(error), retry=reason == "oom" and not alone)
         except Exception as error:
@@ -213,6 +216,18 @@ class Executor:
         if part.level == part.levels:
             return self._complete(course, whole)
         return self._judged(course, part, whole)
+
+    def _ended(self, end: Stopped, course: Course) -> Outcome | None:
+        if end.reason.startswith(PRUNED):
+            names = [str(objective) for objective in self.plan.study.judge.objectives]
+            # One fold may not answer every objective.
+            last = [end.values[name] for name in names] if set(names) <= set(end.values) else None
+            spent = {"seconds": end.seconds, "epochs": float(end.epochs), **course.planned}
+            return Pruned(end.epochs, last, spent, end.reason.removeprefix(PRUNED))
+        if course.claim.poll() is None:
+            # Where several processes share a run, another one may be who was told.
+            self.stop.request(end.reason.removeprefix(GIVEN_BACK))
+        return None  # stopped: the loop gives the claim back
 
     def _judged(self, course: Course, part: Part, made: StoredRun) -> Outcome | _GoesOn:
         judge = course.judge
@@ -349,13 +364,3 @@ def _of_groups(predictions: Predictions, name: str, judge: Judge) -> dict[str, f
     except FairtuneError:
         return {}
     return {f"auc@{name}/{group}": value for group, value in values.items()}
-
-
-def _ended(end: Stopped, course: Course, plan: Plan) -> Outcome | None:
-    if end.reason.startswith(PRUNED):
-        names = [str(objective) for objective in plan.study.judge.objectives]
-        # One fold may not answer every objective.
-        last = [end.values[name] for name in names] if set(names) <= set(end.values) else None
-        spent = {"seconds": end.seconds, "epochs": float(end.epochs), **course.planned}
-        return Pruned(end.epochs, last, spent, end.reason.removeprefix(PRUNED))
-    return None  # stopped: the loop gives the claim back

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -12,7 +13,8 @@ from optuna.trial import FrozenTrial
 
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
-from fairtune.study.storage import Opened
+from fairtune.study.storages import Opened, open_storage
+from fairtune.study.storages.chunks import in_chunks, joined
 
 T = TypeVar("T")
 _METRIC_NAMES = "study:metric_names"
@@ -105,6 +107,7 @@ class Family:
         """
         study, token = self._ids[phase], trial.user_attrs["claim"]
         tried = False
+        self.opened.check_fit(trial.user_attrs | trial.system_attrs)
 
         def write() -> int:
             nonlocal tried
@@ -140,6 +143,7 @@ class Family:
         attr, limits = codec.outcome_attr(outcome, token), codec.constraints_of(outcome)
         state = codec.state_of(outcome)
         values = getattr(outcome, "values", None)
+        self.opened.check_fit({name: attr, codec.CONSTRAINTS: limits})
 
         def write() -> None:
             with self.opened.exclusive():
@@ -164,17 +168,19 @@ class Family:
         """
         self.opened.storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content))
 
-    def attrs(self, phase: str) -> dict[str, Any]:
+    def attrs(self, phase: str, patience: float | None = None) -> dict[str, Any]:
         """Return the attributes of the study of `phase`, empty when there is none."""
         if not self.find(phase):
             return {}
         storage, study = self.opened.storage, self._ids[phase]
-        return self._ask(lambda: storage.get_study_user_attrs(study), "attributes")
+        read = self._ask(lambda: storage.get_study_user_attrs(study), "attributes", patience)
+        return joined(read)
 
     def set_attr(self, phase: str, name: str, value: Any) -> None:
-        """Set one attribute of the study of `phase`."""
+        """Set one attribute of the study of `phase`, of any length."""
         storage, study = self.opened.storage, self._ids[phase]
-        self._ask(lambda: storage.set_study_user_attr(study, name, value), f"attribute {name}")
+        for key, part in in_chunks(name, value):
+            self._ask(partial(storage.set_study_user_attr, study, key, part), f"attribute {name}")
 
     def optuna_study(self, phase: str) -> Study:
         """Return the Optuna study of `phase`, for reading."""
@@ -191,3 +197,16 @@ class Family:
 
     def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:
         return self.opened.patiently(do, what, self._patience if patience is None else patience)
+
+
+def study_names(url: str) -> list[str]:
+    """Return the names of the studies in a storage, families counted once.
+
+    Raises:
+        StorageError: The storage cannot be reached or read.
+    """
+    opened = open_storage(url, must_exist=True)
+    try:
+        return Family(opened, "", 30.0).names()
+    finally:
+        opened.close()

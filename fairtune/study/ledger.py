@@ -17,7 +17,7 @@ import contextlib
 import math
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,11 +33,13 @@ from fairtune.study.desk import StudyDesk
 from fairtune.study.family import Family
 from fairtune.study.intake import Phase, next_row
 from fairtune.study.options import Options, is_gone, worker_name
+from fairtune.study.orders import STOPPED_BY, Orders
 from fairtune.study.overlay import Draw, Drawn
 from fairtune.study.rows import (
     BASELINE,
     CONFIRM,
     CONTROL,
+    DUPLICATE,
     FINAL,
     SEARCH,
     STALE,
@@ -53,7 +55,7 @@ from fairtune.study.rows import (
     refusal,
 )
 from fairtune.study.standing import signs_of
-from fairtune.study.storage import open_storage
+from fairtune.study.storages import open_storage
 from fairtune.study.view import View
 
 __all__ = [
@@ -70,7 +72,6 @@ __all__ = [
     "Proposal",
     "Pruned",
     "Row",
-    "study_names",
     "worker_name",
 ]
 
@@ -78,6 +79,7 @@ FAMILY = (SEARCH, BASELINE, CONTROL, CONFIRM, FINAL)
 _SLOWEST_BEAT = 60.0
 _DETAIL = 4000
 _BRIEF = 5.0
+_LEAVING = 20.0
 
 
 class Ledger:
@@ -93,7 +95,8 @@ class Ledger:
         self._mine: dict[tuple[str, int], Claim] = {}
         self._view = View(family)
         rule = options.pruner.build()
-        self._desk = StudyDesk(family, rule, signs_of(directions), options.form)
+        self._orders = Orders(family)
+        self._desk = StudyDesk(family, rule, signs_of(directions), options.form, self._orders)
         self._fresh = False
 
     @classmethod
@@ -111,7 +114,7 @@ class Ledger:
         """Open the study `name` of the storage at `url`.
 
         Args:
-            url: As `fairtune.study.storage.normalise` takes it.
+            url: As `fairtune.study.storages.normalise` takes it.
             name: Name of the study, without a slash.
             directions: `maximize` or `minimize` per objective; may be left out for reading.
             identity: What makes the study the one it is, as JSON; stored when it is created and
@@ -190,16 +193,23 @@ class Ledger:
         """Return the Optuna study of `phase` for figures; never to be written to."""
         return self._family.optuna_study(phase)
 
-    def reap(self) -> list[Row]:
+    def told_to_leave(self) -> str | None:
+        """Return why a person wants this worker to leave, or None; see `fairtune.study.orders`."""
+        return None if self._orders.heard() is None else STOPPED_BY
+
+    def reap(self, phases: Sequence[Phase] = ()) -> list[Row]:
         """Fail rows whose beat has stood still for the grace on this worker's clock.
 
-        A row of a process of this machine that no longer runs is failed at once.
+        A row of a process of this machine that no longer runs is failed at once. Where its worker
+        was gone before it could look whether the row may stand, that is said in its place: by the
+        budgets of `phases`.
 
         Returns:
             The rows failed now, as they were read. Their runs are tried again at most twice.
         """
         self._view.refresh()
         now, reaped = self._clock(), []
+        budgets = {phase.name: phase.budget() for phase in phases}
         running: set[tuple[str, int]] = set()
         for phase, row in [(p, r) for p, rows in self._view.rows.items() for r in rows]:
             place = (phase, row.number)
@@ -210,8 +220,10 @@ class Ledger:
             if beat != row.beat:
                 self._seen[place] = (row.beat, now)
             late = beat == row.beat and now - since >= self._grace
-            if (late or is_gone(row.worker)) and self._end(row, STALE):
-                reaped.append(row)
+            if late or is_gone(row.worker):
+                why = refusal(row, self._view.rows[phase], budgets.get(phase)) or STALE
+                if self._end(row, why):
+                    reaped.append(row)
         self._seen = {place: seen for place, seen in self._seen.items() if place in running}
         self._fresh = True
         return reaped
@@ -245,29 +257,41 @@ class Ledger:
         )
 
     @contextlib.contextmanager
-    def beating(self, claims: Sequence[Claim]) -> Iterator[None]:
+    def beating(
+        self, claims: Sequence[Claim], leaving: Callable[[], str | None] = lambda: None
+    ) -> Iterator[None]:
         """Beat for `claims`; at the end give back every claim that has no outcome.
 
         An exception fails the open claims as `error`; Ctrl-C, exit and a full disk give them
         back. If the study itself cannot be written, other workers will miss their beats.
+
+        Args:
+            claims: Rows that this worker runs.
+            leaving: Returns why this worker leaves, or None. One that leaves notes it in the rows
+                that it gives back, and does not wait long for a storage that does not answer.
         """
         every = self._options.beat_every or min(_SLOWEST_BEAT, self._grace / 5)
         with Beats(claims, self._desk.beat, every):
             try:
                 yield
-            except StorageError:
+            except StorageError as error:
                 with contextlib.suppress(StorageError):
-                    self._give_back_open(claims, _BRIEF)
+                    self._give_back_open(claims, str(error), _BRIEF)
                 raise
             except Exception:
                 detail = traceback.format_exc()[-_DETAIL:]
                 for claim in [c for c in claims if c.is_open]:
                     self.finish(claim, Failed("error", detail, retry=True))
                 raise
-            except BaseException:
-                self._give_back_open(claims)
+            except BaseException as error:
+                self._give_back_open(claims, type(error).__name__)
                 raise
-            self._give_back_open(claims)
+            why = leaving()
+            if why is None:
+                self._give_back_open(claims)
+                return
+            with contextlib.suppress(StorageError):
+                self._give_back_open(claims, why, _LEAVING)
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
         """Store the outcome of `claim`.
@@ -291,9 +315,9 @@ class Ledger:
     def recover(self, claim: Claim, outcome: Outcome) -> bool:
         """Keep the result of a run whose row had been failed while it went on.
 
-        If the retry has not begun, the result stands in a new row and there is no retry. If the
-        retry runs, its row is ended, which its next beat learns. If another row has a result, or
-        the run failed, this one is dropped.
+        The result claims a row of its own, as any run does, and so can be seen before it stands.
+        If the retry has not begun, there is none; if it runs, its row is ended, which its next
+        beat learns. If another row has a result, or the run failed, this one is dropped.
 
         Returns:
             Whether the result was kept.
@@ -304,16 +328,19 @@ class Ledger:
         self._view.refresh(phase)
         if current(self._view.rows[phase])[key].has_result:
             return False
-        origin = replace(claim.origin, root=claim.root, recovered=True, token=uuid.uuid4().hex)
-        self._family.add(
-            phase,
-            codec.finished_trial(claim.proposal, origin, outcome=outcome, beat=claim.last_beat()),
-        )
+        token = uuid.uuid4().hex
+        origin = replace(claim.origin, root=claim.root, recovered=True, token=token)
+        trial = codec.new_trial(claim.proposal, origin, beat=claim.last_beat(), system_attrs={})
+        made = self._family.add(phase, trial)
         self._view.refresh(phase)
-        for row in self._view.rows[phase]:
-            if row.key == key and row.state == "running":
-                self._end(row, SUPERSEDED)
-        return True
+        row, rows = self._view.row_of(phase, made), self._view.rows[phase]
+        others = [r for r in rows if r.key == key and r.state == "running" and r is not row]
+        # A retry that cannot be ended has a result of its own by now.
+        stands = refusal(row, rows, None) is None
+        if not (stands and all(self._end(r, SUPERSEDED) for r in others)):
+            self._end(row, DUPLICATE)
+            return False
+        return self._family.end(made, outcome, token, own=True)
 
     def append_final(
         self, proposal: Proposal, values: Sequence[float], attrs: Mapping[str, Any]
@@ -376,22 +403,11 @@ class Ledger:
         self._mine.pop((claim.phase, claim.number), None)
         return ended
 
-    def _give_back_open(self, claims: Sequence[Claim], patience: float | None = None) -> None:
+    def _give_back_open(
+        self, claims: Sequence[Claim], why: str = "", patience: float | None = None
+    ) -> None:
         for claim in [c for c in claims if c.is_open]:
-            self._settle(claim, Failed(STOPPED), patience)
-
-
-def study_names(url: str) -> list[str]:
-    """Return the names of the studies in a storage, families counted once.
-
-    Raises:
-        StorageError: The storage cannot be reached or read.
-    """
-    opened = open_storage(url, must_exist=True)
-    try:
-        return Family(opened, "", 30.0).names()
-    finally:
-        opened.close()
+            self._settle(claim, Failed(STOPPED, why[-_DETAIL:]), patience)
 
 
 def _words(directions: Sequence[StudyDirection]) -> list[str]:

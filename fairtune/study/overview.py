@@ -13,7 +13,7 @@ from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
 from fairtune.models.units import Units
 from fairtune.study.ledger import Ledger
-from fairtune.study.place import PINS, Place
+from fairtune.study.place import PINS, Place, studies_in
 from fairtune.study.rank import DEGENERATE, best_baselines, is_unusable
 from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, Row, results
 from fairtune.study.shortlist import best_of_control, shortlist
@@ -109,12 +109,12 @@ class Overview:
             StudyError: There is no such study.
             StorageError: Its storage cannot be reached.
         """
-        if place.storage is None and not (place.folder / "study.db").is_file():
+        if place.storage is None and place.is_missing:
             raise StudyError(
                 "no such study",
                 where=place.folder,
                 found=place.name,
-                allowed=sorted(p.parent.name for p in place.out.glob("*/study.db")) or None,
+                allowed=studies_in(place.out) or None,
                 todo="give --out or --storage if it lies elsewhere",
             )
         with Ledger.open(place.url, place.name) as ledger:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fairtune.errors import StudyError
-from fairtune.study.ledger import study_names
-from fairtune.study.place import Place
+from fairtune.study.family import study_names
+from fairtune.study.place import Place, studies_in
+from fairtune.study.storages import is_missing
+from fairtune.study.storages.address import absolute, redact
 
 
 def studies_at(place: Place) -> list[Place]:
@@ -20,10 +22,7 @@ def studies_at(place: Place) -> list[Place]:
     """
     if place.name:
         return [place]
-    if place.storage is not None:
-        names = study_names(place.storage)
-    else:
-        names = sorted(path.parent.name for path in place.out.glob("*/study.db"))
+    names = studies_in(place.out) if place.storage is None else study_names(place.url)
     if not names or (place.storage is None and len(names) > 1):
         raise StudyError(
             "which study?" if names else "there is no study",
@@ -32,3 +31,33 @@ def studies_at(place: Place) -> list[Place]:
             todo="name one" if names else "give --out or --storage if it lies elsewhere",
         )
     return [replace(place, name=name) for name in names]
+
+
+def check_home(place: Place) -> None:
+    """Refuse to make a study in one storage that lies in another already.
+
+    Raises:
+        StudyError: That is so.
+        StorageError: A storage cannot be reached.
+    """
+    if place.storage is None:
+        return
+    home = place.remembered
+    given = redact(absolute(place.storage))
+    if home is None and _holds(place.beside, place):
+        home = place.beside
+    if home in (None, given) or _holds(place.url, place):
+        return
+    merge = f"fairtune merge {place.name} --from URL --storage URL"
+    raise StudyError(
+        f"the study '{place.name}' lies in another storage",
+        where="--storage",
+        found=given,
+        allowed=home,
+        todo=f"leave --storage out, move the study with `{merge}`, or give the new one another "
+        "--name; SQLite takes one worker",
+    )
+
+
+def _holds(url: str, place: Place) -> bool:
+    return not is_missing(url) and place.name in study_names(url)

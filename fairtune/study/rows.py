@@ -23,6 +23,9 @@ STALE_RETRIES = 2
 ERROR_RETRIES = 1
 
 STOPPED = "stopped"
+ASKED = "asked"
+"""A person asked for another try; the attempts before do not count against it."""
+
 STALE = "stale"
 BUDGET = "budget"
 DUPLICATE = "duplicate"
@@ -247,7 +250,9 @@ def due(rows: Iterable[Row]) -> list[Row]:
     """Return the failed rows whose run is to be tried again, in order of number.
 
     A stopped run is tried again without limit, a run whose worker vanished at most twice, one
-    that failed by an error that may pass once.
+    that failed by an error that may pass once; all of that anew when a person asks for it. One
+    that gave way to a late result is due only where that result never came, its worker having
+    vanished too.
     """
     rows = valid(rows)
     histories: dict[str, list[Row]] = {}
@@ -257,9 +262,31 @@ def due(rows: Iterable[Row]) -> list[Row]:
     for history in histories.values():
         if all(row.state == "failed" for row in history):
             last = max(history, key=lambda r: (r.attempt, r.number))
-            if _may_retry(last, history):
+            if may_retry(last, history):
                 waiting.append(last)
     return sorted(waiting, key=lambda r: r.number)
+
+
+def _arriving(other: Row, row: Row) -> bool:
+    """Tell whether `other` is a late result on its way, with the claim before that of `row`."""
+    return other.recovered and other.state == "running" and other.number < row.number
+
+
+def may_retry(last: Row, history: Sequence[Row]) -> bool:
+    """Tell whether a run is to be tried again.
+
+    Args:
+        last: Its last attempt, which failed.
+        history: All its attempts, `last` among them.
+    """
+    if last.reason in (STOPPED, SUPERSEDED, ASKED):
+        return True
+    asked = max((row.attempt for row in history if row.reason == ASKED), default=-1)
+    reasons = [row.reason for row in history if row.attempt > asked]
+    if last.reason == STALE:
+        return reasons.count(STALE) <= STALE_RETRIES
+    errors = [r for r in reasons if r not in (STOPPED, STALE, SUPERSEDED)]
+    return last.retryable and len(errors) <= ERROR_RETRIES
 
 
 def dead(rows: Iterable[Row]) -> list[Row]:
@@ -279,7 +306,8 @@ def refusal(row: Row, rows: Iterable[Row], budget: int | None) -> str | None:
     kept = valid(rows)
     if all(other.number != row.number for other in kept):
         return DUPLICATE
-    if any(o.key == row.key and o.has_result for o in kept if o.number != row.number):
+    same = [o for o in kept if o.key == row.key and o.number != row.number]
+    if any(o.has_result or _arriving(o, row) for o in same):
         return DUPLICATE
     if budget is not None and row.number == row.root:
         before = sum(o.number == o.root and o.number < row.number for o in kept)
@@ -322,13 +350,3 @@ def counts(rows: Iterable[Row]) -> dict[str, int]:
 
 def _rank(row: Row) -> int:
     return 2 if row.has_result else 1 if row.state == "running" else 0
-
-
-def _may_retry(last: Row, history: Sequence[Row]) -> bool:
-    reasons = [row.reason for row in history]
-    if last.reason == STOPPED:
-        return True
-    if last.reason == STALE:
-        return reasons.count(STALE) <= STALE_RETRIES
-    errors = [r for r in reasons if r not in (STOPPED, STALE)]
-    return last.retryable and len(errors) <= ERROR_RETRIES

@@ -1,4 +1,4 @@
-"""Create or resume a study and take part in it as a worker."""
+"""Resolve a study on this machine and take part in it as a worker."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fairtune.adaptation.placement import METHOD, members
 from fairtune.adaptation.rules import Rule
-from fairtune.config import Choice
 from fairtune.config.registry import name_of
-from fairtune.errors import ConfigError, FairtuneError, StudyError, raise_all
+from fairtune.errors import ConfigError, FairtuneError, raise_all
 from fairtune.models.units import Units
 from fairtune.study.bounds import Bounds
 from fairtune.study.control import ControlPhase
@@ -18,55 +17,20 @@ from fairtune.study.expected import expected_starts
 from fairtune.study.fields import parts_of
 from fairtune.study.fitting import misfits
 from fairtune.study.ground import check_rows, unit_digests, validation_table
-from fairtune.study.ledger import Ledger, Options, Phase
+from fairtune.study.ledger import Ledger, Phase
+from fairtune.study.opening import searches, settings_of
 from fairtune.study.parts import folds_of
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import ENDED, PINS, Place
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, SEARCH
-from fairtune.study.samplers import SAMPLERS, startup_of
+from fairtune.study.samplers import SAMPLERS
 from fairtune.study.schema import StudyFile
 from fairtune.study.worker import Exit, Limits, Stop, work
 from fairtune.training.cuts import Expected
-from fairtune.training.recipe import PROTOCOL
 
 if TYPE_CHECKING:
     from fairtune.training.session import Session
-
-
-def identity(plan: Plan) -> dict[str, Any]:
-    """Return what makes a study the one it is; a resume with anything else is refused.
-
-    Baselines, budget, search, sampler, pruner, confirm and select may change.
-    """
-    judged = plan.study.judge.to_json()
-    fixed = plan.space.constants()
-    fidelity = plan.study.fidelity
-    return {
-        "recipe": _base(plan),
-        "space": {name: d.to_json() for name, d in plan.dimensions().items()},
-        "mask_spaces": plan.space.mask_spaces(),
-        **judged,
-        "seed": plan.study.seed,
-        "protocol": PROTOCOL,
-        **({"fields fixed in space": fixed} if fixed else {}),
-        **({"fidelity": {fidelity.name: list(fidelity.values)}} if fidelity.values else {}),
-    }
-
-
-def _base(plan: Plan) -> dict[str, Any]:
-    """Return the base recipe without a pin that no recipe of the study depends on."""
-    base = plan.base.to_json()
-    if plan.base.fit.augment != "medical" and not _searches(plan, "medical"):
-        base["data"].pop("augmentation", None)
-    return base
-
-
-def _searches(plan: Plan, augment: str) -> bool:
-    match plan.dimensions().get("fit.augment"):
-        case Choice(options):
-            return augment in options
-    return False
 
 
 def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | None) -> Plan:
@@ -106,7 +70,7 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
     raise_all(str(study.source.where()), problems)
     base = session.resolve(recipe)
     plan = Plan(study, base, units, unit_digests(study, base, session))
-    if _searches(plan, "medical"):
+    if searches(plan, "medical"):
         session.table(recipe).spec.ranges()
     raise_all(str(study.source.where()), list(misfits(plan, session)))
     return plan
@@ -188,69 +152,6 @@ def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, *tuple[Phase, ...]]:
         return baseline, search, ConfirmPhase(plan, search)
     control = ControlPhase(plan, search)
     return baseline, search, control, ConfirmPhase(plan, control)
-
-
-def open_study(
-    place: Place, plan: Plan, *, create: bool, options: Options | None = None
-) -> Ledger:
-    """Open the study of `plan`, made if need be.
-
-    Raises:
-        StorageError: The storage cannot be reached.
-        StudyError: The name belongs to another study; names every differing field.
-    """
-    judge = plan.study.judge
-    ledger = Ledger.open(
-        place.url,
-        place.name,
-        directions=[o.direction for o in judge.objectives],
-        metric_names=[str(o) for o in judge.objectives],
-        identity=identity(plan),
-        create=create,
-        options=options
-        or Options(
-            sampler=plan.study.sampler,  # type: ignore[arg-type]
-            pruner=plan.study.judging,
-            form=plan.study.form,
-            seed=plan.study.seed,
-        ),
-    )
-    ledger.set_attr(PINS, settings_of(plan))
-    return ledger
-
-
-def settings_of(plan: Plan) -> dict[str, Any]:
-    """Return what may change on resume, and the units, for readers without the study file."""
-    study = plan.study
-    return {
-        "units": plan.units.to_json(),
-        "baselines": study.baselines.to_json(),
-        "budget": study.budget.to_json(),
-        "search": study.form.to_json(study.judge.objectives),
-        "startup": startup_of(study.sampler),
-        "confirm": study.confirm.to_json(),
-        "select": study.select,
-        "name": study.name,
-    }
-
-
-def pinned_base(place: Place) -> dict[str, Any] | None:
-    """Return the resolved recipe of an existing study, or None when there is no such study.
-
-    Raises:
-        StorageError: The storage cannot be reached.
-    """
-    if place.storage is None and not (place.folder / "study.db").is_file():
-        return None
-    try:
-        with Ledger.open(place.url, place.name) as ledger:
-            stored = ledger.attrs().get("identity")
-    except StudyError:
-        return None
-    if not isinstance(stored, dict):
-        return None
-    base: dict[str, Any] = stored["recipe"]
-    return base
 
 
 KEPT = "prefix"

@@ -20,11 +20,17 @@ A claim that it leaves out, because it was told to stop, is given back by the lo
 """
 
 
+FAILING = "runs failed one after another"
+"""How the reason ends for which a worker leaves whose runs all fail."""
+
+
 class Exit(enum.Enum):
     """Why a worker left."""
 
     DONE = "nothing is left to do"
     STOPPED = "it was told to stop"
+    SPENT = "it has made as many runs as it may"
+    IDLE = "others run all that is left"
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,15 @@ class Limits:
         together: Rows run at once.
         idle: Seconds to wait while only others have work.
         failures: Runs failed one after another before the worker leaves: its node is broken.
+        runs: Runs that it makes at most, None for any number.
+        waits: Stay while others run what is left, for what they may leave behind.
     """
 
     together: int = 1
     idle: float = 5.0
     failures: int = 3
+    runs: int | None = None
+    waits: bool = True
 
 
 class Stop(Protocol):
@@ -99,24 +109,40 @@ def work(
         phases: In the order in which they are asked.
         execute: Runs claims; see `Execute`.
         limits: What this worker takes on.
-        stop: Asked between rows; a run that is under way sees it through `execute`.
+        stop: Asked between rows; a run that is under way sees it through `execute`. Where
+            `fairtune stop` was given, that becomes its reason.
 
     Returns:
-        `DONE` when no phase has anything to do and no other worker runs a row; else `STOPPED`.
+        `DONE` when no phase has anything to do and no other worker runs a row, `SPENT` or `IDLE`
+        when the limits say so; else `STOPPED`.
     """
-    execute = _counted(execute, limits.failures, stop)
-    while not stop.reason():
-        ledger.reap()
-        claims = ledger.claim(phases, at_most=limits.together)
+    execute, made = _counted(execute, limits.failures, stop), 0
+    while _goes_on(ledger, stop):
+        left = limits.together if limits.runs is None else limits.runs - made
+        if left <= 0:
+            return Exit.SPENT
+        ledger.reap(phases)
+        claims = ledger.claim(phases, at_most=min(left, limits.together))
         if claims:
-            with ledger.beating(claims):
+            made += len(claims)
+            with ledger.beating(claims, stop.reason):
                 for claim, outcome in execute(claims):
                     ledger.finish(claim, outcome)
-        elif ledger.others_running():
-            stop.wait(limits.idle)
-        else:
+        elif not ledger.others_running():
             return Exit.DONE
+        elif not limits.waits:
+            return Exit.IDLE
+        else:
+            stop.wait(limits.idle)
     return Exit.STOPPED
+
+
+def _goes_on(ledger: Ledger, stop: Stop) -> bool:
+    """Tell whether the worker takes on more; an order that it heard becomes the reason to stop."""
+    told = None if stop.reason() else ledger.told_to_leave()
+    if told is not None:
+        stop.request(told)
+    return stop.reason() is None
 
 
 def _counted(execute: Execute, most: int, stop: Stop) -> Execute:
@@ -132,6 +158,6 @@ def _counted(execute: Execute, most: int, stop: Stop) -> Execute:
                 failures += 1
             yield claim, outcome
             if failures >= most:
-                stop.request(f"{failures} runs failed one after another")
+                stop.request(f"{failures} {FAILING}")
 
     return run

@@ -1,10 +1,10 @@
-"""The state of a run between epochs, on disk: written whole, read back exactly, no pickle.
+"""The state of a run between two steps, on disk: written whole, read back exactly, no pickle.
 
 ```
 <run folder>/attempts/<n>/
-    checkpoint-<epoch>.safetensors   every tensor of the state
-    state.json                       the rest of it, key, file and checksum of the tensors
-    log.jsonl                        what happened, one JSON object a line; kept for good
+    checkpoint-<epoch>-<step>.safetensors   every tensor of the state
+    state.json                              the rest, key, file and checksum of the tensors
+    log.jsonl                               what happened, a JSON object a line; kept for good
 ```
 """
 
@@ -35,7 +35,12 @@ ATTEMPTS = "attempts"
 SHARE = 0.05
 """Largest share of the time that goes into writing checkpoints."""
 
-_LAYOUT = 1
+EVERY = 600.0
+"""Seconds between checkpoints within an epoch: so much is lost where nothing can be written."""
+
+_LAYOUT = 2
+_READ = (1, _LAYOUT)
+"""States of layout 1 are between two epochs."""
 
 
 class Checkpoints:
@@ -49,7 +54,9 @@ class Checkpoints:
         key: Key of the run.
         mark: What else a state must agree in to be gone on with, as a JSON value.
         share: Largest share of the time that goes into writing: after a write that took s
-            seconds none follows before s / share; default: `SHARE`.
+            seconds none is due before s / share; default: `SHARE`.
+        done: Name of the file that makes `folder` a finished run: where another process has
+            finished it meanwhile, nothing is kept.
         mirror: Where attempts on other machines find the states, and leave theirs.
     """
 
@@ -59,14 +66,17 @@ class Checkpoints:
         key: str,
         mark: Any = None,
         share: float | None = None,
+        done: str | None = None,
         mirror: Mirror | None = None,
     ) -> None:
         self._all = folder / ATTEMPTS
+        self._done = None if done is None else folder / done
         self._key, self._mark = key, mark
         self._share = SHARE if share is None else share
         self._mirror, self._id = mirror, uuid.uuid4().hex[:8]
         self._own: Path | None = None
-        self._next = 0.0
+        self._next, self._last = 0.0, time.monotonic()
+        self._at: tuple[int, int] | None = None
         self._broken = False
 
     def load(self) -> dict[str, Any] | None:
@@ -92,22 +102,44 @@ class Checkpoints:
                 _clear(attempt)
         return None
 
-    def save(self, state: Mapping[str, Any], epoch: int) -> None:
-        """Write `state` after `epoch`; a disk that cannot be written never fails a run."""
+    def due(self, *, within: bool = False) -> bool:
+        """Return whether the share of writing allows another state now.
+
+        Args:
+            within: An epoch is under way: not before `EVERY` seconds have passed either.
+        """
+        now = time.monotonic()
+        rested = not within or now >= self._last + EVERY
+        return rested and now >= self._next and not self._broken
+
+    def save(self, state: Mapping[str, Any], epoch: int, step: int = 0) -> bool:
+        """Write `state`; a disk that cannot be written never fails a run.
+
+        Args:
+            state: JSON values and tensors.
+            epoch: Epochs that are finished.
+            step: Steps that are made; a state of the same place is not written again.
+
+        Returns:
+            Whether the state is on the disk.
+        """
+        if self._broken or (self._done is not None and self._done.exists()):
+            return False
+        if self._at == (epoch, step):
+            return True
         began = time.monotonic()
-        if self._broken or began < self._next:
-            return
         try:
-            self._write(state, epoch)
+            self._write(state, epoch, step)
         except (OSError, FairtuneError) as error:
             self._broken = True
             log.warning("the run goes on without checkpoints: %s", error)
-            return
+            return False
         if self._mirror is not None:
             own = self._folder()
             mirrors.put(self._mirror, f"{own.name}-{self._id}", own)
-        now = time.monotonic()
-        self._next = now + (now - began) / self._share
+        self._at, self._last = (epoch, step), time.monotonic()
+        self._next = self._last + (self._last - began) / self._share
+        return True
 
     def say(self, event: str, **fields: Any) -> None:
         """Append one line to this attempt's log."""
@@ -138,7 +170,7 @@ class Checkpoints:
         if self._mirror is None:
             return False
         attempts = self._attempts()
-        here = max((_progress(attempt) for attempt in attempts), default=-1)
+        here = max((_progress(attempt) for attempt in attempts), default=mirrors.NOWHERE)
         least = int(attempts[-1].name) + 1 if attempts else 0
         return mirrors.fetch(self._mirror, self._all, least, self._own, here, self._fits)
 
@@ -160,17 +192,18 @@ class Checkpoints:
                     number += 1
         return self._own
 
-    def _write(self, state: Mapping[str, Any], epoch: int) -> None:
+    def _write(self, state: Mapping[str, Any], epoch: int, step: int) -> None:
         tensors: dict[str, Tensor] = {}
         plain = _flat(state, "", tensors)
         content = safetensors.torch.save(tensors)
-        file = self._folder() / f"checkpoint-{epoch}.safetensors"
+        file = self._folder() / f"checkpoint-{epoch}-{step}.safetensors"
         store.write_atomic(file, content)
         record = {
             "layout": _LAYOUT,
             "key": self._key,
             "mark": self._mark,
             "epoch": epoch,
+            "step": step,
             "file": file.name,
             "sha256": store.file_sha256(file),
             "state": plain,
@@ -186,28 +219,28 @@ class Checkpoints:
 
     def _read(self, attempt: Path) -> dict[str, Any]:
         record = json.loads((attempt / STATE).read_text())
-        for name, wanted in self._wanted():
-            if record[name] != wanted:
-                raise ValueError(f"its {name} is {record[name]}, not {wanted}")
+        for name, known in self._wanted():
+            if record[name] not in known:
+                raise ValueError(f"its {name} is {record[name]}, not {known[-1]}")
         file = attempt / record["file"]
         if store.file_sha256(file) != record["sha256"]:
             raise ValueError(f"the checksum of {file.name} does not hold")
         state: dict[str, Any] = _unflat(record["state"], safetensors.torch.load_file(file))
         return state
 
-    def _wanted(self) -> tuple[tuple[str, Any], ...]:
-        return ("layout", _LAYOUT), ("key", self._key), ("mark", self._mark)
+    def _wanted(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        return ("layout", _READ), ("key", (self._key,)), ("mark", (self._mark,))
 
     def _fits(self, record: Mapping[str, Any]) -> bool:
-        return all(record.get(name) == wanted for name, wanted in self._wanted())
+        return all(record.get(name) in known for name, known in self._wanted())
 
 
-def _progress(attempt: Path) -> int:
-    """Return how far the state of an attempt is, -1 without one."""
+def _progress(attempt: Path) -> tuple[int, int]:
+    """Return how far the state of an attempt is; `NOWHERE` without one."""
     try:
         return mirrors.progress(json.loads((attempt / STATE).read_text()))
     except (OSError, ValueError, TypeError, KeyError):
-        return -1
+        return mirrors.NOWHERE
 
 
 def _why(error: Exception) -> str:

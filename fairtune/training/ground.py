@@ -23,6 +23,7 @@ from fairtune.models.spec import ModelSpec
 from fairtune.models.split import Through
 from fairtune.models.units import Units
 from fairtune.training.cuts import Cuts, Expected
+from fairtune.training.observer import go_on, nobody
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.training.rows import rows_of
@@ -46,6 +47,7 @@ class Ground:
         reuse: Whether what frozen blocks compute is kept.
         expected: Runs from which the cuts to keep are chosen; None: each run by itself.
         progress: Called with what is being computed, done and total.
+        poll: Reason to leave, or None; asked while something is computed.
         prefixes, cuts, checked: What `training.prefix` has opened, chosen and compared.
         lowered: Frozen tensors in bf16, by name; see `training.lowered`.
         compiled: Compiled blocks by kind; see `training.compiled`.
@@ -60,6 +62,7 @@ class Ground:
     reuse: bool = True
     expected: Expected | None = None
     progress: Callable[[str, int, int], None] | None = None
+    poll: Callable[[], str | None] = nobody
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     cuts: dict[str, Cuts] = field(default_factory=dict)
     checked: dict[str, str] = field(default_factory=dict)
@@ -113,6 +116,16 @@ class Ground:
         for name in found.keys() - self._tensors.keys():
             self._tensors[name] = tensor_hash(found[name])
         return digest({name: self._tensors[name] for name in sorted(found)})
+
+    def told(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Tell whoever shows progress how far `what` is, if anything can be told.
+
+        Raises:
+            Interrupted: There is a reason to leave.
+        """
+        go_on(self.poll, what)
+        if self.progress is not None and total:
+            self.progress(what, done, total)
 
     def loader(
         self,
@@ -188,7 +201,8 @@ class Ground:
         self.backbone.eval()
         loader = self.loader(rows, 128, test_pass=test_pass)
         with torch.inference_mode(), self.autocast(recipe):
-            parts = [
-                self.backbone.embed(batch.image).float() for batch in loader.epoch(shuffle=False)
-            ]
+            parts = []
+            for batch in loader.epoch(shuffle=False):
+                self.told("computing features")
+                parts.append(self.backbone.embed(batch.image).float())
         return torch.cat(parts)

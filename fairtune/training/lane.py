@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairtune.data.batch import Batch, Loader
+from fairtune.data.batch import Batch
 from fairtune.data.medical import augmentation
 from fairtune.errors import RunError
 from fairtune.mitigation.hooks import Averager
-from fairtune.models.net import Net
 from fairtune.training.average import Average
 from fairtune.training.compiled import compiled_blocks
 from fairtune.training.lowered import lower
@@ -33,9 +32,11 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
+from fairtune.training.passes import Pass, at_a_stretch, scoring
 from fairtune.training.pins import refuse_unvalidated
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
+from fairtune.training.random import random_state, set_random_state
 from fairtune.training.ranks import current
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.targets import Targets
@@ -109,42 +110,48 @@ class Lane:
         self.mixing = Mixing(optim.mixup, optim.cutmix, seeds.data) if mixes else None
         average: Averager | None = Average(self.trained, optim.ema) if optim.ema else None
         self.average = average or self.mitigating.average(self.trained)
+        self.under_way: Pass | None = None
 
-    def epoch(self, poll: Callable[[], str | None]) -> tuple[float, str | None]:
-        """Train one pass at a stretch; see `stepwise`."""
-        steps = self.stepwise(poll)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                done: tuple[float, str | None] = end.value
-                return done
+    def epoch(self) -> float:
+        """Train one pass at a stretch and end it; return its mean loss."""
+        loss = at_a_stretch(self.stepwise())
+        self.end_pass()
+        return loss
 
-    def stepwise(
-        self, poll: Callable[[], str | None]
-    ) -> Generator[None, None, tuple[float, str | None]]:
-        """Train one pass, pausing after every step for other lanes.
+    def stepwise(self) -> Generator[None, None, float]:
+        """Train the pass under way, or a new one, pausing before every step.
 
-        The loss is added up on the device and read once, at the end of the pass.
+        While it pauses, `state_dict` says all that the rest depends on. The loss is added up on
+        the device and read once, at the end of the pass.
 
         Returns:
-            The mean loss and the reason `poll` gave to stop, if any.
+            The mean loss.
 
         Raises:
             RunError: The loss is not finite.
         """
+        now = self.under_way
+        if now is None:
+            total = torch.zeros((), device=self.ground.device)
+            now = self.under_way = Pass(self.loader.state(), total)
+        if now.loss is None:
+            yield from self._steps(now)
+            now.loss = self._mean_loss(now)
+            self.mitigating.passed(self.taken // self.steps)
+        return now.loss
+
+    def _steps(self, now: Pass) -> Generator[None, None, None]:
         set_modes(self.net)
-        total = torch.zeros((), device=self.ground.device)
-        seen = 0
-        batches = self.loader.epoch(order=self._order())
-        while group := list(itertools.islice(batches, self.recipe.optim.accumulate)):
-            stop = self.ranks.agree(poll())
-            if stop is not None:
-                return math.nan, stop
-            total += self.step(*group)
-            seen += sum(len(batch.row) for batch in group)
+        size = self.recipe.optim.accumulate
+        batches: Iterator[Batch] = self.loader.epoch(order=self._order(), skip=now.done * size)
+        while group := list(itertools.islice(batches, size)):
             yield
-        mean = float(self.ranks.total(total)) / max(seen, 1)
+            now.total += self.step(*group)
+            now.seen += sum(len(batch.row) for batch in group)
+            now.done += 1
+
+    def _mean_loss(self, now: Pass) -> float:
+        mean = float(self.ranks.total(now.total)) / max(now.seen, 1)
         if not math.isfinite(mean):
             raise RunError(
                 "the training loss is not finite",
@@ -153,8 +160,11 @@ class Lane:
                 todo="lower the learning rate, or keep clip_norm above 0"
                 + (", or lower the weight of a mitigation" if self.mitigating else ""),
             )
-        self.mitigating.passed(self.taken // self.steps)
-        return mean, None
+        return mean
+
+    def end_pass(self) -> None:
+        """Note that what follows from the pass is known: the next step begins another one."""
+        self.under_way = None
 
     def _order(self) -> Tensor | None:
         draw, source = self.mitigating.order, self.loader.generator
@@ -260,38 +270,58 @@ class Lane:
         with self.ground.autocast(self.recipe):
             return self.mitigating.output(batch, self._forward(self.net, batch))
 
-    def validate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
-        """Score `rows` after a pass, and tell an average that follows how the weights do."""
-        if self.average is not None and self.average.follows:
-            self.average.passed(self._scored(rows)[1])
-        return self.score(rows)
+    def validating(
+        self, rows: NDArray[np.int64]
+    ) -> Generator[None, None, tuple[NDArray[np.float32], float]]:
+        """Score `rows` after a pass, and tell an average that follows how the weights do.
 
-    def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+        It pauses before every batch; the state may be taken once the generator is closed.
+        """
+        now = self.under_way
+        if self.average is not None and self.average.follows and not (now and now.told):
+            _, loss = yield from self._scoring(rows)
+            self.average.passed(loss)
+            if now is not None:
+                now.told = True
+        return (yield from self.scoring(rows))
+
+    def validate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+        """Return at a stretch what `validating` returns."""
+        return at_a_stretch(self.validating(rows))
+
+    def scoring(
+        self, rows: NDArray[np.int64], *, fitted: bool = False
+    ) -> Generator[None, None, tuple[NDArray[np.float32], float]]:
         """Return `(rows, outputs)` logits and the mean loss of `rows`, in their order.
 
-        Without rows there are no scores, and the loss is NaN.
+        Without rows there are no scores, and the loss is NaN. It pauses as `validating` does.
+
+        Args:
+            rows: Rows of the pack, not augmented for it.
+            fitted: They are those that the run is fitted on.
         """
         with nullcontext() if self.average is None else self.average.applied():
-            return self._scored(rows)
+            return (yield from self._scoring(rows, fitted))
 
-    def score_fitted(self) -> tuple[NDArray[np.float32], float]:
-        """Return the same of the rows the run is fitted on, which are not augmented for it."""
-        with nullcontext() if self.average is None else self.average.applied():
-            return self._scored(self.ground.fit_rows(self.recipe), fitted=True)
+    def score(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], float]:
+        """Return at a stretch what `scoring` returns."""
+        return at_a_stretch(self.scoring(rows))
 
-    def _scored(
+    def _scoring(
         self, rows: NDArray[np.int64], fitted: bool = False
-    ) -> tuple[NDArray[np.float32], float]:
+    ) -> Generator[None, None, tuple[NDArray[np.float32], float]]:
         if not len(rows):
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         mine = self.ranks.rows(rows)
-        found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
-        if len(mine):
-            full = SCORE_BATCH if fitted or self.recipe.data.fold is not None else None
-            serve = self.start.server(full, scored=True)
-            loader = self.ground.loader(mine, SCORE_BATCH, serve=serve)
-            autocast = self.ground.autocast(self.recipe)
-            found = score_rows(self.net, loader, self._forward, autocast)
+        full = SCORE_BATCH if fitted or self.recipe.data.fold is not None else None
+        loader = self.ground.loader(mine, SCORE_BATCH, serve=self.start.server(full, scored=True))
+        # All ranks pause as often as the first, which has the most rows.
+        pauses = math.ceil(math.ceil(len(rows) / self.ranks.world) / SCORE_BATCH)
+        found = yield from scoring(
+            self.net, loader, self._forward, self.ground.autocast(self.recipe), pauses
+        )
+        if not len(mine):
+            found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         return self.ranks.gather(*found)
 
     def weights(self) -> dict[str, Tensor]:
@@ -300,25 +330,35 @@ class Lane:
         return {name: p.detach().to("cpu", copy=True) for name, p in held.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next pass depends on, for `load_state_dict`.
+        """Return everything that the rest of the run depends on, for `load_state_dict`.
 
         The values are those of the lane, not copies; the random numbers are torch's own now.
+        Several processes call it together, and each returns what all have.
         """
-        schedule = self.schedule.state_dict()
+        schedule, now = self.schedule.state_dict(), self.under_way
+        midst = now is not None and now.loss is None
+        own = {
+            "random": random_state(self.ground.device),
+            "total": None if now is None else now.total.to("cpu"),
+        }
         return {
             "trained": dict(self.trained),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {name: schedule[name] for name in _SCHEDULE},
-            "loader": self.loader.state(),
+            "loader": now.start if now is not None and midst else self.loader.state(),
             "taken": self.taken,
+            "pass": None if now is None else now.state(),
             "methods": methods_state(self.net),
             "average": None if self.average is None else self.average.state(),
             "mitigations": self.mitigating.state() if self.mitigating else None,
-            "random": random_state(self.ground.device),
+            "ranks": self.ranks.all(own),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as the lane that `state` is of would have, bit for bit on a CPU.
+
+        As many processes as there were go on with a state of their own each; of any other number
+        all have the random numbers of the first.
 
         Raises:
             KeyError, ValueError, RuntimeError: The state is of another recipe.
@@ -338,36 +378,18 @@ class Lane:
             self.average.restore(state["average"])
         if self.mitigating:
             self.mitigating.restore(state["mitigations"])
-        set_random_state(state["random"], self.ground.device)
+        self._take_own(state)
 
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the state of torch's own random numbers on the CPU and on `device`."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Set torch's own random numbers to what `random_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def score_rows(
-    net: Net,
-    loader: Loader,
-    forward: Callable[[Net, Batch], Output],
-    autocast: AbstractContextManager[object],
-) -> tuple[NDArray[np.float32], float]:
-    """Return `(rows, outputs)` logits and the mean loss over everything `loader` yields."""
-    net.eval()
-    scores, losses = [], []
-    with torch.inference_mode(), autocast:
-        for batch in loader.epoch(shuffle=False):
-            out = forward(net, batch)
-            scores.append(out.score.float())
-            losses.append(out.loss.float())
-    return torch.cat(scores).cpu().numpy(), float(torch.cat(losses).mean())
+    def _take_own(self, state: Mapping[str, Any]) -> None:
+        """Take from `state` what each process has for itself, and the pass under way."""
+        # States from before there were passes under way are between two passes.
+        every = state.get("ranks", [{"random": state.get("random"), "total": None}])
+        same = len(every) == self.ranks.world
+        mine = every[self.ranks.rank if same else 0]
+        self.under_way = None
+        if (now := state.get("pass")) is not None:
+            parts = torch.stack([own["total"] for own in every])
+            rest = parts.sum() if self.ranks.rank == 0 else torch.zeros(())
+            total = mine["total"] if same else rest
+            self.under_way = Pass.restored(now, self.loader.state(), total.to(self.ground.device))
+        set_random_state(mine["random"], self.ground.device)

@@ -20,6 +20,9 @@ STATE, LOG = "state.json", "log.jsonl"
 
 Record = Mapping[str, Any]
 
+NOWHERE = (-1, 0)
+"""Progress of an attempt without a state."""
+
 
 class Mirror(Protocol):
     """Keeps files of attempts at one run; every method may raise a `StorageError`.
@@ -52,9 +55,9 @@ def number_of(attempt: str) -> int:
     return int(attempt.split("-", 1)[0])
 
 
-def progress(record: Record) -> int:
-    """Return how far a state is, to be compared with others of the same run."""
-    return int(record["epoch"])
+def progress(record: Record) -> tuple[int, int]:
+    """Return finished epochs and steps made, to be compared with others of the same run."""
+    return int(record["epoch"]), int(record.get("step", 0))
 
 
 def put(mirror: Mirror, attempt: str, folder: Path) -> None:
@@ -71,7 +74,7 @@ def fetch(
     folder: Path,
     least: int,
     own: Path | None,
-    ahead_of: int,
+    ahead_of: tuple[int, int],
     fits: Callable[[Record], bool],
 ) -> bool:
     """Bring the furthest state of other machines here; return False where none is of use.

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fairtune.errors import Interrupted
+
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
@@ -85,3 +87,19 @@ class Follower:
     def poll(self) -> str | None:
         """Return what `ask` says."""
         return self.ask()
+
+
+def nobody() -> str | None:
+    """Return no reason to leave."""
+    return None
+
+
+def go_on(poll: Callable[[], str | None], what: str) -> None:
+    """Go on with `what`, of which nothing is kept if it is left.
+
+    Raises:
+        Interrupted: `poll` has a reason to leave.
+    """
+    reason = poll()
+    if reason is not None:
+        raise Interrupted(f"stopped while {what}; nothing of it is kept", found=reason)

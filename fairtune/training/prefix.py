@@ -239,7 +239,7 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
     compute = _computer(ground, recipe, cut, part.copy)
 
     def make(folder: Path) -> None:
-        write(folder, part.train, part.val, compute, ground.progress, whole=cut is None)
+        write(folder, part.train, part.val, compute, ground.told, whole=cut is None)
 
     folder = store.get_or_make(SHELF, key, make, root=ground.pack.cache, cap_gib=ground.cap_gib)
     slot = np.full(len(ground.pack), -1, dtype=np.int64)

@@ -31,7 +31,7 @@ def write(
     train: Rows,
     val: Rows,
     compute: Compute,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Callable[[str, int, int], None],
     *,
     whole: bool,
 ) -> None:
@@ -61,8 +61,7 @@ def write(
             # Written, not mapped: a full disk is then an error, where a map would kill us.
             file.write(hidden.view(torch.uint8).numpy().tobytes())
             done += new
-            if progress is not None:
-                progress("computing frozen blocks", done, len(rows))
+            progress("computing frozen blocks", done, len(rows))
     np.save(folder / ROWS, rows)
     (folder / _META).write_text(json.dumps({"shape": shape, "dtype": kind}))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,20 +22,36 @@ from torch import Tensor, distributed, nn
 
 from fairtune.config import Settings
 from fairtune.data.batch import Batch
-from fairtune.errors import RunError
+from fairtune.errors import LOST, ConfigError, FairtuneError, Interrupted, RunError
 from fairtune.usage import Output
 
 T = TypeVar("T")
 
-LOST = "rank"
-"""Reason of the error that another process is gone."""
+_PATIENCE = timedelta(days=30)
+"""The others wait while rank 0 packs images, scores the test split, or has no trial to run."""
 
-_PATIENCE = timedelta(days=1)
-"""The others wait while rank 0 packs images or scores the test split."""
+_STALLED = timedelta(minutes=30)
+"""Nobody waits longer for the others before a step: a machine that has gone does not say so."""
+
+
+_STOPS = 2
+"""Above 1, which says that something is due."""
 
 
 class Dismissed(Exception):
     """Rank 0 has ended its work: so does this process."""
+
+
+class Agreed(Exception):
+    """What failed in one process failed in all: they are at the same place, and stay together.
+
+    Args:
+        error: What failed.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -135,21 +151,26 @@ class Ranks:
                 distributed.all_reduce(value)
         return value
 
-    def agree(self, reason: str | None) -> str | None:
-        """Return a reason to stop if any rank has one: the first one's.
+    def agree(self, reason: str | None, due: bool = False) -> tuple[str | None, bool]:
+        """Return a reason to stop if any rank has one, the first one's, and whether any is due.
+
+        Args:
+            reason: Why this process would stop, or None.
+            due: Something is due that all do together.
 
         Raises:
             RunError: Another process is gone.
         """
         if self.alone:
-            return reason
-        # One flag on the CPU a step: asking for the words, or the device, would cost more.
-        some = torch.tensor([reason is not None], dtype=torch.int32)
+            return reason, due
+        # One number on the CPU a step: asking for the words, or the device, would cost more.
+        level = torch.tensor([_STOPS if reason is not None else int(due)], dtype=torch.int32)
         with _talking():
-            distributed.all_reduce(some, op=distributed.ReduceOp.MAX)
-        if not some.item():
-            return None
-        return next(found for found in self._all(reason) if found is not None)
+            asked = distributed.all_reduce(level, op=distributed.ReduceOp.MAX, async_op=True)
+            asked.wait(_STALLED)
+        if level.item() < _STOPS:
+            return None, bool(level.item())
+        return next(found for found in self.all(reason) if found is not None), due
 
     def lead(self, value: T) -> T:
         """Return the value of rank 0.
@@ -184,13 +205,20 @@ class Ranks:
         """
         if self.alone:
             return part, mean
-        found: list[tuple[NDArray[np.float32], float]] = self._all((part, mean))
+        found: list[tuple[NDArray[np.float32], float]] = self.all((part, mean))
         whole = np.empty((sum(len(p) for p, _ in found), part.shape[1]), dtype=part.dtype)
         for rank, (theirs, _) in enumerate(found):
             whole[rank :: self.world] = theirs
         return whole, sum(len(p) * m for p, m in found if len(p)) / len(whole)
 
-    def _all(self, value: T) -> list[T]:
+    def all(self, value: T) -> list[T]:
+        """Return what every rank has for `value`, in their order.
+
+        Raises:
+            RunError: Another process is gone.
+        """
+        if self.alone:
+            return [value]
         held: list[Any] = [None] * self.world
         with _talking():
             distributed.all_gather_object(held, value)
@@ -221,7 +249,71 @@ def joined(settings: Settings) -> Iterator[Ranks]:
     try:
         yield current()
     finally:
+        part()
+
+
+def part() -> None:
+    """Part from the other processes; those that wait for this one learn that it has gone."""
+    if not current().alone:
         distributed.destroy_process_group()
+
+
+def agreed(make: Callable[[], T]) -> T:
+    """Return what `make` returns, once it has done so in every process.
+
+    Raises:
+        Agreed: It failed here or, with its words, in another process; so it does in all.
+        RunError: Another process is gone.
+    """
+    ranks = current()
+    if ranks.alone:
+        return make()
+    made: list[T] = []
+    fault: Exception | None = None
+    try:
+        made.append(make())
+    except Exception as error:
+        fault = error
+    every = ranks.all(None if fault is None else _Fault.of(fault))
+    found = [one for one in every if one is not None]
+    if not found:
+        return made[0]
+    raise Agreed(fault if fault is not None else found[0].error()) from fault
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What failed in another process, in words.
+
+    Attributes:
+        said: The message.
+        left: Why that process was to stop, if it was.
+    """
+
+    said: str
+    left: str | None = None
+
+    @classmethod
+    def of(cls, error: Exception) -> _Fault:
+        return cls(str(error), str(error.found) if isinstance(error, Interrupted) else None)
+
+    def error(self) -> FairtuneError:
+        if self.left is not None:
+            return Interrupted("another process of this run was stopped", found=self.left)
+        return RunError(
+            "another process of this run cannot go on", reason="error", found=self.said
+        )
+
+
+def not_together(count: int) -> ConfigError:
+    """Return that `count` runs at once cannot be shared by several processes."""
+    return ConfigError(
+        "processes that share the batches of a run make one run at a time",
+        where="--together",
+        found=count,
+        allowed=1,
+        todo="leave --together out, or start the command without torchrun",
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,7 @@ def solve(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Epoch, dict[str
         recipe.optim.l2,
         balance=recipe.optim.class_weights == "balanced",
         smoothing=recipe.optim.label_smoothing,
+        told=lambda: ground.told("solving the readout"),
     )
     logits = ground.features(recipe, val_rows) @ weight.T + bias
     target = targets(ground.labels(val_rows), ground.task, ground.outputs)
@@ -75,6 +77,7 @@ def fit(
     *,
     balance: bool = False,
     smoothing: float = 0.0,
+    told: Callable[[], None] = lambda: None,
 ) -> tuple[Floats, Floats, float]:
     """Return weight `(outputs, dim)`, bias `(outputs,)` and the mean loss at the optimum.
 
@@ -86,6 +89,7 @@ def fit(
         l2: Penalty on the weights of the standardised features, above 0.
         balance: Weigh classes by `targets.balanced`.
         smoothing: Share of every label that is spread over the classes.
+        told: Called before every look at the features; may raise.
     """
     mean, sd = features.mean(axis=0), features.std(axis=0)
     sd = np.where(sd > 1e-12, sd, 1.0)
@@ -97,6 +101,7 @@ def fit(
     shape = (outputs, x.shape[1] + 1)
 
     def objective(flat: Floats) -> tuple[float, Floats]:
+        told()
         theta = flat.reshape(shape)
         logits = x @ theta[:, :-1].T + theta[:, -1]
         loss, d_logits = mean_loss(logits, y, task, class_weight)

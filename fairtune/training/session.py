@@ -26,6 +26,7 @@ from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.compiled import check_compiler
 from fairtune.training.cuts import Expected
 from fairtune.training.ground import Ground
+from fairtune.training.observer import go_on, nobody
 from fairtune.training.pins import (
     refuse_other,
     refuse_tf32,
@@ -53,6 +54,7 @@ class Session:
         reuse: Keep what frozen leading blocks compute for later passes, runs and processes.
         expected: Runs that will be made, from which it is chosen what is kept.
         held: Data sets with their models that are kept open; as many as runs are made together.
+        poll: Reason to leave, or None; asked while something is prepared.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class Session:
     reuse: bool = True
     expected: Expected | None = None
     held: int = 1
+    poll: Callable[[], str | None] = nobody
     _grounds: dict[str, Ground] = field(default_factory=dict)
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
@@ -199,7 +202,7 @@ class Session:
             self._grounds[name] = Ground(pack, backbone, units, spec, self.device, cap)
         ground = self._grounds[name]
         ground.reuse, ground.expected = self.reuse, self.expected
-        ground.progress = self.progress
+        ground.progress, ground.poll = self.progress, self.poll
         return ground
 
     def weights(self, recipe: Recipe) -> Weights | None:
@@ -222,6 +225,7 @@ class Session:
         return "none" if weights is None else weights.sha
 
     def _packing(self, done: int, total: int) -> None:
+        go_on(self.poll, "packing images")
         if self.progress is not None:
             self.progress("packing images", done, total)
 

@@ -72,7 +72,7 @@ class Sides:
         """Return one epoch of ours with its validation."""
 
         def epoch() -> None:
-            lane.epoch(lambda: None)
+            lane.epoch()
             lane.score(self.val)
 
         return epoch

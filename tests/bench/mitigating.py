@@ -34,11 +34,12 @@ from fairtune.experiment.finetune import Entry, finetune
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
+from fairtune.study.opening import open_study
 from fairtune.study.outcome import HARM, _threshold
 from fairtune.study.place import Place
 from fairtune.study.rows import SEARCH
 from fairtune.study.schema import load_study
-from fairtune.study.search import make_plan, open_study, run_study
+from fairtune.study.search import make_plan, run_study
 from fairtune.study.worker import StopFlag
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session

@@ -58,11 +58,12 @@ from fairtune.experiment.run import run
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
 from fairtune.experiment.tables import probabilities
+from fairtune.study.opening import open_study
 from fairtune.study.place import Place
 from fairtune.study.rank import ranked
 from fairtune.study.rows import SEARCH, counts
 from fairtune.study.schema import build_study
-from fairtune.study.search import check_objectives, make_plan, open_study, run_study
+from fairtune.study.search import check_objectives, make_plan, run_study
 from fairtune.study.worker import Exit, StopFlag
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session

@@ -11,6 +11,7 @@ import pytest
 
 import fairtune
 from fairtune.config import Settings, settings
+from fairtune.config.settings import devices_named, threads_here
 from fairtune.errors import ConfigError
 
 
@@ -37,6 +38,7 @@ def test_every_variable_is_read() -> None:
             "FAIRTUNE_STORAGE": "sqlite:///x.db",
             "FAIRTUNE_OFFLINE": "1",
             "FAIRTUNE_DEVICE": "cpu",
+            "FAIRTUNE_STUDY": "ham",
             "FAIRTUNE_RUNS": "s3://bucket/runs",
         }
     )
@@ -49,6 +51,7 @@ def test_every_variable_is_read() -> None:
         storage="sqlite:///x.db",
         offline=True,
         device="cpu",
+        study="ham",
         runs="s3://bucket/runs",
     )
 
@@ -130,3 +133,14 @@ def test_processes_are_those_of_torchrun() -> None:
     assert settings({"WORLD_SIZE": "4", "LOCAL_RANK": "1"}).processes == 1
     found = settings({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
     assert (found.processes, found.local_rank) == (4, 1)
+
+
+def test_threads_are_a_share_unless_the_user_chose() -> None:
+    assert threads_here(3, {}) == {"OMP_NUM_THREADS": "3"}
+    assert threads_here(3, {"OMP_NUM_THREADS": "1"}) == {"OMP_NUM_THREADS": "1"}
+
+
+def test_devices_are_named_as_the_environment_names_them() -> None:
+    assert devices_named(2, {}) == ("0", "1")
+    assert devices_named(2, {"CUDA_VISIBLE_DEVICES": "3, MIG-aa"}) == ("3", "MIG-aa")
+    assert devices_named(0, {"CUDA_VISIBLE_DEVICES": ""}) == ()

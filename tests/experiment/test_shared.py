@@ -311,17 +311,21 @@ def test_states_are_found_elsewhere_and_go_with_the_end(
 
 
 class Leaving(Unwatched):
-    """Leaves after some epochs, as a worker does that is told to."""
+    """Leaves after some epochs and steps, as a worker does that is told to."""
 
-    def __init__(self, after: int) -> None:
-        self.after, self.seen = after, []  # type: ignore[var-annotated]
+    def __init__(self, after: int, steps: int = 0) -> None:
+        self.after, self.steps = after, steps
+        self.seen: list[int] = []
 
     def epoch(self, report: Epoch, values: Mapping[str, float]) -> str | None:
         self.seen.append(report.number)
         return None
 
     def poll(self) -> str | None:
-        return "SIGTERM" if len(self.seen) == self.after else None
+        if len(self.seen) < self.after:
+            return None
+        self.steps -= 1
+        return "SIGTERM" if self.steps < 0 else None
 
 
 def test_a_run_goes_on_on_another_machine_as_if_nothing_had_happened(
@@ -332,10 +336,10 @@ def test_a_run_goes_on_on_another_machine_as_if_nothing_had_happened(
     opened = session(tmp_path)
     job = Job(opened.resolve(tiny_recipe(optim__epochs=4)), Seeds())
     whole = run(job, opened, Runs(tmp_path / "alone"), JUDGE, keep_weights=True)
-    for runs, after in ((one, 1), (two, 2)):
-        left = run(job, opened, runs, JUDGE, watcher=Leaving(after), keep_weights=True)
+    for runs, leaving in ((one, Leaving(1)), (two, Leaving(2, steps=2))):
+        left = run(job, opened, runs, JUDGE, watcher=leaving, keep_weights=True)
         assert isinstance(left, Stopped)
-        assert left.epochs == after
+        assert left.epochs == leaving.after
     watcher = Leaving(9)
     made = run(job, opened, three, JUDGE, watcher=watcher, keep_weights=True)
     assert isinstance(made, StoredRun)

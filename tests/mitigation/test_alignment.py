@@ -234,7 +234,7 @@ def test_training_with_it_brings_the_groups_scores_together() -> None:
             held, *members, rule="fullft", optim__epochs=12, optim__lr=3e-3, optim__batch_size=64
         )
         for _ in range(12):
-            one.epoch(lambda: None)
+            one.epoch()
         rows = one.ground.fit_rows(one.recipe)
         score, _ = one.score(rows)
         group = one.ground.pack.groups(rows, "sex")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from kit import session, tiny_recipe
-from kit_stepwise import Watching, equal, job, killed, lane, made, resolved
+from kit_stepwise import Watching, equal, job, killed, lane, made, polls, resolved
 from kit_tiny import MINIMUM
 from numpy.typing import NDArray
 from torch import nn
@@ -166,7 +166,7 @@ def test_the_first_fit_is_the_plain_run(
     still = [{"sam": {"rho": 1e-30}}] if changes.get("adaptation__mask") == "none" else []
     plain = lane(held, *still, **changes, optim__epochs=2)
     for _ in range(2):
-        plain.epoch(lambda: None)
+        plain.epoch()
     rows = plain.ground.fit_rows(plain.recipe)
     (found,) = seen
     assert np.array_equal(found, plain.score(rows)[0])
@@ -239,28 +239,30 @@ def test_runs_together_take_turns_in_the_first_fit_too(held: Session) -> None:
 
 def test_a_run_that_goes_on_does_not_fit_twice(held: Session, tmp_path: Path) -> None:
     whole = made(held, JTT, adaptation=LORA)
-    steps = lane(held).steps
-    killed(held, 3 * steps + 2, JTT, folder=tmp_path, adaptation=LORA)
+    steps, val, fit = polls(lane(held))
+    killed(held, 3 * steps + fit + val + 2, JTT, folder=tmp_path, adaptation=LORA)
     watching = Watching()
     torch.rand(5)
     equal(made(held, JTT, folder=tmp_path, observer=watching, adaptation=LORA), whole)
-    assert watching.polls == steps
+    assert watching.polls == steps + val
 
 
-@pytest.mark.parametrize("step", [2, 5])
-def test_a_run_killed_in_the_first_fit_starts_anew(
-    step: int, held: Session, tmp_path: Path
+@pytest.mark.parametrize("poll", [2, 5])
+def test_a_run_killed_in_the_first_fit_goes_on_from_its_last_pass(
+    poll: int, held: Session, tmp_path: Path
 ) -> None:
     whole = made(held, JTT)
-    killed(held, step, JTT, folder=tmp_path)
+    killed(held, poll, JTT, folder=tmp_path)
     watching = Watching()
     equal(made(held, JTT, folder=tmp_path, observer=watching), whole)
-    assert watching.polls == 4 * lane(held).steps
+    steps, val, fit = polls(lane(held))
+    assert watching.polls == (4 - (poll > steps)) * steps + 2 * val + fit
 
 
 def test_a_damaged_checkpoint_starts_anew(held: Session, tmp_path: Path) -> None:
     whole = made(held, JTT)
-    killed(held, 3 * lane(held).steps + 2, "sam", folder=tmp_path, optim__epochs=4)
+    steps, val, _ = polls(lane(held))
+    killed(held, 3 * (steps + val) + 2, "sam", folder=tmp_path, optim__epochs=4)
     equal(made(held, JTT, folder=tmp_path), whole)
 
 

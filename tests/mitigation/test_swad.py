@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import session
-from kit_stepwise import SEEDS, equal, job, killed, lane, made, resolved
+from kit_stepwise import SEEDS, equal, job, killed, lane, made, polls, resolved
 from torch import Tensor, nn
 
 from fairtune.errors import ConfigError, FairtuneError
@@ -239,8 +239,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     which: Any, held: Session, tmp_path: Path
 ) -> None:
     whole = made(held, which, optim__epochs=3)
-    steps = lane(held).steps
-    killed(held, 2 * steps + 2, which, folder=tmp_path, optim__epochs=3)
+    steps, val, _ = polls(lane(held))
+    # The weights themselves are scored, and their average.
+    killed(held, 2 * (steps + 2 * val) + 2, which, folder=tmp_path, optim__epochs=3)
     equal(made(held, which, folder=tmp_path, optim__epochs=3), whole)
 
 

@@ -26,6 +26,7 @@ from fairtune.models.units import Units
 from fairtune.study.execute import group_figures
 from fairtune.study.final import OPENING, Wanted, choose
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Options, Outcome, Pruned
+from fairtune.study.opening import open_study
 from fairtune.study.outcome import FINAL_SET
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
@@ -33,7 +34,7 @@ from fairtune.study.plan import Plan, seeds_of
 from fairtune.study.rank import DEGENERATE
 from fairtune.study.rows import FINAL, Proposal
 from fairtune.study.schema import build_study
-from fairtune.study.search import open_study, phases
+from fairtune.study.search import phases
 from fairtune.study.worker import Limits, StopFlag, work
 from fairtune.training.recipe import Recipe, Seeds
 

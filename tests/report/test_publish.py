@@ -19,8 +19,9 @@ from PIL import Image
 from fairtune.errors import ConfigError
 from fairtune.report.publish import LIMIT, SHOWN, drawn, publish
 from fairtune.report.tables import Tables
+from fairtune.study.opening import open_study
 from fairtune.study.place import Place
-from fairtune.study.search import open_study, phases
+from fairtune.study.search import phases
 from fairtune.study.worker import Limits, StopFlag, work
 
 FLAGS = (

@@ -12,9 +12,9 @@ from kit_study import Made, plan_of, search
 
 from fairtune.report.render import render
 from fairtune.report.tables import load
+from fairtune.study.opening import open_study
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
-from fairtune.study.search import open_study
 
 Make = Callable[..., Page]
 

@@ -19,13 +19,14 @@ from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.study.execute import group_figures
 from fairtune.study.final import Wanted, choose
 from fairtune.study.ledger import Claim, Complete, Ledger, Options, Outcome
+from fairtune.study.opening import open_study
 from fairtune.study.outcome import FINAL_SET
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
 from fairtune.study.plan import Plan, seeds_of
 from fairtune.study.rows import FINAL, part_of
 from fairtune.study.samplers.random import Random
-from fairtune.study.search import open_study, phases
+from fairtune.study.search import phases
 from fairtune.study.shortlist import DRAWS, draws_of
 from fairtune.study.worker import Limits, StopFlag, work
 from fairtune.training.recipe import Recipe, Seeds

@@ -15,11 +15,12 @@ from fairtune.errors import FairtuneError
 from fairtune.evaluation.objectives import Objective
 from fairtune.study.control import ControlPhase
 from fairtune.study.ledger import Claim, Complete, Ledger, Options, Outcome
+from fairtune.study.opening import identity
 from fairtune.study.phases import BaselinePhase, SearchPhase
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, SEARCH, Row
 from fairtune.study.samplers.random import Random
-from fairtune.study.search import identity, phases
+from fairtune.study.search import phases
 from fairtune.study.shortlist import DRAWS, best_of_control, shortlist
 from fairtune.study.worker import Exit, Limits, StopFlag, work
 

@@ -87,7 +87,7 @@ class Told:
 
         self.patch.setattr(runs, "run_together", raises)
         self.tiny.place.folder.mkdir(parents=True, exist_ok=True)
-        from fairtune.study.search import open_study
+        from fairtune.study.opening import open_study
 
         with open_study(self.tiny.place, self.plan, create=True) as ledger:
             (claim,) = ledger.claim(phases(self.plan), 1)
@@ -131,7 +131,8 @@ def test_a_full_disk_costs_no_row_its_result(
 
 
 def test_events_tell_claims_epochs_and_outcomes(tmp_path: Path) -> None:
-    from fairtune.study.search import open_study, run_study
+    from fairtune.study.opening import open_study
+    from fairtune.study.search import run_study
 
     mine = fresh(tmp_path)
     plan = mine.plan(small())
@@ -148,7 +149,8 @@ def test_events_tell_claims_epochs_and_outcomes(tmp_path: Path) -> None:
 
 
 def test_trials_made_together_are_those_made_alone(tmp_path: Path) -> None:
-    from fairtune.study.search import open_study, run_study
+    from fairtune.study.opening import open_study
+    from fairtune.study.search import run_study
 
     found: list[dict[str, Any]] = []
     kinds: list[list[str]] = []

@@ -12,12 +12,12 @@ from kit_plan import fields, plan, study
 from fairtune.errors import FairtuneError
 from fairtune.study.fidelity import ByLevel, Fidelity
 from fairtune.study.ledger import Complete
+from fairtune.study.opening import identity
 from fairtune.study.parts import runs_before, share_done, shown
 from fairtune.study.pruners.asha import Asha
 from fairtune.study.pruners.hyperband import Hyperband
 from fairtune.study.pruners.median import Median
 from fairtune.study.rows import BASELINE, CONTROL, SEARCH
-from fairtune.study.search import identity
 from fairtune.training.recipe import Seeds
 
 KEY_OF_BEFORE = "fb0ce72064fc31e8666b602b55ef93de"

@@ -15,11 +15,12 @@ from fairtune.errors import DataError, FairtuneError
 from fairtune.experiment.stored import StoredRun
 from fairtune.study.dry import estimate
 from fairtune.study.execute import LACKING, PLANNED, Event
+from fairtune.study.opening import open_study
 from fairtune.study.overview import Overview
 from fairtune.study.parts import folds_of
 from fairtune.study.place import Place
 from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, SEARCH, Row
-from fairtune.study.search import check_objectives, open_study, run_study
+from fairtune.study.search import check_objectives, run_study
 from fairtune.study.shortlist import DRAWS
 from fairtune.study.status import summary
 from fairtune.study.worker import Exit, StopFlag

@@ -30,7 +30,7 @@ from fairtune.study.rows import (
 )
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.samplers.tpe import Tpe
-from fairtune.study.storage import engine_of, open_storage
+from fairtune.study.storages import engine_of, open_storage
 
 
 class Clock:

@@ -13,13 +13,14 @@ from fairtune.adaptation import SPACES
 from fairtune.config import Config
 from fairtune.errors import FairtuneError
 from fairtune.study.ledger import Ledger, Options
+from fairtune.study.opening import identity
 from fairtune.study.phases import ANCHORS, BaselinePhase, SearchPhase
 from fairtune.study.plan import Plan
 from fairtune.study.rows import SEARCH
 from fairtune.study.samplers import Sampler
 from fairtune.study.samplers.random import Random
 from fairtune.study.samplers.tpe import Tpe
-from fairtune.study.search import identity, phases
+from fairtune.study.search import phases
 from fairtune.study.worker import Exit, Limits, StopFlag, work
 
 WRITTEN: dict[str, Any] = {

@@ -11,10 +11,11 @@ from kit_tiny import Tiny, make, study_file
 from fairtune.adaptation.placement import METHOD
 from fairtune.config import Choice, Float, Int
 from fairtune.errors import FairtuneError
+from fairtune.study.opening import identity
 from fairtune.study.phases import BaselinePhase, SearchPhase
 from fairtune.study.rows import SEARCH
 from fairtune.study.schema import build_study
-from fairtune.study.search import identity, make_plan
+from fairtune.study.search import make_plan
 
 LR = {"float": [1e-4, 1e-2], "log": True}
 RANK = {"one_of": [2, 4]}

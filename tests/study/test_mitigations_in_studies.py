@@ -21,10 +21,11 @@ from fairtune.errors import FairtuneError
 from fairtune.mitigation import MITIGATIONS
 from fairtune.mitigation.combine import fits, unnamed
 from fairtune.study.ledger import Ledger, Options
+from fairtune.study.opening import identity
 from fairtune.study.phases import BaselinePhase, SearchPhase, point
 from fairtune.study.rows import SEARCH, mitigations_of
 from fairtune.study.schema import build_study
-from fairtune.study.search import identity, make_plan, phases
+from fairtune.study.search import make_plan, phases
 from fairtune.study.worker import Limits, StopFlag, work
 
 LR = {"float": [1e-4, 1e-2], "log": True}

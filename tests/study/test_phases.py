@@ -14,11 +14,12 @@ from kit_plan import CHANCE, CONSTANT, plan, row, score_by, vit
 
 from fairtune.study.budget import busy_seconds
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Options, Outcome, Pruned
+from fairtune.study.opening import identity
 from fairtune.study.phases import ANCHORS, BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, STALE, Row, current, roots
 from fairtune.study.samplers.random import Random
-from fairtune.study.search import identity, phases
+from fairtune.study.search import phases
 from fairtune.study.worker import Exit, Limits, StopFlag, work
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

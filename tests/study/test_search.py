@@ -14,17 +14,12 @@ from fairtune.config.shipped import find
 from fairtune.errors import FairtuneError, StudyError
 from fairtune.study.dry import estimate
 from fairtune.study.ledger import Ledger
+from fairtune.study.opening import identity, open_study, pinned_base
 from fairtune.study.overview import Overview
 from fairtune.study.place import Place
 from fairtune.study.rows import BASELINE, CONFIRM, FINAL, SEARCH
 from fairtune.study.samplers import SAMPLERS
-from fairtune.study.search import (
-    check_objectives,
-    identity,
-    make_plan,
-    open_study,
-    pinned_base,
-)
+from fairtune.study.search import check_objectives, make_plan
 from fairtune.study.status import summary
 from fairtune.study.worker import Exit, StopFlag
 

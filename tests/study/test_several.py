@@ -19,11 +19,12 @@ from fairtune.evaluation.pareto import front
 from fairtune.study import bounds
 from fairtune.study.bounds import Bounds, reference_of
 from fairtune.study.ledger import Claim, Complete, Ledger, Options, Outcome, Pruned
+from fairtune.study.opening import identity
 from fairtune.study.overlay import Draw
 from fairtune.study.plan import Plan
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row, roots
 from fairtune.study.samplers import SAMPLERS
-from fairtune.study.search import identity, phases
+from fairtune.study.search import phases
 from fairtune.study.worker import Exit, Limits, StopFlag, work
 
 TWO = ["worst_auc@sex", "ece"]

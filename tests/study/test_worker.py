@@ -288,3 +288,18 @@ def test_the_space_of_the_kit_is_what_is_drawn(tmp_path: Path) -> None:
         for row in ledger.rows():
             assert row.dimensions == SPACE
             assert all(SPACE[name].contains(value) for name, value in row.params.items())
+
+
+def test_a_worker_leaves_after_the_runs_it_may_make(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        limits = Limits(together=2, runs=3)
+        assert work(ledger, [Search(8)], execute(), limits, StopFlag()) is Exit.SPENT
+        assert counts(ledger.rows())["complete"] == 3
+        assert work(ledger, [Search(3)], execute(), limits, StopFlag()) is Exit.DONE
+
+
+def test_a_worker_need_not_wait_for_others(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as other, open_ledger(tmp_path) as ledger:
+        other.claim([Search(1)], at_most=1)
+        left = work(ledger, [Search(1)], execute(), Limits(waits=False), StopFlag())
+        assert left is Exit.IDLE

@@ -89,10 +89,15 @@ def steps(held: Session) -> int:
     return Lane(job(held, None).recipe, Seeds(), held.ground(tiny_recipe())).steps
 
 
+def polls(held: Session) -> int:
+    """Return how often an epoch asks whether to stop: before a step, and before validation."""
+    return steps(held) + 1
+
+
 def killed(held: Session, folder: Path, after: int, **changes: Any) -> None:
     """Kill a run in the step after `after` epochs and one step."""
     with pytest.raises(Killed):
-        train_one(job(held, folder, Watching(dies=after * steps(held) + 2), **changes), held)
+        train_one(job(held, folder, Watching(dies=after * polls(held) + 2), **changes), held)
 
 
 def starts(folder: Path) -> list[int]:
@@ -116,7 +121,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     equal(resumed, whole)
     # The observer is told of every epoch, of those before the kill too.
     assert [report.number for report in watching.seen] == [1, 2, 3]
-    assert watching.polls == (3 - after) * steps(held)
+    assert watching.polls == (3 - after) * polls(held)
     assert resumed.costs["epochs"] == 3.0
     assert starts(tmp_path) == [0, after]
 
@@ -179,7 +184,7 @@ def test_random_numbers_of_modules_go_on(held: Session, tmp_path: Path) -> None:
 def test_a_run_killed_twice_goes_on_twice(held: Session, whole: RunResult, tmp_path: Path) -> None:
     killed(held, tmp_path, 1)
     with pytest.raises(Killed):
-        train_one(job(held, tmp_path, Watching(dies=steps(held) + 1)), held)
+        train_one(job(held, tmp_path, Watching(dies=polls(held) + 1)), held)
     equal(train_one(job(held, tmp_path), held), whole)
     assert starts(tmp_path) == [0, 1, 2]
 
@@ -199,7 +204,7 @@ def test_the_weights_of_the_best_epoch_before_the_kill_are_kept(
     monkeypatch.setattr(held, "keeps_best", True)
     whole = train_one(job(held, None, Watching(keep=(best,))), held)
     with pytest.raises(Killed):
-        train_one(job(held, tmp_path, Watching(dies=2 * steps(held) + 2, keep=(best,))), held)
+        train_one(job(held, tmp_path, Watching(dies=2 * polls(held) + 2, keep=(best,))), held)
     resumed = train_one(job(held, tmp_path, Watching(keep=(best,))), held)
     assert resumed.kept == best
     assert starts(tmp_path) == [0, 2]
@@ -305,12 +310,12 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
 def test_only_the_latest_is_on_disk(held: Session, whole: RunResult, tmp_path: Path) -> None:
     killed(held, tmp_path, 2)
     assert {path.name for path in first(tmp_path).iterdir()} == {
-        "checkpoint-2.safetensors",
+        f"checkpoint-2-{2 * steps(held)}.safetensors",
         STATE,
         LOG,
     }
     trained = sum(p.numel() for p in whole.weights.values())
-    size = (first(tmp_path) / "checkpoint-2.safetensors").stat().st_size
+    size = (first(tmp_path) / f"checkpoint-2-{2 * steps(held)}.safetensors").stat().st_size
     # A value and two moments of everything that trained, and the states of random numbers.
     assert size < 3 * 4 * trained + 30_000
 
@@ -326,15 +331,16 @@ def test_writing_takes_a_small_share_of_the_time(
     real = kept._write
     written: list[int] = []
 
-    def slow(state: Any, epoch: int) -> None:
-        real(state, epoch)
+    def slow(state: Any, epoch: int, step: int) -> None:
+        real(state, epoch, step)
         written.append(epoch)
         now[0] += 2.0
 
     monkeypatch.setattr(kept, "_write", slow)
     for epoch in range(1, 41):
         now[0] += 1.0
-        kept.save({}, epoch)
+        if kept.due():
+            kept.save({}, epoch)
     # Two seconds of writing allow the next one after twenty.
     assert written == [1, 21]
 

@@ -105,7 +105,7 @@ def test_only_full_batches_of_blocks_from_the_first_that_trains_are_compiled(
 
     monkeypatch.setattr(compiled, "_fresh", lambda: noted)
     one = lane(session(), adaptation__mask="block:last-2", fit__compile="blocks")
-    one.epoch(lambda: None)
+    one.epoch()
     full = len(one.ground.fit_rows(one.recipe)) // 32
     assert rows == [32] * 2 * full
     one.score(one.ground.val_rows(one.recipe))

@@ -16,9 +16,10 @@ from fairtune.errors import ModelError
 from fairtune.models import load, names
 from fairtune.models.backbone import describe
 from fairtune.training import lane as rooms
-from fairtune.training.lane import Lane, score_rows
+from fairtune.training.lane import Lane
 from fairtune.training.net import build_net
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
+from fairtune.training.passes import score_rows
 from fairtune.training.recipe import OptimPart, Seeds
 from fairtune.training.session import Session
 
@@ -33,15 +34,11 @@ def lane(held: Session, **changes: Any) -> Lane:
     return Lane(recipe, Seeds(data=3, init=4), held.ground(recipe))
 
 
-def unwatched() -> None:
-    return None
-
-
 def test_the_session_keeps_the_pretrained_values(held: Session) -> None:
     one = lane(held, adaptation__mask="fullft")
     shared = one.ground.backbone
     before = {name: p.clone() for name, p in shared.named_parameters()}
-    one.epoch(unwatched)
+    one.epoch()
     assert all(torch.equal(p, before[name]) for name, p in shared.named_parameters())
     assert not any(p.requires_grad for p in shared.parameters())
     assert all(p.grad is None for p in shared.parameters())
@@ -69,7 +66,7 @@ def test_autograd_ends_at_the_lowest_trainable_tensor(held: Session) -> None:
 
 def test_frozen_modules_stay_in_evaluation_mode(held: Session) -> None:
     one = lane(held, adaptation__mask="norm:5")
-    one.epoch(unwatched)
+    one.epoch()
     modes = {name: m.training for name, m in one.net.backbone.net.named_modules() if name}
     assert modes["blocks.5.norm1"]
     assert not modes["blocks.5.attn"]
@@ -85,7 +82,7 @@ def test_running_statistics_are_those_of_pretraining(held: Session) -> None:
     }
     one = lane(held, **changes)
     before = {name: b.clone() for name, b in one.net.named_buffers()}
-    one.epoch(unwatched)
+    one.epoch()
     assert before
     assert all(torch.equal(b, before[name]) for name, b in one.net.named_buffers())
     rows = one.ground.val_rows(one.recipe)
@@ -107,7 +104,7 @@ def rebuilt(one: Lane) -> np.ndarray:
 
 def test_the_weights_are_all_that_a_run_leaves(held: Session) -> None:
     one = lane(held, adaptation__mask="attn:last-2,singles")
-    one.epoch(unwatched)
+    one.epoch()
     scores, loss = one.score(one.ground.val_rows(one.recipe))
     assert np.array_equal(rebuilt(one), scores)
     assert scores.dtype == np.float32
@@ -123,13 +120,18 @@ def test_no_rows_give_no_scores(held: Session) -> None:
     assert math.isnan(loss)
 
 
-def test_a_stop_is_obeyed_before_the_step(held: Session) -> None:
+def test_a_pass_pauses_before_every_step(held: Session) -> None:
     one = lane(held)
-    before = one.weights()
-    loss, why = one.epoch(lambda: "enough")
-    assert why == "enough"
-    assert math.isnan(loss)
+    before, steps = one.weights(), one.stepwise()
+    next(steps)
     assert all(torch.equal(before[name], value) for name, value in one.weights().items())
+    assert one.under_way is not None
+    for done in range(1, one.steps):
+        next(steps)
+        assert (one.taken, one.under_way.done) == (done, done)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value == one.under_way.loss
 
 
 def test_the_gradient_is_clipped(held: Session) -> None:
@@ -308,7 +310,7 @@ def test_warm_up_and_cosine_are_timms() -> None:
 def test_averaged_weights_are_scored_and_left(held: Session) -> None:
     one, plain = lane(held, optim__ema=0.9), lane(held)
     for each in (one, plain):
-        each.epoch(unwatched)
+        each.epoch()
     # The average takes no part in the steps.
     assert all(torch.equal(p, plain.trained[name]) for name, p in one.trained.items())
     rows = one.ground.val_rows(one.recipe)
@@ -365,7 +367,7 @@ def test_the_gradient_is_that_of_the_weighted_mean(held: Session) -> None:
 
 def weights_after(held: Session, **changes: Any) -> dict[str, torch.Tensor]:
     one = lane(held, adaptation__mask="block:last-1,norm:all", **changes)
-    one.epoch(unwatched)
+    one.epoch()
     return one.weights()
 
 
@@ -399,11 +401,11 @@ def test_frozen_weights_are_rounded_once_to_what_autocast_makes_of_them(
     assert all(kinds[name] == torch.bfloat16 for name in linear)
     assert linear or mask == "fullft"
     assert {p.dtype for p in one.ground.backbone.parameters()} == {torch.float32}
-    one.epoch(unwatched)
+    one.epoch()
     monkeypatch.setattr(rooms, "lower", lambda *a: None)
     plain = lane(held, **changes)
     assert {p.dtype for p in plain.net.parameters()} == {torch.float32}
-    plain.epoch(unwatched)
+    plain.epoch()
     rows = one.ground.val_rows(one.recipe)
     assert np.array_equal(one.score(rows)[0], plain.score(rows)[0])
     assert all(torch.equal(v, plain.weights()[n]) for n, v in one.weights().items())

@@ -134,7 +134,7 @@ def test_frozen_blocks_are_not_computed_again(
     # A trial chunk to reckon with, twice, and one batch to compare with what is kept.
     assert len(calls) <= 3
     calls.clear()
-    one.epoch(lambda: None)
+    one.epoch()
     one.score(one.ground.val_rows(one.recipe))
     rows = len(one.ground.fit_rows(one.recipe))
     assert sum(calls) == rows % one.recipe.optim.batch_size
@@ -152,7 +152,7 @@ def test_images_are_not_read_where_a_prefix_is_served(
         return real(self, rows, **more)
 
     monkeypatch.setattr(Pack, "images", counted)
-    one.epoch(lambda: None)
+    one.epoch()
     assert sum(read) == len(one.ground.fit_rows(one.recipe)) % one.recipe.optim.batch_size
 
 

@@ -14,9 +14,18 @@ import sqlalchemy
 from kit_ledger import journal, open_ledger, sqlite
 
 from fairtune.errors import StorageError, StudyError
-from fairtune.study import storage
-from fairtune.study.ledger import Ledger, study_names
-from fairtune.study.storage import engine_of, is_remote, normalise, open_storage, redact
+from fairtune.study.family import study_names
+from fairtune.study.ledger import Ledger
+from fairtune.study.storages import (
+    Opened,
+    address,
+    engine_of,
+    files,
+    is_remote,
+    normalise,
+    open_storage,
+    redact,
+)
 
 SECRET = "s3cr:t/@word"
 
@@ -46,7 +55,7 @@ def test_an_address_gets_a_scheme_and_the_driver_that_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here: set[str] = set()
-    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: name in here or None)
+    monkeypatch.setattr(address.importlib.util, "find_spec", lambda name: name in here or None)
     assert normalise("a/b.db") == "sqlite:///a/b.db"
     assert normalise("journal:x.log") == "journal:x.log"
     assert normalise("sqlite:////a/b.db") == "sqlite:////a/b.db"
@@ -64,7 +73,7 @@ def test_an_address_gets_a_scheme_and_the_driver_that_is_there(
 
 
 def test_without_a_driver_the_password_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(address.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(StorageError) as caught:
         open_storage(f"postgresql://me:{SECRET}@host/db")
     assert SECRET not in str(caught.value)
@@ -97,7 +106,7 @@ def test_a_wrong_password_is_not_shown(
 
 
 def test_an_open_storage_does_not_show_its_password() -> None:
-    opened = storage.Opened(optuna.storages.InMemoryStorage(), "x://me:***@h", ("pw",))
+    opened = Opened(optuna.storages.InMemoryStorage(), "x://me:***@h", ("pw",))
     assert "pw" not in repr(opened)
     assert opened.scrub("login with pw failed") == "login with *** failed"
 
@@ -141,7 +150,7 @@ def test_sqlite_writes_ahead_on_a_local_disk_only(
 
     open_storage(sqlite(tmp_path)).close()
     assert mode(tmp_path / "study.db") == "wal"
-    monkeypatch.setattr(storage, "is_remote", lambda path: True)
+    monkeypatch.setattr(files, "is_remote", lambda path: True)
     (tmp_path / "far").mkdir()
     open_storage(sqlite(tmp_path / "far")).close()
     assert mode(tmp_path / "far" / "study.db") == "delete"
@@ -155,7 +164,7 @@ def test_a_network_file_system_is_known_by_its_mount(
             self.mountpoint, self.fstype = mountpoint, fstype
 
     mounts = [Mount("/", "ext4"), Mount(str(tmp_path), "nfs4"), Mount(f"{tmp_path}/in", "tmpfs")]
-    monkeypatch.setattr(storage.psutil, "disk_partitions", lambda all: mounts)
+    monkeypatch.setattr(files.psutil, "disk_partitions", lambda all: mounts)
     assert is_remote(tmp_path / "a")
     assert not is_remote(tmp_path / "in" / "a")
     assert not is_remote(Path("/elsewhere"))

@@ -12,7 +12,7 @@ import torch
 from kit import tiny_recipe
 
 from fairtune.training.checkpoint import Checkpoints
-from fairtune.training.lane import Lane
+from fairtune.training.lane import SCORE_BATCH, Lane
 from fairtune.training.observer import Decision, Epoch, Quiet
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
@@ -72,10 +72,19 @@ def lane(held: Session, *mitigations: Any, **changes: Any) -> Lane:
     return Lane(recipe, SEEDS, held.ground(recipe))
 
 
-def killed(held: Session, step: int, *mitigations: Any, **more: Any) -> None:
-    """Kill a run in the step of this number, counted from 1."""
+def polls(one: Lane) -> tuple[int, int, int]:
+    """Return how often a run asks whether to stop: in a pass, to validate, to score a first fit.
+
+    That is before every step, and before every batch that is scored.
+    """
+    val, fit = one.ground.val_rows(one.recipe), one.ground.fit_rows(one.recipe)
+    return one.steps, -(-len(val) // SCORE_BATCH), -(-len(fit) // SCORE_BATCH)
+
+
+def killed(held: Session, poll: int, *mitigations: Any, **more: Any) -> None:
+    """Kill a run where it asks for the time of this number, counted from 1, whether to stop."""
     with pytest.raises(Killed):
-        made(held, *mitigations, observer=Watching(dies=step), **more)
+        made(held, *mitigations, observer=Watching(dies=poll), **more)
 
 
 def equal(one: RunResult, other: RunResult) -> None:
@@ -83,7 +92,8 @@ def equal(one: RunResult, other: RunResult) -> None:
     assert len(one.epochs) == len(other.epochs) > 0
     for a, b in zip(one.epochs, other.epochs, strict=True):
         assert np.array_equal(a.scores, b.scores)
-        assert (a.train_loss, a.val_loss, a.images) == (b.train_loss, b.val_loss, b.images)
+        assert (a.train_loss, a.images) == (b.train_loss, b.images)
+        assert np.array_equal(a.val_loss, b.val_loss, equal_nan=True)
     assert one.weights.keys() == other.weights.keys()
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
     assert one.mitigations == other.mitigations

@@ -1,0 +1,76 @@
+"""What must hold of a study, whatever befell the workers that ran it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from crew import Crew, Orders, score
+from kit_servers import until
+
+from fairtune.study.invariants import violations
+from fairtune.study.rows import SEARCH, Row, current
+
+
+def rows_of(orders: Orders) -> list[Row]:
+    """Return the rows of the search, read now."""
+    with orders.ledger(worker="reader") as ledger:
+        return ledger.rows()
+
+
+def peaceful(crew: Crew) -> list[Row]:
+    """Check the study of a crew that has left, and return its rows.
+
+    Every rule of `fairtune.study.invariants` holds, no result that a worker saw stored is lost,
+    and each result is the right one.
+    """
+    rows = rows_of(crew.orders)
+    said = violations({SEARCH: rows}, crew.orders.trials, objectives=1)
+    assert not said, "\n".join([*said, crew.said()])
+    spoken = current(rows)
+    for key, values in crew.stored().items():
+        assert spoken[key].values == tuple(values), f"the result of {key} was lost"
+    for row in rows:
+        assert not row.has_result or row.values == (score(row.params),)
+    return rows
+
+
+def reasons(rows: Sequence[Row]) -> Counter[str | None]:
+    """Count why rows failed."""
+    return Counter(row.reason for row in rows if row.state == "failed")
+
+
+def done(rows: Sequence[Row]) -> int:
+    """Count the runs that have a result."""
+    return sum(row.has_result for row in current(rows).values())
+
+
+def kill_some(crew: Crew, kills: int, seed: int, pause: tuple[float, float]) -> None:
+    """Kill workers at random moments, each replaced by a new one."""
+    chance = random.Random(seed)
+    for _ in range(kills):
+        time.sleep(chance.uniform(*pause))
+        alive = crew.alive()
+        if not alive:
+            pytest.fail(f"the study ended before the faults did:\n{crew.said()}")
+        victim = chance.choice(alive)
+        victim.kill()
+        victim.join()
+        crew.start()
+
+
+def wait_for(crew: Crew, count: int = 1, state: str = "running") -> list[Row]:
+    """Return the rows once `count` of them are in `state`."""
+    found: list[Row] = []
+
+    with crew.orders.ledger(worker="reader") as ledger:
+
+        def there() -> bool:
+            found[:] = ledger.rows()
+            return sum(row.state == state for row in found) >= count
+
+        until(there, f"{count} rows {state}")
+    return found
