@@ -33,6 +33,12 @@ PATIENCE = 600.0
 ALLOWED = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, file:///PATH, or an absolute path"
 
 _PAUSE, _LONGEST = 0.1, 15.0
+_ONCE, _AGAIN = 20.0, 60.0
+"""Seconds for one request, of what is asked once and of what is asked again."""
+
+_SLOWEST = 2.0**20
+"""Bytes a second that a network has to carry."""
+
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 # A name before an @, and all up to the last @ where a password may hold a slash.
 _CREDENTIALS = re.compile(
@@ -86,7 +92,9 @@ class Remote:
         Raises:
             StorageError: The remote does not answer, or refuses.
         """
-        return self._patiently(lambda: _or_none(self._fs.cat_file, self._at(path)), "read", path)
+        return self._patiently(
+            lambda: self._or_none(self._at(path), self._fs.cat_file), "read", path
+        )
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file.
@@ -94,7 +102,10 @@ class Remote:
         Raises:
             StorageError: The remote does not answer, or refuses.
         """
-        self._patiently(lambda: self._fs.pipe_file(self._at(path), content), "write", path)
+        within = self._within(len(content))
+        self._patiently(
+            lambda: self._fs.pipe_file(self._at(path), content, **within), "write", path
+        )
 
     def put(self, files: Mapping[str, Path]) -> None:
         """Copy local files to the paths that they are named by.
@@ -104,7 +115,8 @@ class Remote:
         """
         here, there = [str(f) for f in files.values()], [self._at(path) for path in files]
         if here:
-            self._patiently(lambda: self._fs.put(here, there), "write", _first(files))
+            within = self._within(sum(file.stat().st_size for file in files.values()))
+            self._patiently(lambda: self._fs.put(here, there, **within), "write", _first(files))
 
     def get(self, files: Mapping[str, Path]) -> bool:
         """Copy files to local paths; return False when one is not there.
@@ -133,7 +145,7 @@ class Remote:
             StorageError: The remote does not answer, or refuses.
         """
         for path in paths:
-            remove = functools.partial(_or_none, self._fs.rm_file, self._at(path))
+            remove = functools.partial(self._or_none, self._at(path), self._fs.rm_file)
             self._patiently(remove, "remove", path)
 
     def check(self) -> None:
@@ -153,7 +165,11 @@ class Remote:
         import fsspec
 
         scheme = self.url.split("://", 1)[0]
-        return fsspec.filesystem(scheme, **_options(scheme))
+        once = self.patience <= 0
+        made = fsspec.filesystem(scheme, **_options(scheme, once=once))
+        if once and hasattr(made, "retries"):
+            made.retries = 1  # s3fs asks five times of its own accord
+        return made
 
     @cached_property
     def _root(self) -> str:
@@ -172,7 +188,21 @@ class Remote:
     def _found(self, path: str) -> list[str]:
         # Other machines write too: what was listed before says nothing of now.
         self._fs.invalidate_cache()
-        return list(self._fs.find(path))
+        return list(self._fs.find(path, **self._within(0)))
+
+    def _or_none(self, path: str, do: Callable[..., T]) -> T | None:
+        with contextlib.suppress(FileNotFoundError):
+            return do(path, **self._within(0))
+        return None
+
+    def _within(self, size: int) -> dict[str, float]:
+        """Return the limit of time for `size` bytes, where the file system takes one.
+
+        The limits that a library has of its own leave gaps: aiohttp waits without end for a server
+        that takes a connection and says nothing.
+        """
+        seconds = (_ONCE if self.patience <= 0 else _AGAIN) + size / _SLOWEST
+        return {"timeout": seconds} if self._fs.async_impl else {}
 
     def _patiently(self, do: Callable[[], T], what: str, path: str) -> T:
         deadline, pause = time.monotonic() + self.patience, _PAUSE
@@ -240,7 +270,8 @@ def _check_library(scheme: str, url: str) -> None:
         ) from None
 
 
-def _options(scheme: str) -> dict[str, Any]:
+def _options(scheme: str, *, once: bool) -> dict[str, Any]:
+    """Return what a file system is opened with; `once`: for what is not worth waiting for."""
     if scheme in ("file", "local"):
         return {"auto_mkdir": True}
     if scheme in ("s3", "s3a"):
@@ -249,8 +280,8 @@ def _options(scheme: str) -> dict[str, Any]:
         # What a user has set for the library goes before; without limits of time one request to
         # a host that is gone takes minutes.
         own = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
-        limits = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}
-        return {"config_kwargs": limits | own}
+        limits = {"connect_timeout": 5 if once else 10, "read_timeout": _ONCE if once else _AGAIN}
+        return {"config_kwargs": limits | {"retries": {"max_attempts": 1}} | own}
     return {}
 
 
@@ -261,12 +292,6 @@ def _is_refusal(error: Exception) -> bool:
         known = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError)
         return isinstance(error, known) or error.errno not in _PASSING
     return type(error).__name__ in (*_UNSURE, *_UNKNOWN) or isinstance(error, _REFUSALS)
-
-
-def _or_none(do: Callable[[str], T], path: str) -> T | None:
-    with contextlib.suppress(FileNotFoundError):
-        return do(path)
-    return None
 
 
 def _said(error: Exception) -> str:
