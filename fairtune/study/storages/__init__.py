@@ -61,7 +61,7 @@ def open_storage(url: str, *, must_exist: bool = False, connections: int = 1) ->
 
 
 def is_missing(url: str) -> bool:
-    """Tell whether `url` names a file or folder that is not there; of a server it is never said."""
+    """Tell whether `url` names a file or folder that is not there; never said of a server."""
     url = normalise(url)
     if url.startswith(JOURNAL):
         return not path_of(url).exists()

@@ -9,8 +9,8 @@ import pytest
 from kit_ledger import Search, bits, open_ledger, proposal
 
 from fairtune.errors import StudyError
-from fairtune.study.family import Family
-from fairtune.study.ledger import Claim, Complete, Failed, Ledger, study_names
+from fairtune.study.family import Family, study_names
+from fairtune.study.ledger import Claim, Complete, Failed, Ledger
 from fairtune.study.rows import due, roots
 from fairtune.study.storages import open_storage
 from fairtune.study.storages.chunks import SIZE
