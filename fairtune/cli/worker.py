@@ -100,7 +100,8 @@ def worker(
                 print(line)
             limits = Limits(together=together, runs=runs, waits=not idle_exit)
             left = take_part(ledger, plan, session, place, stop, limits, log)
-    leave(left, stop, "its run goes on elsewhere from there")
+    # Nobody is to start it again that was stopped by a person.
+    leave(left, stop, "its run goes on elsewhere from there", ordered=0)
     print(f"left: {left.value}")
 
 
