@@ -270,16 +270,16 @@ def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     reason = absence("s3")
     if reason is not None:
         pytest.skip(reason)
-    import botocore.session
+    import fsspec
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("_s3_server"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     bucket = f"bucket-{secrets.token_hex(6)}"
-    client = botocore.session.get_session().create_client("s3")
-    client.create_bucket(Bucket=bucket)
-    client.close()
+    # One that is open already asks the server of an earlier test.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    fsspec.filesystem("s3").mkdir(bucket)
     return f"s3://{bucket}/some/runs"
 
 

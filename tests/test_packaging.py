@@ -28,6 +28,7 @@ EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 SILENT = {
     "torchvision": "timm imports it, and its build has to match torch's",
     "pyarrow": "pandas reads and writes parquet with it",
+    "s3fs": "fsspec opens s3:// with it",
     "tensorboard": "torch.utils.tensorboard writes its files with it",
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
     "pytest-xdist": "pytest -n",
@@ -110,7 +111,7 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
-    tools = {"dashboard", "mlflow", "tensorboard"}
+    tools = {"dashboard", "mlflow", "tensorboard", "remote", "s3"}
     assert set(EXTRAS) == {"clip", "medical", "postgres", "test", "dev"} | tools
     provided = importlib.metadata.metadata("fairtune").get_all("Provides-Extra")
     assert set(provided or []) == set(EXTRAS)
