@@ -131,6 +131,31 @@ def _can_import(name: str) -> bool:
         return False
 
 
+def _no_netns() -> str | None:
+    """Hosts of their own need networks and names of their own, which only root may make."""
+    if os.geteuid() != 0:
+        return "only root may make networks"
+    if not all(map(shutil.which, ("ip", "unshare"))):
+        return "no `ip` (iproute2) and `unshare` on PATH"
+    cable = ["ip", "link", "add", "near", "type", "veth", "peer", "name", "far"]
+    made = subprocess.run(["unshare", "--net", "--uts", *cable], capture_output=True)
+    return None if made.returncode == 0 else "this machine lets nobody make networks"
+
+
+def _no_slurm() -> str | None:
+    programs = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    if importlib.util.find_spec("submitit") is None:
+        return "submitit is not installed (extra `slurm`)"
+    return f"no SLURM: {', '.join(missing)} not on PATH" if missing else None
+
+
+def _no_ray() -> str | None:
+    found = importlib.util.find_spec("ray")
+    return None if found else "Ray is not installed (extra `ray`)"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -143,6 +168,9 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "small-disk": _no_small_disk,
     "compiler": _no_compiler,
     "s3": _no_s3,
+    "netns": _no_netns,
+    "slurm": _no_slurm,
+    "ray": _no_ray,
 }
 
 

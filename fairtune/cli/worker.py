@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import Annotated
 
 import typer
@@ -30,6 +31,14 @@ def worker(
         bool,
         typer.Option("--idle-exit", help="Leave once others run all that is left."),
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--gpus-per-run",
+            min=1,
+            help="Accelerators that share every run, a process each.",
+        ),
+    ] = 1,
     together: Together = 1,
     slot: Annotated[
         int | None,
@@ -47,6 +56,12 @@ def worker(
     It needs the storage and the name of a study that `fairtune search` has made. Exit code 0: all
     is done; 75: it was told to leave, start it again; 2: something has to be mended.
     """
+    from fairtune.config.settings import launched
+
+    if processes > 1 and launched()[0] == 1:
+        from fairtune.training.spawned import spawn
+
+        raise typer.Exit(spawn(processes, [sys.executable, "-m", "fairtune", *sys.argv[1:]]))
     from fairtune.cli.live import stopping
     from fairtune.cli.options import make_folder, open_session, place_of
     from fairtune.cli.work import leave, take_part
