@@ -12,11 +12,12 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import filelock
@@ -65,27 +66,62 @@ def get_or_make(
 
 def is_whole(folder: Path) -> bool:
     """Tell whether every file of `folder` has its recorded size and, up to 256 MiB, checksum."""
+    return next(_damaged(folder, CHECKSUMS, _HASH_LIMIT), None) is None
+
+
+def damaged(folder: Path, name: str = CHECKSUMS) -> list[str]:
+    """Return the files of `folder` that are not as its checksum file `name` has them.
+
+    That file itself is among them when it cannot be read.
+    """
+    return list(_damaged(folder, name))
+
+
+def _damaged(folder: Path, record: str, limit: float = math.inf) -> Iterator[str]:
+    """Yield damaged files; of those above `limit` bytes only the size is compared."""
     try:
-        recorded: dict[str, list[str | int]] = json.loads((folder / CHECKSUMS).read_text())
-        for name, (size, sha) in recorded.items():
-            path = folder / name
-            if path.stat().st_size != size:
-                return False
-            if int(size) <= _HASH_LIMIT and file_sha256(path) != sha:
-                return False
+        recorded: dict[str, tuple[int, str]] = json.loads((folder / record).read_text())
+        wanted = [(name, int(size), str(sha)) for name, (size, sha) in recorded.items()]
     except (OSError, ValueError, TypeError, AttributeError):
-        return False
-    return True
+        yield record
+        return
+    for name, size, sha in wanted:
+        path = folder / name
+        try:
+            whole = path.stat().st_size == size
+            whole = whole and (size > limit or file_sha256(path) == sha)
+        except OSError:
+            whole = False
+        if not whole:
+            yield name
 
 
-def seal(folder: Path, name: str = CHECKSUMS) -> None:
-    """Write size and SHA-256 of every file below `folder` into its checksum file `name`."""
+def seal(folder: Path, name: str = CHECKSUMS, besides: Collection[str] = ()) -> None:
+    """Write size and SHA-256 of every file below `folder` into its checksum file `name`.
+
+    Files called as one of `besides` are left out.
+    """
     record = {
         str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)]
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (name, _USED)
+        if path.is_file() and path.name not in (name, _USED, *besides)
     }
     write_atomic(folder / name, json.dumps(record, indent=1).encode())
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Give the folder `made` the name `folder`, in place of what stands there."""
+    aside = made.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.part")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+    try:
+        made.rename(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -186,9 +222,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     try:
         make(temporary)
         seal(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _touch(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ os.environ["MKL_CBWR"] = "AVX2,STRICT"
 _FOREIGN = (
     "FAIRTUNE_DATA",
     "FAIRTUNE_STORAGE",
+    "FAIRTUNE_RUNS",
     "FAIRTUNE_STUDY",
     "FAIRTUNE_DEVICE",
     "FAIRTUNE_CACHE_GIB",
@@ -128,6 +130,32 @@ def _no_netns() -> str | None:
     return None if made.returncode == 0 else "this machine lets nobody make networks"
 
 
+def _no_slurm() -> str | None:
+    programs = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    if importlib.util.find_spec("submitit") is None:
+        return "submitit is not installed (extra `slurm`)"
+    return f"no SLURM: {', '.join(missing)} not on PATH" if missing else None
+
+
+def _no_ray() -> str | None:
+    found = importlib.util.find_spec("ray")
+    return None if found else "Ray is not installed (extra `ray`)"
+
+
+def _no_s3() -> str | None:
+    missing = [name for name in ("s3fs", "moto.server") if not _can_import(name)]
+    return f"not installed: {', '.join(missing)} (extra `test`)" if missing else None
+
+
+def _can_import(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -140,6 +168,9 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "small-disk": _no_small_disk,
     "compiler": _no_compiler,
     "netns": _no_netns,
+    "slurm": _no_slurm,
+    "ray": _no_ray,
+    "s3": _no_s3,
 }
 
 
@@ -242,6 +273,42 @@ def postgres_server() -> Iterator[str]:
 
         with Postgres() as server:
             yield server.url
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a folder in a bucket of its own; ask for it together with `needs("s3")`.
+
+    An S3 server of this process on loopback, asked by the real client.
+    """
+    reason = absence("s3")
+    if reason is not None:
+        pytest.skip(reason)
+    import botocore.session
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("_s3_server"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    client = botocore.session.get_session().create_client("s3")
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    return f"s3://{bucket}/some/runs"
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 PATIENCE = 120.0
 
 # After a requeue a job waits for `cred_expire` and one second more; the default is two minutes.
@@ -60,12 +59,6 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 def search_path() -> str:
     """Return PATH with the folder of daemons, which an ordinary account's has not."""
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-
-
-def absence() -> str | None:
-    """Return why there can be no SLURM here, or None."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=search_path()) is None]
-    return f"no SLURM: {', '.join(missing)} not on PATH" if missing else None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ TORCH = {"torch", "torchvision", "timm"}
 WITHOUT_TORCH = (
     "errors",
     "store",
+    "remote",
     "config",
     "evaluation",
     "study.ledger",
@@ -26,6 +27,12 @@ WITHOUT_TORCH = (
     "study.worker",
     "study.space",
     "study.select",
+    "study.follow",
+    "study.tend",
+    "study.zombies",
+    "study.enqueue",
+    "study.merge",
+    "study.audit",
     "report",
 )
 ROOMS = [name for name in WITHOUT_TORCH if list(PACKAGE.glob(name.replace(".", "/") + "*"))]

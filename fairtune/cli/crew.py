@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import typer
+
 from fairtune.config.settings import launched
-from fairtune.errors import ConfigError
+from fairtune.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from fairtune.study.launch import Launcher
@@ -87,14 +89,16 @@ class Asked:
         Raises:
             ConfigError: There is none that workers on other machines reach.
         """
+        from fairtune.study.storages.address import is_of_a_machine, redact
+
         lies = place.storage or place.remembered
         if lies is None and not self.launcher.elsewhere:
             return replace(place, storage="local")
-        if self.launcher.elsewhere and lies in (None, "local"):
+        if self.launcher.elsewhere and (lies is None or is_of_a_machine(lies)):
             raise ConfigError(
                 "workers on other machines cannot reach a storage of this machine",
                 where="--storage",
-                found=lies,
+                found=None if lies is None else redact(lies),
                 allowed="postgresql://USER@HOST/DATABASE, mysql://..., grpc://HOST:PORT",
                 todo="give --storage, or set FAIRTUNE_STORAGE",
             )
@@ -133,9 +137,13 @@ def launch(
     from fairtune.cli.work import leave
     from fairtune.study.bill import bill
     from fairtune.study.code import check_code
+    from fairtune.study.follow import state_of
     from fairtune.study.launch import Crew
+    from fairtune.study.launch.crew import INTERRUPTED
     from fairtune.study.opening import open_study
+    from fairtune.study.overview import Overview
     from fairtune.study.status import summary
+    from fairtune.study.storages.address import absolute
     from fairtune.study.worker import Exit, StopFlag
     from fairtune.training.devices import accelerators
 
@@ -149,8 +157,8 @@ def launch(
             print(line)
         crew = Crew(
             plan.study.name,
-            place.url,
-            place.folder / "workers",
+            absolute(place.url),
+            place.folder.resolve() / "workers",
             workers=asked.workers or groups * asked.per_device,
             options=[*options, f"--out={place.out.resolve()}", *(["--force"] if force else [])],
             processes=asked.processes,
@@ -160,13 +168,21 @@ def launch(
         ended = asked.launcher.launch(crew, stop, print, _looking(place))
     if not ended:
         print(f"next: fairtune watch {plan.study.name}")
+        leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the workers go on")
         return
-    leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the same command goes on from here")
+    then = "the same command goes on from here"
+    leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, then)
     print(summary(place))
+    if not state_of(Overview.load(place)).finished:
+        print(f"every worker has left, the study is not finished; {then}")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _looking(place: Place) -> Callable[[], None]:
-    """Return what shows where the study stands, at most every few seconds."""
+    """Return what shows where the study stands, at most every few seconds.
+
+    A storage that does not answer is said and asked again: the workers know how to wait for it.
+    """
     from fairtune.cli.watch import View, lines
     from fairtune.study.follow import state_of
     from fairtune.study.overview import Overview
@@ -178,6 +194,10 @@ def _looking(place: Place) -> Callable[[], None]:
         now = time.monotonic()
         if now - last >= LOOK_SECONDS:
             last = now
-            view("\n".join(lines(state_of(Overview.load(place)))))
+            try:
+                text = "\n".join(lines(state_of(Overview.load(place))))
+            except StorageError as error:
+                text = str(error)
+            view(text)
 
     return look

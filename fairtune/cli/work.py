@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fairtune.study.launch.crew import REQUEUE
+from fairtune.study.launch.crew import INTERRUPTED, REQUEUE
 
 if TYPE_CHECKING:
     from fairtune.study.ledger import Ledger
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fairtune.study.plan import Plan
     from fairtune.study.worker import Exit, Limits, StopFlag
     from fairtune.training.session import Session
-
-INTERRUPTED = 130
 
 
 def take_part(
@@ -27,7 +25,11 @@ def take_part(
     limits: Limits,
     log: list[str] | None,
 ) -> Exit:
-    """Work on a study, showing what is done and telling the sinks of `--log`."""
+    """Work on a study, showing what is done and telling the sinks of `--log`.
+
+    Raises:
+        StudyError: Another worker works on a storage that takes one.
+    """
     from fairtune.cli.live import Progress, both
     from fairtune.experiment.sink import Sinks
     from fairtune.study.search import run_study
@@ -37,22 +39,22 @@ def take_part(
     sinks = Sinks.of(log or (), place.out, study.name)
     progress = Progress(study.judge.objectives, study.budget.trials)
     told = ToSinks(sinks, study.name, [str(o) for o in study.judge.objectives])
-    with progress.shown(), sinks:
+    with ledger.alone(), progress.shown(), sinks:
         progress.goes_on(ledger.rows("search"))
         notify = both(progress, told)
         return run_study(ledger, plan, session, place, stop, notify=notify, limits=limits)
 
 
-def leave(left: Exit, stop: StopFlag, then: str) -> None:
+def leave(left: Exit, stop: StopFlag, then: str, *, ordered: int = INTERRUPTED) -> None:
     """End the command of a worker that was stopped; return when its work is done.
 
-    Ctrl-C is exit code 130. A scheduler that has to start the worker again is told so by 75; after
-    `fairtune stop`, when it must not, it is 0.
+    Ctrl-C is exit code 130. A scheduler that has to start the worker again is told so by 75.
 
     Args:
         left: Why the worker left.
         stop: What it was told.
         then: What goes on, and how.
+        ordered: Exit code after `fairtune stop`.
 
     Raises:
         StudyError: Its runs failed one after another.
@@ -71,6 +73,6 @@ def leave(left: Exit, stop: StopFlag, then: str) -> None:
         )
     if reason == STOPPED_BY:
         print(f"{STOPPED_BY}; {then}")
-        raise typer.Exit(0)
+        raise typer.Exit(ordered)
     print(f"stopped ({reason}); {then}")
     raise typer.Exit(INTERRUPTED if reason == "SIGINT" else REQUEUE)

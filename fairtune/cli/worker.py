@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Force, Log, Out, Storage, Together
+from fairtune.cli.options import DataRoot, Force, Log, Out, RunsAt, Storage, Together
 
 
 def worker(
@@ -30,12 +31,21 @@ def worker(
         bool,
         typer.Option("--idle-exit", help="Leave once others run all that is left."),
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--gpus-per-run",
+            min=1,
+            help="Accelerators that share every run, a process each.",
+        ),
+    ] = 1,
     together: Together = 1,
     slot: Annotated[
         int | None,
         typer.Option("--slot", min=0, help="Number among the workers (default: by chance)."),
     ] = None,
     storage: Storage = None,
+    shared_runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
@@ -46,6 +56,12 @@ def worker(
     It needs the storage and the name of a study that `fairtune search` has made. Exit code 0: all
     is done; 75: it was told to leave, start it again; 2: something has to be mended.
     """
+    from fairtune.config.settings import launched
+
+    if processes > 1 and launched()[0] == 1:
+        from fairtune.training.spawned import spawn
+
+        raise typer.Exit(spawn(processes, [sys.executable, "-m", "fairtune", *sys.argv[1:]]))
     from fairtune.cli.live import stopping
     from fairtune.cli.options import make_folder, open_session, place_of
     from fairtune.cli.work import leave, take_part
@@ -65,7 +81,7 @@ def worker(
         raise ConfigError(
             "which study?", where="--study", todo="give --study NAME, or set FAIRTUNE_STUDY"
         )
-    place = place_of(name, out, storage)
+    place = place_of(name, out, storage, shared_runs)
     session = open_session(data_root)
     left = Exit.STOPPED  # as it is when it is told to while something is prepared
     with (
@@ -84,7 +100,8 @@ def worker(
                 print(line)
             limits = Limits(together=together, runs=runs, waits=not idle_exit)
             left = take_part(ledger, plan, session, place, stop, limits, log)
-    leave(left, stop, "its run goes on elsewhere from there")
+    # Nobody is to start it again that was stopped by a person.
+    leave(left, stop, "its run goes on elsewhere from there", ordered=0)
     print(f"left: {left.value}")
 
 

@@ -75,14 +75,14 @@ def finished_trial(
     proposal: Proposal,
     origin: Origin,
     *,
-    outcome: Complete | Pruned,
+    outcome: Outcome,
     beat: Mapping[str, Any],
 ) -> FrozenTrial:
     """Return a trial that is finished when it is written."""
-    system = constraints_of(outcome)
+    system, values = constraints_of(outcome), getattr(outcome, "values", None)
     return create_trial(
         state=state_of(outcome),
-        values=None if outcome.values is None else list(outcome.values),
+        values=None if values is None else list(values),
         params=dict(proposal.params),
         distributions={name: to_optuna(d) for name, d in proposal.dimensions.items()},
         user_attrs=_attrs(proposal, origin)

@@ -100,6 +100,12 @@ class Family:
             lambda: self.opened.storage.get_study_directions(self._ids[SEARCH]), "directions"
         )
 
+    def metric_names(self) -> list[str]:
+        """Return the names of the objectives as dashboards read them, empty when unknown."""
+        storage, study = self.opened.storage, self._ids[SEARCH]
+        stored = self._ask(lambda: storage.get_study_system_attrs(study), "attributes")
+        return list(stored.get(_METRIC_NAMES, ()))
+
     def names(self) -> list[str]:
         """Return the names of all studies of the storage, families counted once."""
         studies = self._ask(self.opened.storage.get_all_studies, "the names of the studies")
@@ -140,6 +146,10 @@ class Family:
             return self._trials.add(study, trial)
 
         return self._ask(write, "a new row")
+
+    def number_of(self, trial_id: int) -> int:
+        """Return the number of the row that the storage calls `trial_id`."""
+        return self._ask(lambda: self.opened.storage.get_trial(trial_id).number, "reading a row")
 
     def end(
         self,

@@ -52,7 +52,7 @@ from fairtune.study.rows import (
     refusal,
 )
 from fairtune.study.standing import signs_of
-from fairtune.study.storages import open_storage
+from fairtune.study.storages import open_storage, sole_worker
 from fairtune.study.view import View
 
 __all__ = [
@@ -157,6 +157,14 @@ class Ledger:
     def close(self) -> None:
         """Close the storage."""
         self._family.opened.close()
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only worker, where the storage takes one; for the time of the work.
+
+        Raises:
+            StudyError: Another worker is.
+        """
+        return sole_worker(self._family.opened)
 
     @property
     def name(self) -> str:

@@ -52,7 +52,7 @@ class Proposal:
     """One run that a phase wants.
 
     Attributes:
-        kind: `search`, `anchor`, `replicate`, `baseline` or `confirm`.
+        kind: `search`, `anchor`, `enqueued`, `replicate`, `baseline` or `confirm`.
         params: Value of each parameter.
         dimensions: Range of each parameter, same names as `params`.
         recipe: Canonical recipe as JSON values.

@@ -7,7 +7,7 @@ the study alone. A launcher knows nothing of trials, and workers nothing of who 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fairtune.config import Config, Registry
 from fairtune.study.launch.crew import Crew
@@ -20,15 +20,11 @@ LAUNCHERS: Registry[Config] = Registry("launcher", "fairtune.study.launch")
 
 @runtime_checkable
 class Launcher(Protocol):
-    """Declaration of a launcher; its fields are what `--with NAME=VALUE` sets.
+    """Declaration of a launcher; its fields are what `--with NAME=VALUE` sets."""
 
-    Attributes:
-        elsewhere: Whether workers may run on other machines, which must then reach the storage.
-        starts: Whether it starts anything.
-    """
-
-    elsewhere: ClassVar[bool]
-    starts: ClassVar[bool]
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers may run on other machines, which must then reach the storage."""
 
     def launch(
         self,

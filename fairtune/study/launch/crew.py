@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ ERROR = 2
 REQUEUE = 75
 """Exit code of a worker that was told to leave before the work was done (EX_TEMPFAIL)."""
 
-STORAGE, STUDY = "FAIRTUNE_STORAGE", "FAIRTUNE_STUDY"
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended."""
+
+LEFT = (0, REQUEUE, INTERRUPTED)
+"""Exit codes of a worker that has found the work done, or was told to leave."""
+
+STORAGE = "FAIRTUNE_STORAGE"
 
 
 @dataclass(frozen=True)
@@ -54,26 +61,14 @@ class Crew:
                 points; a text stands for something that a shell fills in. None: the worker
                 takes one by itself.
         """
-        shared = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={self.processes}",
-        ]
+        shared = [f"--gpus-per-run={self.processes}"] if self.processes > 1 else []
         named = [] if slot is None else [f"--slot={slot}"]
-        return [
-            self.python,
-            *(shared if self.processes > 1 else []),
-            *("-m", "fairtune", "worker", f"--study={self.study}", *self.options, *named),
-        ]
+        command = [self.python, "-m", "fairtune", "worker", f"--study={self.study}"]
+        return [*command, *self.options, *shared, *named]
 
     def environment(self) -> Mapping[str, str]:
         """Return what is added to the environment of a worker."""
-        found = {STORAGE: self.storage, STUDY: self.study}
-        if self.processes > 1:
-            # torchrun would die of any other signal, without telling its processes.
-            found["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGUSR1"
-        return found
+        return {STORAGE: self.storage}
 
     def shown(self, slot: int | str | None = None) -> str:
         """Return the command as a shell takes it; `$NAME` in `slot` stays as it is."""
@@ -84,3 +79,21 @@ class Crew:
     def shown_storage(self) -> str:
         """The storage URL with its password hidden."""
         return redact(self.storage)
+
+
+def goes_on(code: int, restarts: int, most: int) -> bool:
+    """Tell whether a worker that ended with `code` is to be started again.
+
+    Args:
+        code: Its exit code; below 0 the signal that killed it.
+        restarts: How often it has been.
+        most: How often it may be.
+    """
+    return code not in (*LEFT, ERROR) and restarts < most
+
+
+def in_words(code: int) -> str:
+    """Return an exit code for people."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"left with exit code {code}"

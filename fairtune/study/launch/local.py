@@ -27,13 +27,15 @@ class Local(Config):
     was asked for; without accelerators they share the cores evenly.
 
     Attributes:
-        restarts: How often a worker that died is replaced.
+        restarts: How often a worker that died is replaced; one that has lived for an hour has
+            them all again.
+        grace: Seconds that workers have to leave once they were told to; then they are killed.
     """
 
     elsewhere: ClassVar[bool] = False
-    starts: ClassVar[bool] = True
 
     restarts: int = Field(default=3, ge=0)
+    grace: int = Field(default=300, ge=1)
 
     def launch(
         self,
@@ -45,7 +47,7 @@ class Local(Config):
         """Start the workers and return when the last has left."""
         places = places_of(crew, os.cpu_count() or 1)
         tell(f"{crew.workers} workers, logs in {crew.folder}")
-        with Team(crew, places.__getitem__, self.restarts, tell) as team:
+        with Team(crew, places.__getitem__, self.restarts, tell, self.grace) as team:
             while team.going():
                 if stop.reason() is not None:
                     team.dismiss()

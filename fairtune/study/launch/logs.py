@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fairtune.errors import StudyError
+
 _TAIL, _LINES = 4000, 8
 
 
@@ -16,3 +18,18 @@ def last_words(log: Path) -> str:
     except OSError:
         return ""
     return "\n".join(text.strip().splitlines()[-_LINES:])
+
+
+def all_lost(log: Path, how: str) -> StudyError:
+    """Return the error of workers none of which did its work.
+
+    Args:
+        log: Of one of them.
+        how: It ended.
+    """
+    return StudyError(
+        "every worker has left before the work was done",
+        where=log,
+        found=f"{how}; its last words:\n{last_words(log)}",
+        todo="mend that and give the same command again; what is finished is kept",
+    )

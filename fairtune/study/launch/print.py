@@ -15,7 +15,6 @@ class Print(Config):
     """Shows the command of a worker, to be given wherever one is wanted; starts nothing."""
 
     elsewhere: ClassVar[bool] = True
-    starts: ClassVar[bool] = False
 
     def launch(
         self,

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -23,20 +23,12 @@ class Keeper:
     does not: where it was a preemption SLURM itself puts it back.
 
     Args:
-        environment: What is added to its environment; without the storage, which the job has.
         requeue: Exit code of a worker that was told to leave.
         error: Exit code of one that somebody has to mend.
         deaths: How often a job is started again whose worker died.
     """
 
-    def __init__(
-        self,
-        environment: Mapping[str, str],
-        requeue: int,
-        error: int,
-        deaths: int,
-    ) -> None:
-        self.environment = dict(environment)
+    def __init__(self, requeue: int, error: int, deaths: int) -> None:
         self.requeue, self.error, self.deaths = requeue, error, deaths
 
     def __call__(self, command: Sequence[str]) -> None:
@@ -46,8 +38,7 @@ class Keeper:
             command: Of the worker.
 
         Raises:
-            SystemExit: It was told to leave by scancel or by a preemption; its own exit code.
-            RuntimeError: It died, or cannot go on.
+            SystemExit: It left otherwise, and does not go back into the queue; its exit code.
         """
         told: list[int] = []
         child: list[subprocess.Popen[bytes]] = []
@@ -57,22 +48,21 @@ class Keeper:
             for process in child:
                 process.send_signal(number)
 
-        back = signal.getsignal(signal.SIGUSR1)
+        handler = signal.getsignal(signal.SIGUSR1)
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, pass_on)
-        child.append(subprocess.Popen(command, env={**os.environ, **self.environment}))
+        child.append(subprocess.Popen(command))
         for early in list(told):
             child[0].send_signal(early)
         code = child[0].wait()
         if code == 0:
             return
-        if signal.SIGTERM in told:
-            sys.exit(code if code > 0 else 1)
         again = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        if code == self.requeue or (code != self.error and again < self.deaths):
-            signal.signal(signal.SIGUSR1, back)
+        returns = code == self.requeue or (code != self.error and again < self.deaths)
+        if returns and signal.SIGTERM not in told:
+            signal.signal(signal.SIGUSR1, handler)
             signal.raise_signal(signal.SIGUSR1)
-        raise RuntimeError(f"the worker left with exit code {code}; its own words are above")
+        sys.exit(max(code, 1))
 
     def checkpoint(self, command: Sequence[str]) -> Any:
         """Return what the job does once it runs again: the same."""

@@ -78,8 +78,6 @@ def script(request: Request, crew: Crew) -> str:
     lines = ["#!/bin/bash", *(_directive(name, value) for name, value in given.items()), ""]
     lines += [*request.setup, ""] if request.setup else []
     mine = request.crew(crew)
-    shown = {name: text for name, text in mine.environment().items() if name not in _INHERITED}
-    lines += [f"export {name}={shlex.quote(text)}" for name, text in shown.items()]
     lines += [
         f"{mine.shown(SLOT)} &",
         *_TAIL.format(
@@ -93,7 +91,6 @@ def script(request: Request, crew: Crew) -> str:
 
 
 SLOT = "$SLURM_ARRAY_TASK_ID"
-_INHERITED = ("FAIRTUNE_STORAGE", "FAIRTUNE_STUDY")
 _TAIL = """\
 worker=$!
 told=

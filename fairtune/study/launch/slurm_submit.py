@@ -10,7 +10,7 @@ from typing import Any
 
 from fairtune.errors import StorageError, StudyError
 from fairtune.study.launch import slurm_keeper
-from fairtune.study.launch.crew import ERROR, REQUEUE, STORAGE, STUDY, Crew
+from fairtune.study.launch.crew import ERROR, REQUEUE, Crew
 from fairtune.study.launch.slurm_queue import Job, ask, environment, refusal, submitted
 from fairtune.study.launch.slurm_script import DEATHS, Request, script
 
@@ -57,8 +57,7 @@ def submit_pickled(request: Request, crew: Crew) -> Job:
     ask(["srun", "--version"])
     ask(["scontrol", "ping"])
     mine, folder = request.crew(crew), crew.folder
-    own = {k: v for k, v in mine.environment().items() if k not in (STORAGE, STUDY)}
-    keeper = slurm_keeper.Keeper(own, REQUEUE, ERROR, min(DEATHS, request.requeues))
+    keeper = slurm_keeper.Keeper(REQUEUE, ERROR, min(DEATHS, request.requeues))
     cloudpickle.register_pickle_by_value(slurm_keeper)
     try:
         with _surroundings(environment(crew)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fairtune.errors import StudyError
-from fairtune.study.launch.logs import last_words
+from fairtune.study.launch.logs import all_lost
 from fairtune.study.launch.slurm_queue import Job, Task, tasks
 from fairtune.study.worker import Stop
 
@@ -84,13 +84,7 @@ class Array:
         if len(failed) < len(self.seen):
             return
         name, task = next(iter(failed.items()))
-        log = self.job.log_of(name)
-        raise StudyError(
-            "every job has ended before the work was done",
-            where=log,
-            found=f"{task.state} ({task.reason}); its last words:\n{last_words(log)}",
-            todo="mend that and give the same command again; what is finished is kept",
-        )
+        raise all_lost(self.job.log_of(name), f"{task.state} ({task.reason})")
 
     def _counts(self) -> str:
         found = Counter((task.state, task.reason) for task in self.seen.values())

@@ -14,16 +14,20 @@ from types import TracebackType
 from typing import IO
 
 from fairtune.errors import StudyError
-from fairtune.study.launch.crew import ERROR, REQUEUE, Crew
+from fairtune.study.launch.crew import LEFT, REQUEUE, Crew, goes_on, in_words
+from fairtune.study.launch.logs import all_lost
+from fairtune.training.tied import tied
 
-_TAIL = 2000
 _FIRST_PAUSE = 1.0
+_SOUND_SECONDS = 3600.0
+"""A worker that has lived for so long has all its restarts again."""
 
 
 @dataclass(eq=False)
 class _Worker:
     slot: int
     process: subprocess.Popen[bytes]
+    began: float = field(default_factory=time.monotonic)
     restarts: int = 0
     due: float | None = None
 
@@ -40,15 +44,17 @@ class Team:
         surroundings: What the environment of the worker of a slot holds beside the crew's.
         restarts: How often a process that died is replaced.
         tell: Takes lines for people.
+        grace: Seconds that a worker which was told to leave has for it.
     """
 
     crew: Crew
     surroundings: Callable[[int], Mapping[str, str]]
     restarts: int
     tell: Callable[[str], None]
+    grace: float = 300.0
     ended: dict[int, int] = field(default_factory=dict)
     _workers: dict[int, _Worker] = field(default_factory=dict)
-    _told: bool = False
+    _told: float | None = None
 
     def __enter__(self) -> Team:
         self.crew.folder.mkdir(parents=True, exist_ok=True)
@@ -76,19 +82,22 @@ class Team:
         """Look after the processes; tell whether any of them has not left for good."""
         for worker in list(self._workers.values()):
             if worker.due is not None:
-                if self._told:
+                if self._told is not None:
                     self._leave(worker, REQUEUE)
                 elif time.monotonic() >= worker.due:
                     worker.process, worker.due = self._start(worker.slot), None
+                    worker.began = time.monotonic()
             elif (code := worker.process.poll()) is not None:
                 self._ended(worker, code)
+        if self._workers and self._told is not None and time.monotonic() - self._told > self.grace:
+            self._give_up()
         return bool(self._workers)
 
     def dismiss(self) -> None:
         """Ask every worker to keep the state of its run and to leave; once."""
-        if self._told:
+        if self._told is not None:
             return
-        self._told = True
+        self._told = time.monotonic()
         for worker in self._workers.values():
             if worker.due is None and worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGTERM)
@@ -99,22 +108,17 @@ class Team:
         Raises:
             StudyError: With the last words of one.
         """
-        if any(code in (0, REQUEUE) for code in self.ended.values()):
+        if self._told is not None or any(code in LEFT for code in self.ended.values()):
             return
         slot, code = next(iter(self.ended.items()))
-        raise StudyError(
-            "every worker has left before the work was done",
-            where=self.log(slot),
-            found=f"{_in_words(code)}; its last words:\n{self._last_words(slot)}",
-            todo="mend that and give the same command again; what is finished is kept",
-        )
+        raise all_lost(self.log(slot), in_words(code))
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.surroundings(slot), **self.crew.environment()}
         with self._writing(slot) as log:
             # A session of its own: Ctrl-C reaches this process alone, which passes it on.
             return subprocess.Popen(
-                self.crew.command(slot),
+                tied(self.crew.command(slot)),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -133,16 +137,18 @@ class Team:
             ) from None
 
     def _ended(self, worker: _Worker, code: int) -> None:
-        if code in (0, REQUEUE, ERROR) or self._told or worker.restarts >= self.restarts:
+        if time.monotonic() - worker.began >= _SOUND_SECONDS:
+            worker.restarts = 0
+        if self._told is not None or not goes_on(code, worker.restarts, self.restarts):
             self._leave(worker, code)
-            if code not in (0, REQUEUE):
-                self.tell(f"worker {worker.slot}: {_in_words(code)}; see {self.log(worker.slot)}")
+            if code not in LEFT:
+                self.tell(f"worker {worker.slot}: {in_words(code)}; see {self.log(worker.slot)}")
             return
         pause = _FIRST_PAUSE * 4**worker.restarts
         worker.restarts += 1
         worker.due = time.monotonic() + pause
         self.tell(
-            f"worker {worker.slot}: {_in_words(code)}; started again in {pause:.0f} s "
+            f"worker {worker.slot}: {in_words(code)}; started again in {pause:.0f} s "
             f"({worker.restarts} of {self.restarts})"
         )
 
@@ -150,11 +156,10 @@ class Team:
         self.ended[worker.slot] = code
         del self._workers[worker.slot]
 
-    def _last_words(self, slot: int) -> str:
-        with contextlib.suppress(OSError):
-            text = self.log(slot).read_text(errors="replace")[-_TAIL:]
-            return "\n".join(text.strip().splitlines()[-8:])
-        return ""
+    def _give_up(self) -> None:
+        slots = ", ".join(map(str, self._workers))
+        self.tell(f"worker {slots}: has not left within {self.grace:.0f} s; killed")
+        self._kill()
 
     def _kill(self) -> None:
         """End what still runs; nothing is left when this process has been left."""
@@ -165,9 +170,3 @@ class Team:
                 os.killpg(process.pid, signal.SIGKILL)
         for process in running:
             process.wait()
-
-
-def _in_words(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"left with exit code {code}"

@@ -72,6 +72,12 @@ def normalise(url: str) -> str:
     return url
 
 
+def is_of_a_machine(url: str) -> bool:
+    """Tell whether other machines cannot reach the storage: SQLite, or a PostgreSQL of our own."""
+    local = url == LOCAL.rstrip(":") or (url.startswith(LOCAL) and len(url) > len(LOCAL))
+    return local or normalise(url).startswith("sqlite")
+
+
 def absolute(url: str) -> str:
     """Return `url` with the path of a file or folder, if it names one, made absolute."""
     for head in (JOURNAL, LOCAL):
