@@ -4,17 +4,19 @@
 #   PIP_ARGS=...          options for every pip install, e.g. another index or a constraints file
 #   PYTEST_ARGS=...       options for pytest
 #   BENCH_ARGS=...        options for the benchmark, e.g. --weights FILE
+#   SOAK_ARGS=...         options for the soak, e.g. --seconds 600 --seed 7
 #   QUICK=1               a quickstart or bench of a few minutes at most, to check an installation
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test test-slow lint format bench bench-loop bench-whole clean
+.PHONY: help install quickstart test test-slow lint format bench bench-loop bench-whole bench-cluster soak clean
 
 PYTHON = python3
 VENV = .venv
 PIP_ARGS =
 PYTEST_ARGS =
 BENCH_ARGS =
+SOAK_ARGS =
 QUICK =
 
 PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
@@ -67,6 +69,12 @@ bench-loop: $(call installed,test) ## measure the inner loop against a plain one
 
 bench-whole: $(call installed,test) ## measure whole jobs against a plain loop (45 minutes; needs --weights), into whole.json
 	$(PY) tests/bench/whole.py $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+soak: $(call installed,test) ## an hour of random faults on workers and database, then every rule of a study
+	$(PY) tests/faults/soak.py $(if $(QUICK),--seconds 60) $(SOAK_ARGS)
+
+bench-cluster: $(call installed,test) ## measure many workers on one PostgreSQL (15 minutes), into cluster.json
+	$(PY) tests/bench/cluster.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 clean: ## remove what builds and checks left; keeps the environment and all results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

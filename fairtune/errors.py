@@ -87,12 +87,14 @@ class RunError(FairtuneError):
 
     Args:
         reason: What a row of a study records: "nan" (a loss that is not finite), "oom", or
-            `LOST`, which a row calls "stale".
+            `LOST`, which a row calls "stale"; the exit code is then 75: to be started again.
     """
 
     def __init__(self, what: str, *, reason: str, **more: Any) -> None:
         super().__init__(what, **more)
         self.reason = reason
+        if reason == LOST:
+            self.exit_code = 75
 
 
 class Interrupted(FairtuneError):

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -65,17 +66,34 @@ def get_or_make(
 
 def is_whole(folder: Path) -> bool:
     """Tell whether every file of `folder` has its recorded size and, up to 256 MiB, checksum."""
+    return next(_damaged(folder, CHECKSUMS, _HASH_LIMIT), None) is None
+
+
+def damaged(folder: Path, name: str = CHECKSUMS) -> list[str]:
+    """Return the files of `folder` that are not as its checksum file `name` has them.
+
+    That file itself is among them when it cannot be read.
+    """
+    return list(_damaged(folder, name))
+
+
+def _damaged(folder: Path, record: str, limit: float = math.inf) -> Iterator[str]:
+    """Yield damaged files; of those above `limit` bytes only the size is compared."""
     try:
-        recorded: dict[str, list[str | int]] = json.loads((folder / CHECKSUMS).read_text())
-        for name, (size, sha) in recorded.items():
-            path = folder / name
-            if path.stat().st_size != size:
-                return False
-            if int(size) <= _HASH_LIMIT and file_sha256(path) != sha:
-                return False
+        recorded: dict[str, tuple[int, str]] = json.loads((folder / record).read_text())
+        wanted = [(name, int(size), str(sha)) for name, (size, sha) in recorded.items()]
     except (OSError, ValueError, TypeError, AttributeError):
-        return False
-    return True
+        yield record
+        return
+    for name, size, sha in wanted:
+        path = folder / name
+        try:
+            whole = path.stat().st_size == size
+            whole = whole and (size > limit or file_sha256(path) == sha)
+        except OSError:
+            whole = False
+        if not whole:
+            yield name
 
 
 def seal(folder: Path, name: str = CHECKSUMS) -> None:

@@ -117,6 +117,17 @@ def _no_compiler() -> str | None:
     return None if shutil.which(os.environ.get("CXX", "g++")) else "no C++ compiler on PATH"
 
 
+def _no_netns() -> str | None:
+    """Hosts of their own need networks and names of their own, which only root may make."""
+    if os.geteuid() != 0:
+        return "only root may make networks"
+    if not all(map(shutil.which, ("ip", "unshare"))):
+        return "no `ip` (iproute2) and `unshare` on PATH"
+    cable = ["ip", "link", "add", "near", "type", "veth", "peer", "name", "far"]
+    made = subprocess.run(["unshare", "--net", "--uts", *cable], capture_output=True)
+    return None if made.returncode == 0 else "this machine lets nobody make networks"
+
+
 def _no_slurm() -> str | None:
     programs = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
@@ -142,6 +153,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "chromium": _no_chromium,
     "small-disk": _no_small_disk,
     "compiler": _no_compiler,
+    "netns": _no_netns,
     "slurm": _no_slurm,
     "ray": _no_ray,
 }

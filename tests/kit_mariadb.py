@@ -9,12 +9,13 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from kit_servers import free_port
 
 _INSTALL = ("mariadb-install-db", "mysql_install_db")
 _SERVER = ("mariadbd", "mysqld")
@@ -42,7 +43,7 @@ class MariaDB:
     def __init__(self, *options: str) -> None:
         # Not below pytest's own folder: that is closed to the account the server has to run as.
         self.home = Path(tempfile.mkdtemp(prefix="fairtune-my-"))
-        self.port, self._secret = _free_port(), secrets.token_hex(12)
+        self.port, self._secret = free_port(), secrets.token_hex(12)
         self._options = [f"--{option}" for option in options]
         self._process: subprocess.Popen[bytes] | None = None
         self._account = _account()
@@ -144,9 +145,3 @@ def _account() -> dict[str, Any]:
     entries = {entry.pw_name: entry for entry in pwd.getpwall()}
     entry = next(entries[name] for name in _ACCOUNTS if name in entries)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -117,6 +117,12 @@ class Postgres:
         """Address of its first database."""
         return f"postgresql+psycopg://fairtune:{self._secret}@{self.host}:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Process that the others of it are children of."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> None:
         """Start it and return when it takes connections."""
         said = [part for k, v in self._options.items() for part in ("-c", f"{k}={v}")]
@@ -180,7 +186,7 @@ class Postgres:
             check=True,
             **account,
         )
-        if self.host != "127.0.0.1":
+        if self._options["listen_addresses"] != "127.0.0.1":
             with (self.home / "db" / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all samenet scram-sha-256\n")
 

@@ -26,6 +26,12 @@ WITHOUT_TORCH = (
     "study.worker",
     "study.space",
     "study.select",
+    "study.follow",
+    "study.tend",
+    "study.zombies",
+    "study.enqueue",
+    "study.merge",
+    "study.audit",
     "report",
 )
 ROOMS = [name for name in WITHOUT_TORCH if list(PACKAGE.glob(name.replace(".", "/") + "*"))]

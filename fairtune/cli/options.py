@@ -21,7 +21,10 @@ DataRoot = Annotated[
 ]
 Storage = Annotated[
     str | None,
-    typer.Option("--storage", help="Storage URL (default: SQLite beside the results)."),
+    typer.Option(
+        "--storage",
+        help="Storage URL, or local (default: where the study lies, or SQLite beside it).",
+    ),
 ]
 Log = Annotated[
     list[str] | None,

@@ -10,6 +10,7 @@ import typer
 from fairtune.cli.options import Out, Storage
 
 if TYPE_CHECKING:
+    from fairtune.study.asked import Stopping
     from fairtune.study.follow import Figure, PhaseState, Running, State
 
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
@@ -107,6 +108,10 @@ def lines(state: State) -> list[str]:
     if state.running:
         said += ["running", *_columns([_run(run) for run in state.running])]
     said += _failed(state)
+    if state.enqueued:
+        said.append(f"enqueued: {', '.join(state.enqueued)}")
+    if state.stop is not None and not state.finished:
+        said.append(_stop(state.stop))
     if state.finished:
         tested = f"tested: {state.tested}" if state.tested else "not tested yet"
         said.append(f"finished; {tested}")
@@ -152,6 +157,14 @@ def _run(run: Running) -> list[str]:
         name += f" (attempt {run.attempt})"
     lost = "gone" if run.gone else "silent" if run.lost else ""
     return [name, run.mask, run.worker, epoch, value, beat, f"for {duration(run.seconds)}", lost]
+
+
+def _stop(stop: Stopping) -> str:
+    when = f"{stop.at[:16].replace('T', ' ')} UTC on {stop.by}"
+    if not stop.left:
+        return f"stopped by `fairtune stop`, {when}"
+    end = "at the next step of" if stop.now else "after"
+    return f"`fairtune stop`, {when}: its workers leave {end} {', '.join(stop.left)}"
 
 
 def _failed(state: State) -> list[str]:

@@ -25,7 +25,11 @@ def take_part(
     limits: Limits,
     log: list[str] | None,
 ) -> Exit:
-    """Work on a study, showing what is done and telling the sinks of `--log`."""
+    """Work on a study, showing what is done and telling the sinks of `--log`.
+
+    Raises:
+        StudyError: Another worker works on a storage that takes one.
+    """
     from fairtune.cli.live import Progress, both
     from fairtune.experiment.sink import Sinks
     from fairtune.study.search import run_study
@@ -35,7 +39,7 @@ def take_part(
     sinks = Sinks.of(log or (), place.out, study.name)
     progress = Progress(study.judge.objectives, study.budget.trials)
     told = ToSinks(sinks, study.name, [str(o) for o in study.judge.objectives])
-    with progress.shown(), sinks:
+    with ledger.alone(), progress.shown(), sinks:
         progress.goes_on(ledger.rows("search"))
         notify = both(progress, told)
         return run_study(ledger, plan, session, place, stop, notify=notify, limits=limits)

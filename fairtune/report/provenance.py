@@ -55,7 +55,7 @@ def provenance(view: Overview, run: StoredRun | None) -> Grid:
         *_judged(view.judge),
         *([] if run is None else _made(run)),
     ]
-    if forced := forced_of(view.attrs):
+    if forced := forced_of(view.search):
         facts.append(("runs by other code (--force)", "; ".join(forced)))
     if openings := openings_of(view):
         facts.append(("test opened by this study", "; ".join(openings)))

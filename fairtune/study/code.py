@@ -55,19 +55,38 @@ def check_code(ledger: Ledger, *, force: bool = False) -> list[str]:
     if not isinstance(stored, dict):
         ledger.set_attr(CODE, here)
         return []
-    names = sorted(stored.keys() | here)
+    said = compared(stored, here, ledger.name, force=force)
+    if said:
+        ledger.set_attr(f"{FORCED}{ledger.worker}", forced_note(here))
+    return said
+
+
+def compared(
+    stored: Mapping[str, Any], here: Mapping[str, Any], study: str, *, force: bool
+) -> list[str]:
+    """Compare other code with that of `study`.
+
+    Returns:
+        For people: one line per difference that was forced.
+
+    Raises:
+        StudyError: Something differs and was not forced; all differences at once.
+    """
+    names = sorted(stored.keys() | here.keys())
     differing = [name for name in names if stored.get(name) != here.get(name)]
     if not force:
-        faults = [_other(ledger, name, stored, here) for name in differing]
-        raise_all(f"study '{ledger.name}'", faults)
-    elif differing:
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        ledger.set_attr(f"{FORCED}{ledger.worker}", {"at": at, "code": here})
+        faults = [_other(study, name, stored, here) for name in differing]
+        raise_all(f"study '{study}'", faults)
     return [
         f"forced: {_NAMES.get(name, name)} {here.get(name)}; the study began with "
         f"{stored.get(name)}"
         for name in differing
     ]
+
+
+def forced_note(code: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored, below `FORCED`, of other code that took part."""
+    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "code": dict(code)}
 
 
 def forced_of(attrs: Mapping[str, Any]) -> list[str]:
@@ -94,11 +113,11 @@ _NAMES = {"files": "fairtune's files"}
 
 
 def _other(
-    ledger: Ledger, name: str, stored: Mapping[str, Any], here: Mapping[str, str]
+    study: str, name: str, stored: Mapping[str, Any], here: Mapping[str, Any]
 ) -> StudyError:
     return StudyError(
         f"{_NAMES.get(name, name)}: another version than the study began with",
-        where=f"study '{ledger.name}'",
+        where=f"study '{study}'",
         found=here.get(name, "absent"),
         allowed=stored.get(name, "absent"),
         todo="install that version here, or give --force, which is recorded with the study",

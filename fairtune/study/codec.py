@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
@@ -75,14 +75,14 @@ def finished_trial(
     proposal: Proposal,
     origin: Origin,
     *,
-    outcome: Complete | Pruned,
+    outcome: Outcome,
     beat: Mapping[str, Any],
 ) -> FrozenTrial:
     """Return a trial that is finished when it is written."""
-    system = constraints_of(outcome)
+    system, values = constraints_of(outcome), getattr(outcome, "values", None)
     return create_trial(
         state=state_of(outcome),
-        values=None if outcome.values is None else list(outcome.values),
+        values=None if values is None else list(values),
         params=dict(proposal.params),
         distributions={name: to_optuna(d) for name, d in proposal.dimensions.items()},
         user_attrs=_attrs(proposal, origin)
@@ -170,7 +170,7 @@ def outcome_attr(outcome: Outcome, token: str) -> dict[str, Any]:
 def read_row(phase: str, trial: FrozenTrial) -> Row | None:
     """Return the row that `trial` holds, or None when another program made the trial."""
     attrs = trial.user_attrs
-    if "key" not in attrs or "recipe" not in attrs:
+    if not is_ours(trial):
         return None
     beat, outcome = attrs.get(BEAT, {}), ending(trial)
     state = _STATES[trial.state]
@@ -206,6 +206,29 @@ def read_row(phase: str, trial: FrozenTrial) -> Row | None:
         constraints=outcome.get("constraints", {}),
         started=_time(attrs["started"]),
         finished=_time(outcome.get("at")) if state != "running" else None,
+    )
+
+
+def is_ours(trial: FrozenTrial) -> bool:
+    """Tell whether `trial` is a row, which is whole from the first; not another program's."""
+    return has_marks(trial.user_attrs)
+
+
+def has_marks(attrs: Mapping[str, Any]) -> bool:
+    """Tell whether attributes of a trial are those of a row."""
+    return "key" in attrs and "recipe" in attrs
+
+
+def beaten(row: Row, trial: FrozenTrial) -> Row:
+    """Return `row`, which runs, with what `trial`, read later, last said of itself."""
+    beat = trial.user_attrs.get(BEAT, {})
+    return replace(
+        row,
+        rungs=rungs_of(trial),
+        planned=beat.get("of"),
+        beat=beat.get("n", 0),
+        beaten=_time(beat.get("at")),
+        progress=beat.get("progress", {}),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -13,11 +15,15 @@ from optuna.trial import FrozenTrial
 
 from fairtune.study import codec
 from fairtune.study.rows import SEARCH, Outcome, Row
-from fairtune.study.storages import Opened, open_storage
+from fairtune.study.sql import sql_trials
+from fairtune.study.storages import PASSING, Opened, open_storage
 from fairtune.study.storages.chunks import in_chunks, joined
+from fairtune.study.trials import End, PlainTrials, Trials
 
 T = TypeVar("T")
 _METRIC_NAMES = "study:metric_names"
+_SILENT = 5.0
+"""Seconds after which an answer shows that the storage was away."""
 
 
 class Family:
@@ -27,12 +33,27 @@ class Family:
         opened: The storage.
         name: NAME.
         patience: Seconds for which a storage that does not answer is asked again.
+        clock: This process's clock, in seconds.
+
+    Attributes:
+        back: When, by the clock, a storage that had been away answered again. Before that nobody
+            could beat.
     """
 
-    def __init__(self, opened: Opened, name: str, patience: float) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        name: str,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.opened, self.name, self._patience = opened, name, patience
+        self._clock, self.back, self._away = clock, -math.inf, False
         self._ids: dict[str, int] = {}
-        self._finished: dict[tuple[str, int], Row] = {}
+        self._trials: Trials = sql_trials(opened.storage) or PlainTrials(
+            opened.storage, opened.exclusive
+        )
+        self._known: dict[tuple[str, int], tuple[FrozenTrial, Row]] = {}
         self._lock = threading.Lock()
 
     def study_name(self, phase: str) -> str:
@@ -79,6 +100,12 @@ class Family:
             lambda: self.opened.storage.get_study_directions(self._ids[SEARCH]), "directions"
         )
 
+    def metric_names(self) -> list[str]:
+        """Return the names of the objectives as dashboards read them, empty when unknown."""
+        storage, study = self.opened.storage, self._ids[SEARCH]
+        stored = self._ask(lambda: storage.get_study_system_attrs(study), "attributes")
+        return list(stored.get(_METRIC_NAMES, ()))
+
     def names(self) -> list[str]:
         """Return the names of all studies of the storage, families counted once."""
         studies = self._ask(self.opened.storage.get_all_studies, "the names of the studies")
@@ -91,7 +118,7 @@ class Family:
         if not self.find(phase):
             return [], []
         trials = self._ask(
-            lambda: self.opened.storage.get_all_trials(self._ids[phase], deepcopy=False),
+            lambda: self._trials.all(self._ids[phase]),
             f"reading {self.study_name(phase)}",
             patience,
         )
@@ -112,13 +139,17 @@ class Family:
         def write() -> int:
             nonlocal tried
             if tried:
-                for old in self.opened.storage.get_all_trials(study, deepcopy=False):
+                for old in self._trials.all(study):
                     if old.user_attrs.get("claim") == token:
                         return old._trial_id
             tried = True
-            return self.opened.storage.create_new_trial(study, template_trial=trial)
+            return self._trials.add(study, trial)
 
         return self._ask(write, "a new row")
+
+    def number_of(self, trial_id: int) -> int:
+        """Return the number of the row that the storage calls `trial_id`."""
+        return self._ask(lambda: self.opened.storage.get_trial(trial_id).number, "reading a row")
 
     def end(
         self,
@@ -138,26 +169,22 @@ class Family:
             own: The caller runs the row, rather than taking it away from another.
             patience: Other than that of the family, in seconds.
         """
-        storage = self.opened.storage
-        name = codec.OUTCOME if own else codec.TAKEN
-        attr, limits = codec.outcome_attr(outcome, token), codec.constraints_of(outcome)
-        state = codec.state_of(outcome)
-        values = getattr(outcome, "values", None)
-        self.opened.check_fit({name: attr, codec.CONSTRAINTS: limits})
-
-        def write() -> None:
-            with self.opened.exclusive():
-                storage.set_trial_user_attr(trial_id, name, attr)
-                if limits is not None:
-                    storage.set_trial_system_attr(trial_id, codec.CONSTRAINTS, limits)
-                storage.set_trial_state_values(trial_id, state, values)
-
+        limits = codec.constraints_of(outcome)
+        end = End(
+            state=codec.state_of(outcome),
+            values=getattr(outcome, "values", None),
+            name=codec.OUTCOME if own else codec.TAKEN,
+            attr=codec.outcome_attr(outcome, token),
+            system_attrs={} if limits is None else {codec.CONSTRAINTS: limits},
+        )
+        self.opened.check_fit({end.name: end.attr, **end.system_attrs})
         try:
-            self._ask(write, "ending a row", patience)
+            self._ask(lambda: self._trials.end(trial_id, end), "ending a row", patience)
         except UpdateFinishedTrialError:
             # Also what the second try says when only the answer to the first one was lost.
+            storage = self.opened.storage
             trial = self._ask(lambda: storage.get_trial(trial_id), "reading a row")
-            return trial.state == state and codec.ending(trial).get("claim") == token
+            return trial.state == end.state and codec.ending(trial).get("claim") == token
         return True
 
     def beat(self, trial_id: int, content: Mapping[str, Any]) -> None:
@@ -166,7 +193,8 @@ class Family:
         Raises:
             UpdateFinishedTrialError: The row was ended by another worker.
         """
-        self.opened.storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content))
+        storage = self.opened.storage
+        self._noting(lambda: storage.set_trial_user_attr(trial_id, codec.BEAT, dict(content)))()
 
     def attrs(self, phase: str, patience: float | None = None) -> dict[str, Any]:
         """Return the attributes of the study of `phase`, empty when there is none."""
@@ -187,16 +215,39 @@ class Family:
         return Study(study_name=self.study_name(phase), storage=self.opened.storage)
 
     def _row(self, phase: str, trial: FrozenTrial) -> Row | None:
-        known = self._finished.get((phase, trial.number))
-        if known is not None:
-            return known
-        row = codec.read_row(phase, trial)
-        if row is not None and trial.state.is_finished():
-            self._finished[(phase, trial.number)] = row
+        old, row = self._known.get((phase, trial.number), (None, None))
+        if old is not None and row is not None:
+            if old is trial or old.state.is_finished():
+                return row
+            if old.state is trial.state and old.params is trial.params:
+                row = codec.beaten(row, trial)
+            else:
+                row = codec.read_row(phase, trial)
+        else:
+            row = codec.read_row(phase, trial)
+        if row is not None:
+            self._known[(phase, trial.number)] = trial, row
         return row
 
     def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:
-        return self.opened.patiently(do, what, self._patience if patience is None else patience)
+        patience = self._patience if patience is None else patience
+        return self.opened.patiently(self._noting(do), what, patience)
+
+    def _noting(self, do: Callable[[], T]) -> Callable[[], T]:
+        """Return `do` that notes when the storage is back after it failed or was silent."""
+
+        def noted() -> T:
+            begun = self._clock()
+            try:
+                answer = do()
+            except PASSING:
+                self._away = True
+                raise
+            if self._away or self._clock() - begun >= _SILENT:
+                self._away, self.back = False, self._clock()
+            return answer
+
+        return noted
 
 
 def study_names(url: str) -> list[str]:

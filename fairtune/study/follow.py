@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fairtune.errors import StorageError
+from fairtune.study.asked import Stopping, enqueued, stopping
 from fairtune.study.budget import busy_seconds
 from fairtune.study.ledger import Ledger
 from fairtune.study.options import Options, is_gone
@@ -164,6 +165,8 @@ class State:
             before the first run has ended.
         finished: Nothing runs and nothing is left.
         tested: Label of the pick that was retrained and tested, or None.
+        stop: The order of `fairtune stop` that holds, or None.
+        enqueued: Labels of the points of `fairtune enqueue` that have not begun.
     """
 
     study: str
@@ -179,6 +182,8 @@ class State:
     left_seconds: float | None
     finished: bool
     tested: str | None
+    stop: Stopping | None = None
+    enqueued: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -210,6 +215,8 @@ def state_of(view: Overview, now: datetime | None = None) -> State:
         left_seconds=_left(view, phases, running, now),
         finished=not running and not any(phase.left for phase in phases),
         tested=str(final["pick"]) if isinstance(final, dict) else None,
+        stop=stopping(view),
+        enqueued=enqueued(view),
     )
 
 

@@ -46,9 +46,15 @@ def differences(
             allowed=repr(old.get(field, _ABSENT)),
             todo="restore it, or start a study of another name",
         )
-        for field in sorted(old.keys() | new.keys())
-        if old.get(field, _ABSENT) != new.get(field, _ABSENT)
+        for field in differing(stored, given)
     ]
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the dotted fields in which two nested mappings differ."""
+    old, new = _flat(one), _flat(other)
+    fields = sorted(old.keys() | new.keys())
+    return [name for name in fields if old.get(name, _ABSENT) != new.get(name, _ABSENT)]
 
 
 def no_such_study(name: str, known: Sequence[str], shown: str) -> StudyError:

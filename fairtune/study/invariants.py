@@ -28,6 +28,8 @@ from fairtune.study.rows import (
 
 _LIVE = ("running", "waiting")
 _SHOWN = 12
+# Rows that no work was done for: two of them may stand side by side.
+_IDLE = VOID | {ASKED}
 
 
 def violations(
@@ -100,7 +102,7 @@ def _doubles(rows: Sequence[Row]) -> Iterator[str]:
     """Say which rows stand beside another with the same key and attempt, and did not step back."""
     kept = {row.number for row in valid(rows)}
     for row in rows:
-        if row.number not in kept and row.state not in _LIVE and row.reason not in VOID:
+        if row.number not in kept and row.state not in _LIVE and row.reason not in _IDLE:
             said = f"attempt {row.attempt} of run {row.key[:_SHOWN]}"
             yield f"row {row.number} is a second {said} and did not end as `{DUPLICATE}`"
 

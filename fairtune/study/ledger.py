@@ -18,7 +18,6 @@ import math
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from optuna.study import Study, StudyDirection
@@ -32,6 +31,7 @@ from fairtune.study.codec import Origin
 from fairtune.study.desk import StudyDesk
 from fairtune.study.family import Family
 from fairtune.study.intake import Phase, next_row
+from fairtune.study.late import keep_late
 from fairtune.study.options import Options, is_gone, worker_name
 from fairtune.study.orders import STOPPED_BY, Orders
 from fairtune.study.overlay import Draw, Drawn
@@ -39,23 +39,20 @@ from fairtune.study.rows import (
     BASELINE,
     CONFIRM,
     CONTROL,
-    DUPLICATE,
     FINAL,
     SEARCH,
     STALE,
     STOPPED,
-    SUPERSEDED,
     Complete,
     Failed,
     Outcome,
     Proposal,
     Pruned,
     Row,
-    current,
     refusal,
 )
 from fairtune.study.standing import signs_of
-from fairtune.study.storages import open_storage
+from fairtune.study.storages import open_storage, sole_worker
 from fairtune.study.view import View
 
 __all__ = [
@@ -132,7 +129,7 @@ class Ledger:
             raise StudyError("not a name of a study", found=name, allowed="a name without '/'")
         opened = open_storage(url, must_exist=not create)
         try:
-            family = Family(opened, name, options.patience)
+            family = Family(opened, name, options.patience, options.clock)
             wanted = [StudyDirection[word.upper()] for word in directions]
             if create and not wanted:
                 raise ValueError("a study is created with its directions")
@@ -160,6 +157,14 @@ class Ledger:
     def close(self) -> None:
         """Close the storage."""
         self._family.opened.close()
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only worker, where the storage takes one; for the time of the work.
+
+        Raises:
+            StudyError: Another worker is.
+        """
+        return sole_worker(self._family.opened)
 
     @property
     def name(self) -> str:
@@ -219,10 +224,12 @@ class Ledger:
             beat, since = self._seen.get(place, (-1, now))
             if beat != row.beat:
                 self._seen[place] = (row.beat, now)
-            late = beat == row.beat and now - since >= self._grace
+            # While the storage was away nobody could beat.
+            still = now - max(since, self._family.back)
+            late = beat == row.beat and still >= self._grace
             if late or is_gone(row.worker):
                 why = refusal(row, self._view.rows[phase], budgets.get(phase)) or STALE
-                if self._end(row, why):
+                if self._view.fail(row, why):
                     reaped.append(row)
         self._seen = {place: seen for place, seen in self._seen.items() if place in running}
         self._fresh = True
@@ -291,7 +298,7 @@ class Ledger:
                 self._give_back_open(claims)
                 return
             with contextlib.suppress(StorageError):
-                self._give_back_open(claims, why, _LEAVING)
+                self._give_back_open(claims, why, min(_LEAVING, self._options.patience))
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
         """Store the outcome of `claim`.
@@ -322,25 +329,7 @@ class Ledger:
         Returns:
             Whether the result was kept.
         """
-        if isinstance(outcome, Failed):
-            return False
-        phase, key = claim.phase, claim.proposal.key
-        self._view.refresh(phase)
-        if current(self._view.rows[phase])[key].has_result:
-            return False
-        token = uuid.uuid4().hex
-        origin = replace(claim.origin, root=claim.root, recovered=True, token=token)
-        trial = codec.new_trial(claim.proposal, origin, beat=claim.last_beat(), system_attrs={})
-        made = self._family.add(phase, trial)
-        self._view.refresh(phase)
-        row, rows = self._view.row_of(phase, made), self._view.rows[phase]
-        others = [r for r in rows if r.key == key and r.state == "running" and r is not row]
-        # A retry that cannot be ended has a result of its own by now.
-        stands = refusal(row, rows, None) is None
-        if not (stands and all(self._end(r, SUPERSEDED) for r in others)):
-            self._end(row, DUPLICATE)
-            return False
-        return self._family.end(made, outcome, token, own=True)
+        return keep_late(self._view, self._family, claim, outcome)
 
     def append_final(
         self, proposal: Proposal, values: Sequence[float], attrs: Mapping[str, Any]
@@ -369,7 +358,7 @@ class Ledger:
             row = self._view.row_of(phase.name, trial_id)
             why = refusal(row, self._view.rows[phase.name], phase.budget())
             if why is not None:
-                self._end(row, why)
+                self._view.fail(row, why)
                 continue
             claim = Claim(
                 wanted.proposal,
@@ -386,14 +375,6 @@ class Ledger:
 
     def _ensure(self, phase: str) -> None:
         self._family.create(phase, self._directions, None)
-
-    def _end(self, row: Row, reason: str) -> bool:
-        ended = self._family.end(
-            self._view.trial_id(row), Failed(reason), uuid.uuid4().hex, own=False
-        )
-        if ended:
-            self._view.mark_failed(row, reason)
-        return ended
 
     def _settle(self, claim: Claim, outcome: Outcome, patience: float | None = None) -> bool:
         claim.quieten()

@@ -8,7 +8,7 @@ from fairtune.config import Choice, digest
 from fairtune.errors import StudyError
 from fairtune.study.definition import DEFINITION, defined, definition_of
 from fairtune.study.ledger import Ledger, Options, worker_name
-from fairtune.study.place import PINS, Place
+from fairtune.study.place import MOST_TRIALS, PINS, Place
 from fairtune.study.places import check_home
 from fairtune.study.plan import Plan
 from fairtune.study.samplers import startup_of
@@ -87,6 +87,9 @@ def open_study(
     ledger = join_study(place, plan, create=create, options=options)
     ledger.set_attr(PINS, settings_of(plan))
     ledger.set_attr(DEFINITION, definition_of(plan.study))
+    trials = plan.study.budget.trials
+    if trials > ledger.attrs().get(MOST_TRIALS, 0):
+        ledger.set_attr(MOST_TRIALS, trials)
     if create:
         place.remember()
     return ledger

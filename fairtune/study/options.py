@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -64,7 +65,7 @@ def is_gone(worker: str) -> bool:
     parts = worker.rsplit(":", 3)
     if len(parts) != 4 or not parts[1].isdigit():
         return False
-    if (parts[0], parts[2]) != (socket.gethostname(), _space()):
+    if parts[0] != socket.gethostname() or parts[2] != _space():
         return False
     try:
         return psutil.Process(int(parts[1])).status() == psutil.STATUS_ZOMBIE
@@ -76,7 +77,13 @@ def is_gone(worker: str) -> bool:
 
 def _space() -> str:
     """Return what tells process numbers of this boot and container from those of others."""
-    marks = [socket.gethostname()]
+    return _space_of(socket.gethostname(), os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _space_of(host: str, process: int) -> str:
+    # Of this process; asked for every row that runs, and read once.
+    marks = [host]
     with contextlib.suppress(OSError):
         marks.append(Path("/proc/sys/kernel/random/boot_id").read_text())
     with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from fairtune.study import codec
 from fairtune.study.family import Family
-from fairtune.study.rows import SEARCH, Row
+from fairtune.study.rows import ASKED, SEARCH, Row
 
 ATTR = "stop"
 """Attribute of the search study: the last order to stop."""
@@ -28,35 +28,35 @@ class Order:
         at: When it was given, by the clock of `by`, UTC.
         now: Runs end at their next step, not as they would have.
         by: Host that it was given on.
-        begun: Rows that each phase had: a row with a later number began after the order.
-        running: Rows that ran, `PHASE/NUMBER`.
+        workers: Those that had begun a run: they obey, so a run of any other is of a worker that
+            joined after the order.
     """
 
     mark: str
     at: str
     now: bool
     by: str
-    begun: Mapping[str, int]
-    running: tuple[str, ...]
+    workers: tuple[str, ...]
 
     @classmethod
     def read(cls, attrs: Mapping[str, Any]) -> Order | None:
         """Return the last order of a study from the attributes of its search, None without."""
         data = attrs.get(ATTR)
-        return cls(**{**data, "running": tuple(data["running"])}) if data else None
+        return cls(**{**data, "workers": tuple(data["workers"])}) if data else None
 
     def obeying(self, rows: Mapping[str, Sequence[Row]]) -> list[Row]:
-        """Return the runs that were under way when the order was given and still are."""
+        """Return the runs under way whose workers leave after them."""
         return [
             row
-            for phase, mine in rows.items()
+            for mine in rows.values()
             for row in mine
-            if row.state == "running" and f"{phase}/{row.number}" in self.running
+            if row.state == "running" and row.worker in self.workers
         ]
 
     def is_over(self, rows: Mapping[str, Sequence[Row]]) -> bool:
         """Tell whether somebody has gone on with the study since the order was given."""
-        return any(len(mine) > self.begun.get(phase, 0) for phase, mine in rows.items())
+        begun = {row.worker for mine in rows.values() for row in mine if row.reason != ASKED}
+        return not begun <= set(self.workers)
 
 
 def give(family: Family, rows: Mapping[str, Sequence[Row]], *, now: bool) -> Order:
@@ -67,19 +67,13 @@ def give(family: Family, rows: Mapping[str, Sequence[Row]], *, now: bool) -> Ord
         rows: Its rows by phase.
         now: Runs end at their next step and are tried again, not run to their end.
     """
-    running = [
-        f"{phase}/{row.number}"
-        for phase, mine in rows.items()
-        for row in mine
-        if row.state == "running"
-    ]
+    begun = {row.worker for mine in rows.values() for row in mine}
     order = Order(
         mark=uuid.uuid4().hex,
         at=codec.now(),
         now=now,
         by=socket.gethostname(),
-        begun={phase: len(mine) for phase, mine in rows.items()},
-        running=tuple(running),
+        workers=tuple(sorted(begun)),
     )
     family.set_attr(SEARCH, ATTR, asdict(order))
     return order

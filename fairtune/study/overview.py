@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairtune.config import parse
@@ -88,6 +88,7 @@ class Overview:
         attrs: Attributes of the final phase: openings, what was deployed.
         url: Storage with the password hidden.
         seed: Seed of the study.
+        search: Attributes of the search: what made it, its code, what a person asked of it.
     """
 
     place: Place
@@ -99,6 +100,7 @@ class Overview:
     attrs: Mapping[str, Any]
     url: str
     seed: int
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, place: Place) -> Overview:
@@ -108,14 +110,7 @@ class Overview:
             StudyError: There is no such study.
             StorageError: Its storage cannot be reached.
         """
-        if place.storage is None and place.is_missing:
-            raise StudyError(
-                "no such study",
-                where=place.folder,
-                found=place.name,
-                allowed=studies_in(place.out) or None,
-                todo="give --out or --storage if it lies elsewhere",
-            )
+        require(place)
         with Ledger.open(place.url, place.name) as ledger:
             return cls.read(ledger, place)
 
@@ -148,6 +143,7 @@ class Overview:
             final,
             url,
             int(identity["seed"]),
+            attrs,
         )
 
     @property
@@ -200,4 +196,20 @@ class Overview:
         recipe = parse(Recipe, dict(row.recipe))
         return Candidate(
             label, row.digest, recipe, row.number, searched, tuple(runs), tuple(values), why
+        )
+
+
+def require(place: Place) -> None:
+    """Refuse a study that should lie beside the results and does not, before anything is made.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    if place.storage is None and place.is_missing:
+        raise StudyError(
+            "no such study",
+            where=place.folder,
+            found=place.name,
+            allowed=studies_in(place.out) or None,
+            todo="give --out or --storage if it lies elsewhere",
         )

@@ -18,6 +18,7 @@ from fairtune.study.budget import Ending
 from fairtune.study.fields import MASK, MITIGATIONS
 from fairtune.study.overlay import Draw
 from fairtune.study.plan import Plan
+from fairtune.study.queued import KIND, Point, waiting
 from fairtune.study.rank import best_baselines
 from fairtune.study.rows import (
     BASELINE,
@@ -34,7 +35,7 @@ from fairtune.study.rows import (
 )
 from fairtune.study.samplers import startup_of
 from fairtune.study.shortlist import best_of_control, shortlist
-from fairtune.study.space import middle
+from fairtune.study.space import Node, middle
 from fairtune.training.recipe import Recipe
 
 ANCHORS = (
@@ -94,10 +95,18 @@ class BaselinePhase:
 
 @dataclass(eq=False)
 class SearchPhase:
-    """Anchors first, then what the sampler draws, until the budget is spent."""
+    """Anchors first, then what people enqueued, then what the sampler draws.
+
+    Attributes:
+        plan: The study.
+        before: Has to be done first.
+        queue: Reads the points that people want tried, those from before among them.
+        name: Of the phase.
+    """
 
     plan: Plan
     before: BaselinePhase
+    queue: Callable[[], Sequence[Point]] = tuple
     name: str = SEARCH
 
     def __post_init__(self) -> None:
@@ -106,7 +115,7 @@ class SearchPhase:
         self._ending = Ending.of(study.budget, signs, startup_of(study.sampler))
 
     def propose(self, rows: Mapping[str, Sequence[Row]], draw: Draw) -> Proposal | None:
-        """Return an anchor, a new point, or a replicate of a point drawn again."""
+        """Return an anchor, an enqueued point, a new one, or a replicate of one drawn again."""
         if not self.before.done(rows):
             return None
         mine = rows.get(SEARCH, ())
@@ -116,6 +125,8 @@ class SearchPhase:
         for anchor in self.anchors():
             if anchor.digest not in known:
                 return anchor
+        for wanted in waiting(self.queue(), mine):
+            return self._enqueued(wanted, mine)
         return self._drawn(mine, draw)
 
     def budget(self) -> int | None:
@@ -154,6 +165,17 @@ class SearchPhase:
             most = max(most, 1)
         return list(found.values())[:most]
 
+    def _enqueued(self, wanted: Point, mine: Sequence[Row]) -> Proposal:
+        recipe = self.plan.recipe(wanted.values)
+        return self.plan.proposal(
+            KIND,
+            recipe,
+            stream=SEARCH,
+            replicate=next_replicate(mine, recipe.identity()),
+            params=self.plan.space.encode(wanted.values, self.plan.units),
+            attrs={LABEL: wanted.label, KIND: wanted.mark},
+        )
+
     def _anchor(self, rule: str | None) -> Proposal | None:
         """Return the point with the mask of `rule`, None for the middle of every range."""
         plan = self.plan
@@ -166,7 +188,7 @@ class SearchPhase:
             if path == MASK and mask is not None:
                 values[path] = list(mask.units)
             else:
-                values[path] = _central(node, path, plan)
+                values[path] = central(node, path, plan)
         params = plan.space.encode(values, plan.units)
         if params is None:
             return None
@@ -289,15 +311,15 @@ def point(
     return plan.recipe(values), params
 
 
-def _central(node: Any, path: str, plan: Plan) -> Any:
+def central(node: Node, path: str, plan: Plan) -> Any:
     """Return what an anchor takes for a field that is no mask: the middle, or the first choice."""
 
-    def central(name: str, dimension: Dimension) -> Scalar:
+    def chosen(name: str, dimension: Dimension) -> Scalar:
         if isinstance(dimension, Float | Int):
             return middle(dimension)
         return dimension.options[0]
 
-    return node.draw(path, central, plan.units)
+    return node.draw(path, chosen, plan.units)
 
 
 def first_missing(wanted: Iterator[Proposal], rows: Sequence[Row]) -> Proposal | None:

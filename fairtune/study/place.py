@@ -18,6 +18,9 @@ PINS = "plan"
 ENDED = "search_ended"
 """One of these settings: why the search starts no further trial, once that is so."""
 
+MOST_TRIALS = "most_trials"
+"""Study attribute: the largest `budget.trials` it was started with; a later one may be smaller."""
+
 LOCAL = "local"
 """Storage that is a PostgreSQL of fairtune's own, in the results folder."""
 

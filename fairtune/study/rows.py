@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from fairtune.config.dimensions import Dimension, Scalar
@@ -32,6 +33,7 @@ DUPLICATE = "duplicate"
 SUPERSEDED = "superseded"
 # A row that failed for one of these did no work: it is as if it had never been.
 VOID = frozenset({BUDGET, DUPLICATE})
+_NUMBER = attrgetter("number")
 
 
 def mitigations_of(recipe: Mapping[str, Any]) -> str:
@@ -50,7 +52,7 @@ class Proposal:
     """One run that a phase wants.
 
     Attributes:
-        kind: `search`, `anchor`, `replicate`, `baseline` or `confirm`.
+        kind: `search`, `anchor`, `enqueued`, `replicate`, `baseline` or `confirm`.
         params: Value of each parameter.
         dimensions: Range of each parameter, same names as `params`.
         recipe: Canonical recipe as JSON values.
@@ -211,7 +213,7 @@ def valid(rows: Iterable[Row]) -> list[Row]:
     """
     kept: list[Row] = []
     taken: set[tuple[str, int]] = set()
-    for row in sorted(rows, key=lambda r: r.number):
+    for row in sorted(rows, key=_NUMBER):
         if row.state == "failed" and row.reason in VOID:
             continue
         if not row.recovered:

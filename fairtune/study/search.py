@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairtune.adaptation.placement import METHOD, members
@@ -23,6 +23,7 @@ from fairtune.study.parts import folds_of
 from fairtune.study.phases import BaselinePhase, ConfirmPhase, SearchPhase
 from fairtune.study.place import ENDED, PINS, Place
 from fairtune.study.plan import Plan
+from fairtune.study.queued import Point, points_of
 from fairtune.study.rows import BASELINE, SEARCH
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.schema import StudyFile
@@ -144,10 +145,17 @@ def check_objectives(plan: Plan, session: Session) -> list[str]:
     ]
 
 
-def phases(plan: Plan) -> tuple[BaselinePhase, SearchPhase, *tuple[Phase, ...]]:
-    """Return the phases of a study in their order: baseline, search, control if any, confirm."""
+def phases(
+    plan: Plan, queue: Callable[[], Sequence[Point]] = tuple
+) -> tuple[BaselinePhase, SearchPhase, *tuple[Phase, ...]]:
+    """Return the phases of a study in their order: baseline, search, control if any, confirm.
+
+    Args:
+        plan: The study.
+        queue: Reads the points that people enqueued.
+    """
     baseline = BaselinePhase(plan)
-    search = SearchPhase(plan, baseline)
+    search = SearchPhase(plan, baseline, queue)
     if plan.study.baselines.control is None:
         return baseline, search, ConfirmPhase(plan, search)
     control = ControlPhase(plan, search)
@@ -187,7 +195,7 @@ def run_study(
         lambda: ledger.rows(BASELINE),
     )
     executor = Executor(plan, session, place.runs, stop, notify, bound)
-    parts = phases(plan)
+    parts = phases(plan, lambda: points_of(ledger.attrs()))
     left = work(ledger, parts, executor, limits or Limits(), stop)
     ended = parts[1].ended(ledger.rows(SEARCH))
     if ended is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 
 from optuna.trial import FrozenTrial
 
 from fairtune.study.family import Family
-from fairtune.study.rows import Row
+from fairtune.study.rows import Failed, Row
 
 
 class View:
@@ -37,9 +38,12 @@ class View:
         """Return what the storage calls `row`."""
         return next(t._trial_id for t in self.trials[row.phase] if t.number == row.number)
 
-    def mark_failed(self, row: Row, reason: str) -> None:
-        """Show `row` as failed, without reading anew."""
-        failed = replace(row, state="failed", reason=reason)
-        self.rows[row.phase] = [
-            failed if other.number == row.number else other for other in self.rows[row.phase]
-        ]
+    def fail(self, row: Row, reason: str) -> bool:
+        """End a row that runs and show it so; False when it had ended already."""
+        ended = self._family.end(self.trial_id(row), Failed(reason), uuid.uuid4().hex, own=False)
+        if ended:
+            failed = replace(row, state="failed", reason=reason)
+            self.rows[row.phase] = [
+                failed if other.number == row.number else other for other in self.rows[row.phase]
+            ]
+        return ended

@@ -8,6 +8,7 @@ With one process nothing is sent and nothing differs.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -245,6 +246,8 @@ def joined(settings: Settings) -> Iterator[Ranks]:
     if settings.device in (None, "cuda") and torch.cuda.is_available():
         torch.cuda.set_device(settings.local_rank)
         backend = "cpu:gloo,cuda:nccl"
+    # Imported later, as by optimisers, it would keep the group, and its threads, to the very end.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield current()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cluster_page
 import evidence_page
 import mitigating_page
 from masks_page import section
@@ -43,6 +44,7 @@ ORDER = (
     "Distances between scores",
     "Coverage of intervals",
     "What confirming is worth",
+    "Many workers on one PostgreSQL",
 )
 """Headings of the sections, in their order; those of studies come after them."""
 
@@ -71,6 +73,15 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=Path, help="JSON that mitigation_steps.py wrote")
     parser.add_argument("--transport", type=Path, help="JSON that transport.py wrote")
+    parser.add_argument(
+        "--cluster", type=Path, nargs="+", help="JSON that cluster.py wrote, one per sampler"
+    )
+    parser.add_argument(
+        "--storages-page",
+        type=Path,
+        default=Path("docs/storages.md"),
+        help="page whose marked block is filled with what the first --cluster says in brief",
+    )
     parser.add_argument("--readme", type=Path, help="page whose marked blocks are filled")
     options = parser.parse_args()
     if options.readme is not None and options.bench is None and options.loop is None:
@@ -98,6 +109,8 @@ def main() -> None:
         lines += mitigating_page.steps(read(options.steps))
     if options.transport is not None:
         lines += mitigating_page.distances(read(options.transport))
+    if options.cluster is not None:
+        lines += cluster_page.cluster([read(path) for path in options.cluster])
     lines += [line for study in studies for line in result(study)]
     before = sections(options.out.read_text().splitlines()) if options.out.exists() else {}
     page = [*head(), *(line for part in ordered(before | sections(lines)) for line in part)]
@@ -105,6 +118,9 @@ def main() -> None:
     if options.mitigations is not None:
         told = mitigating_page.brief([read(path) for path in options.mitigations])
         mark(options.mitigations_page, "measured mitigations", told)
+    if options.cluster is not None:
+        told = cluster_page.brief(read(options.cluster[0]))
+        mark(options.storages_page, "measured storage", told)
     if options.readme is not None and bench is not None:
         mark(options.readme, "measured", short(bench, WORDS, target, "make bench"))
     if options.readme is not None and options.loop is not None:

@@ -100,8 +100,8 @@ def test_a_bare_mask_is_never_given_a_learning_rate(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["search", "report", "evaluate"])
-def test_torchrun_is_for_finetune(
+@pytest.mark.parametrize("command", ["select", "report", "evaluate"])
+def test_torchrun_is_for_commands_that_train(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
@@ -109,5 +109,5 @@ def test_torchrun_is_for_finetune(
         monkeypatch.setenv(name, value)
     code, _, err = here([command, "anything"], monkeypatch, capsys)
     assert code == 2
-    assert "torchrun can share the runs of one command only" in err
-    assert "finetune" in err
+    assert "this command makes none" in err
+    assert "finetune, search, worker" in err

@@ -17,6 +17,7 @@ from kit_tiny import study_fields, write_study
 from fairtune.study.ledger import Ledger
 from fairtune.study.place import Place
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row, current, roots
+from fairtune.study.storages import open_storage, sole_worker
 
 SMALL = {"baselines": ["norm:all"], "confirm": {"top": 1, "seeds": 1}}
 
@@ -72,6 +73,20 @@ def test_a_search_says_what_it_does_and_resumes_to_a_larger_budget(
     assert len(after) == 3
     assert "search 3/3" in out
     assert "search 2/3" not in out
+
+
+def test_a_second_worker_of_sqlite_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / "tiny").mkdir(parents=True)
+    with sole_worker(open_storage(Place(out, "tiny").url)):
+        words = ["search", write_study(tmp_path / "in", **SMALL), "--out", out]
+        code, _, err = here(words, monkeypatch, capsys)
+    assert code == 2
+    assert "another worker works on this SQLite file" in err
+    assert "--storage local" in err
+    assert rows(out) == []
 
 
 @pytest.mark.slow
@@ -176,7 +191,8 @@ def test_an_interrupted_search_ends_cleanly_and_goes_on(
 def test_two_searches_share_one_budget_exactly(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["search", write_study(tmp_path / "in", **{**SMALL, "budget": {"trials": 6}})]
-    both = [process([*words, "--out", out]) for _ in range(2)]
+    words += ["--out", out, "--storage", f"journal:{tmp_path}/shared.log"]
+    both = [process(words) for _ in range(2)]
     ends = [child.communicate(timeout=400) for child in both]
     assert [child.returncode for child in both] == [0, 0], ends
     found = rows(out)

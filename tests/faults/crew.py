@@ -7,6 +7,7 @@ its orders: outcomes that fail, a folder that cannot be written, the storage cal
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,19 +17,30 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 from kit_ledger import Search, bits, open_ledger
 
 from fairtune.errors import FairtuneError, StorageError
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Outcome
 from fairtune.study.samplers import SAMPLERS
+from fairtune.study.storages import engine_of
 from fairtune.study.worker import Exit, Limits, StopFlag, work
 
 LEFT = {Exit.DONE: 0, Exit.STOPPED: 3}
 BROKEN = 4
 STEP = 0.01
+IMPORTED = (
+    "alembic.command",
+    "alembic.script",
+    "optuna.storages._rdb.models",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
+)
 RETRIED = ("oom", "error")
 """Outcomes that may pass and are tried once more; `nan` is the recipe's fault."""
 
@@ -46,9 +58,8 @@ class Orders:
         width: Bits of a mask.
         failing: Share of attempts that end as `oom`, `nan` or `error`, by name.
         always: Reason with which every run of this worker fails.
-        die: Storage call at which it kills itself, e.g. `set_trial_state_values`.
-        die_on: Which of those calls, counted from 1.
-        die_after: It dies after the call rather than before.
+        die: `statement` or `commit` of the database, at which it kills itself.
+        die_on: Before which of them, counted from 1.
         folder: Results are written here, one file a run.
         diary: What it stored, one JSON line each; read by `Crew.stored`.
         stop_after: Time budget in seconds.
@@ -66,11 +77,10 @@ class Orders:
     always: str | None = None
     die: str | None = None
     die_on: int = 1
-    die_after: bool = False
     folder: str | None = None
     diary: str | None = None
     stop_after: float | None = None
-    grace: float = 1.5
+    grace: float = 60.0
     beat_every: float = 0.3
     patience: float = 60.0
     slot: int = 0
@@ -171,7 +181,7 @@ def run(orders: Orders) -> int:
     stop = StopFlag(orders.stop_after)
     signal.signal(signal.SIGTERM, lambda *_: stop.request("SIGTERM"))
     try:
-        with orders.ledger() as ledger:
+        with _opened(orders) as ledger:
             if orders.die is not None:
                 _die_at(ledger, orders)
             left = work(
@@ -190,21 +200,29 @@ def run(orders: Orders) -> int:
     return LEFT[left]
 
 
+def _opened(orders: Orders) -> Ledger:
+    """Open the study, again while the database cannot be reached, as a launcher would."""
+    end = time.monotonic() + orders.patience
+    while True:
+        try:
+            return orders.ledger()
+        except StorageError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.5)
+
+
 def _die_at(ledger: Ledger, orders: Orders) -> None:
-    """Let the process be killed at one call of the storage, between two transactions."""
-    storage, name = ledger._family.opened.storage, str(orders.die)
-    do, calls = getattr(storage, name), [0]
+    """Let the process be killed within or between transactions."""
+    engine = engine_of(ledger._family.opened.storage)
+    left = itertools.count(orders.die_on - 1, -1)
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == orders.die_on and not orders.die_after:
+    def count(*_: Any) -> None:
+        if next(left) == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        answer = do(*args, **kwargs)
-        if calls[0] == orders.die_on:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
 
-    setattr(storage, name, call)
+    event = {"statement": "before_cursor_execute", "commit": "commit"}[str(orders.die)]
+    sqlalchemy.event.listen(engine, event, count)
 
 
 def in_process(orders: Orders, log: str) -> None:
@@ -213,6 +231,22 @@ def in_process(orders: Orders, log: str) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     raise SystemExit(run(orders))
+
+
+def nursery(*modules: str) -> Any:
+    """Return what forks workers from a process that has imported all they need, opened nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crew", *IMPORTED, *modules])
+    before = os.environ.get("PYTHONPATH")
+    # It starts with an empty search path, and passes over what it does not find.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    return context
 
 
 class Crew:
@@ -225,9 +259,7 @@ class Crew:
 
     def __init__(self, folder: Path, orders: Orders) -> None:
         self.folder, self.orders = folder, orders
-        # Forked from a process that has imported this module and opened nothing.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["crew"])
+        self._context = nursery()
         self.members: list[Any] = []
 
     def __enter__(self) -> Crew:

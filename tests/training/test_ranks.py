@@ -20,7 +20,7 @@ from fairtune.experiment.gate import LEDGER
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import StoredRun
 from fairtune.training.observer import Quiet
-from fairtune.training.ranks import Ranks, current, joined
+from fairtune.training.ranks import Ranks, agreed, current, joined
 from fairtune.training.train import Job, train_one
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -59,9 +59,11 @@ def test_one_process_has_everything_to_itself() -> None:
     assert alone.alone
     whole, rows = batch(3), np.arange(4)
     assert alone.share(whole) is whole
-    assert alone.agree("enough") == "enough"
-    assert alone.agree(None) is None
+    assert alone.agree("enough") == ("enough", False)
+    assert alone.agree(None, due=True) == (None, True)
     assert alone.lead(5) == 5
+    assert alone.all(5) == [5]
+    assert agreed(lambda: 5) == 5
     assert alone.rows(rows).tolist() == rows.tolist()
     part = np.ones((4, 1), dtype=np.float32)
     assert alone.gather(part, 0.5) == (part, 0.5)
@@ -164,7 +166,7 @@ def test_a_linear_readout_is_solved_by_the_first(tmp_path: Path) -> None:
     ("fault", "said"),
     [
         ("memory", ["fairtune: out of memory", "another process of this run has ended"]),
-        ("signal", ["stopping after this step", "the final runs were stopped"]),
+        ("SIGTERM", ["stopping after this step", "the final runs were stopped"]),
     ],
 )
 def test_what_ends_one_process_ends_all(fault: str, said: list[str], tmp_path: Path) -> None:

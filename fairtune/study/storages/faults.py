@@ -45,9 +45,11 @@ _BUSY_WORDS = (
     "connection slots are reserved",
     "no more connections allowed",
 )
-# MySQL: access denied, unknown database; too many connections, shutting down, deadlocks.
+# MySQL: access denied, unknown database; too many connections, shutting down, deadlocks. The last
+# are disks that are full, of both.
 _REFUSED_CODES = {1044, 1045, 1049, 1142, 1143, 1251, 1698}
 _BUSY_CODES = {1020, 1040, 1053, 1203, 1205, 1213, 1684}
+_FULL_CODES = ("53100", 1021, 1114)
 
 
 def may_pass(error: BaseException) -> bool:
@@ -71,6 +73,8 @@ def is_busy(error: BaseException) -> bool:
 
 def is_full(error: BaseException) -> bool:
     """Tell whether the disk under a storage is full: waiting frees nothing."""
+    if _code(error) in _FULL_CODES:
+        return True
     parts = (error, error.__cause__, getattr(error.__cause__, "orig", None))
     said = " ".join(str(part) for part in parts if part is not None)
     full = "database or disk is full" in said or "No space left on device" in said
@@ -80,7 +84,11 @@ def is_full(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the first line of what the driver said."""
     original = _original(error)
-    lines = str(original).strip().splitlines() or [type(original).__name__]
+    said = str(original)
+    match original.args:
+        case (int(code), str(words)) if not isinstance(original, OSError):
+            said = f"{words} ({code})"
+    lines = said.strip().splitlines() or [type(original).__name__]
     return lines[0][:300]
 
 

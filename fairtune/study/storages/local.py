@@ -135,7 +135,7 @@ def _prepare(folder: Path) -> Account:
         raise StorageError(
             "the folder of the storage cannot be made", where=folder, found=error.strerror
         ) from None
-    if account.run and not account.can("/bin/sh", "-c", 'cd "$1"', "sh", folder):
+    if account.gid is not None and not account.can("/bin/sh", "-c", 'cd "$1"', "sh", folder):
         if made:
             folder.rmdir()
         raise _closed(folder, account)

@@ -87,7 +87,14 @@ class Opened:
                         todo="free space and give the same command again",
                     ) from None
                 said = self.scrub(first_line(error))
-                if not may_pass(error) or time.monotonic() + pause > deadline:
+                if not may_pass(error):
+                    raise StorageError(
+                        f"the storage refuses what was asked: {what}",
+                        where=self.shown,
+                        found=said,
+                        todo="see what it says; the study stays as it is",
+                    ) from None
+                if time.monotonic() + pause > deadline:
                     raise StorageError(
                         f"the storage did not answer: {what}",
                         where=self.shown,

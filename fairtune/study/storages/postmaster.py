@@ -39,6 +39,8 @@ _SOCKET_BYTES = 90
 _PLAIN = re.compile(r"/[\w./+~= -]*")
 # What is left of a server that was killed goes away by itself.
 _PASSING = ("pre-existing shared memory block", "lock file")
+_FULL = ("No space left on device", "Check free disk space")
+_DETACH = '"$@" >&2 & echo $!'
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -81,13 +83,12 @@ class Postmaster:
         self._write(password, secrets.token_hex(24))
         words = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8"]
         done = subprocess.run(
-            [programs / "initdb", "-D", new, *words, "--locale=C"],
+            self.account.words(programs / "initdb", "-D", new, *words, "--locale=C"),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            **self.account.run,
         )
         if done.returncode != 0:
             shutil.rmtree(new, ignore_errors=True)
@@ -122,20 +123,29 @@ class Postmaster:
         pid = self.pid()
         if pid is None or not self.runs():
             return
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.kill(pid, signal.SIGINT)
+        except OSError:
+            return
         deadline = time.monotonic() + _STOP_SECONDS
         while _lives(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
+        place = self._socket_folder()
+        if place.parent != self.folder:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
     def runs(self) -> bool:
         """Tell whether the process that the folder's pid file names is this server."""
         pid = self.pid()
         if pid is None or not _lives(pid):
             return False
+        process = psutil.Process(pid)
         try:
+            if not process.name().startswith("postgres"):
+                return False
             # The folder may have been moved since; a server works in its data folder.
-            return Path(psutil.Process(pid).cwd()).samefile(self.data)
+            return Path(process.cwd()).samefile(self.data)
         except psutil.AccessDenied:
             return True
         except (psutil.NoSuchProcess, OSError):
@@ -177,16 +187,16 @@ class Postmaster:
             json.dumps({"host": socket.gethostname(), "socket": str(place)}),
         )
         settings = {**_SETTINGS, "unix_socket_directories": str(place)}
-        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        words: list[str | Path] = ["-D", self.data]
+        words += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with log.open("ab") as written:
             shell = subprocess.run(
-                ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", program, "-D", self.data, *words],
+                self.account.words("/bin/sh", "-c", _DETACH, "sh", program, *words),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=written,
                 start_new_session=True,
-                **self.account.run,
             )
         return int(shell.stdout)
 
@@ -262,7 +272,7 @@ class Postmaster:
         self.account.take(path)
 
     def _cannot(self, done: str, fault: str) -> StorageError:
-        if "No space left on device" in fault:
+        if any(word in fault for word in _FULL):
             return StorageError(
                 "the disk under the storage is full",
                 where=self.folder,
@@ -272,7 +282,7 @@ class Postmaster:
             f"the PostgreSQL of this folder cannot be {done}",
             where=self.folder,
             found=fault,
-            todo=f"see {self.folder / 'log'}, or give --storage another database",
+            todo=f"see what it says and {self.folder / 'log'}, or give --storage another database",
         )
 
 
@@ -287,4 +297,5 @@ def _last_fault(said: str) -> str:
     """Return the last line of what a program said that names a fault, else the last one."""
     lines = [line for line in said.splitlines() if line.strip()]
     faults = [line for line in lines if re.search(r"FATAL|PANIC|ERROR|error:", line)]
-    return (faults or lines or [""])[-1].strip()[:300]
+    full = [line for line in lines if any(word in line for word in _FULL)]
+    return (full or faults or lines or [""])[-1].strip()[:300]

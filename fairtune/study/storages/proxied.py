@@ -22,6 +22,8 @@ KEPT_ALIVE = (
     ("grpc.keepalive_timeout_ms", 15_000),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # A proxy of the web, as clusters name in the environment, knows no way to this one.
+    ("grpc.enable_http_proxy", 0),
 )
 # What is an answer to the question; Optuna knows these.
 _ANSWERS = ("NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
@@ -34,10 +36,7 @@ def require() -> None:
     Raises:
         StorageError: It is not.
     """
-    missing = [
-        name for name in ("grpc", "google.protobuf") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
+    if importlib.util.find_spec("grpc") is None:
         raise StorageError(
             "a proxy needs gRPC, which is not installed", todo="pip install 'fairtune[grpc]'"
         )
@@ -55,9 +54,11 @@ def open_proxied(url: str) -> Opened:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = GrpcStorageProxy(host=host, port=port)
     _wire(storage, f"{host}:{port}")
+    import grpc
+
     try:
-        storage.wait_server_ready(timeout=CONNECT_SECONDS)
-    except ConnectionError:
+        grpc.channel_ready_future(storage._channel).result(timeout=CONNECT_SECONDS)
+    except grpc.FutureTimeoutError:
         storage.close()
         raise StorageError(
             "no proxy answers",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 from kit_ledger import journal, sqlite
 from kit_mariadb import MariaDB
+from kit_servers import fresh_database
 
 from fairtune.study.storages import open_storage
 from fairtune.study.storages.proxy import Proxy
@@ -48,19 +47,10 @@ def outside() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def made(postgres_url: str) -> Callable[[], str]:
-    """Makes a database and returns its URL."""
-
-    def make() -> str:
-        address = sqlalchemy.make_url(postgres_url)
-        name = f"t{uuid.uuid4().hex[:12]}"
-        engine = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        engine.dispose()
-        return address.set(database=name).render_as_string(hide_password=False)
-
-    return make
+def made(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Makes a PostgreSQL database and returns its URL."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(fresh_database(postgres_server))
 
 
 @pytest.fixture(scope="session")
