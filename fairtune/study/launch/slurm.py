@@ -114,7 +114,7 @@ class Slurm(Config):
                 todo="give --together, for several runs at once in each worker",
             )
         gpus = crew.processes if self.gpus is None and self.gres is None else self.gpus or 0
-        if self.gres is None and gpus < crew.processes > 1:
+        if 0 < gpus < crew.processes:
             raise ConfigError(
                 "fewer accelerators than share a run",
                 where="gpus",
