@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import filelock
@@ -96,14 +96,32 @@ def _damaged(folder: Path, record: str, limit: float = math.inf) -> Iterator[str
             yield name
 
 
-def seal(folder: Path, name: str = CHECKSUMS) -> None:
-    """Write size and SHA-256 of every file below `folder` into its checksum file `name`."""
+def seal(folder: Path, name: str = CHECKSUMS, besides: Collection[str] = ()) -> None:
+    """Write size and SHA-256 of every file below `folder` into its checksum file `name`.
+
+    Files called as one of `besides` are left out.
+    """
     record = {
         str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)]
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (name, _USED)
+        if path.is_file() and path.name not in (name, _USED, *besides)
     }
     write_atomic(folder / name, json.dumps(record, indent=1).encode())
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Give the folder `made` the name `folder`, in place of what stands there."""
+    aside = made.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.part")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+    try:
+        made.rename(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -204,9 +222,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     try:
         make(temporary)
         seal(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _touch(folder)

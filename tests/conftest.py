@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ os.environ["MKL_CBWR"] = "AVX2,STRICT"
 _FOREIGN = (
     "FAIRTUNE_DATA",
     "FAIRTUNE_STORAGE",
+    "FAIRTUNE_RUNS",
     "FAIRTUNE_STUDY",
     "FAIRTUNE_DEVICE",
     "FAIRTUNE_CACHE_GIB",
@@ -117,6 +119,18 @@ def _no_compiler() -> str | None:
     return None if shutil.which(os.environ.get("CXX", "g++")) else "no C++ compiler on PATH"
 
 
+def _no_s3() -> str | None:
+    missing = [name for name in ("s3fs", "moto.server") if not _can_import(name)]
+    return f"not installed: {', '.join(missing)} (extra `test`)" if missing else None
+
+
+def _can_import(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _no_netns() -> str | None:
     """Hosts of their own need networks and names of their own, which only root may make."""
     if os.geteuid() != 0:
@@ -153,6 +167,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "chromium": _no_chromium,
     "small-disk": _no_small_disk,
     "compiler": _no_compiler,
+    "s3": _no_s3,
     "netns": _no_netns,
     "slurm": _no_slurm,
     "ray": _no_ray,
@@ -258,6 +273,42 @@ def postgres_server() -> Iterator[str]:
 
         with Postgres() as server:
             yield server.url
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a folder in a bucket of its own; ask for it together with `needs("s3")`.
+
+    An S3 server of this process on loopback, asked by the real client.
+    """
+    reason = absence("s3")
+    if reason is not None:
+        pytest.skip(reason)
+    import fsspec
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("_s3_server"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    # One that is open already asks the server of an earlier test.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/some/runs"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ TORCH = {"torch", "torchvision", "timm"}
 WITHOUT_TORCH = (
     "errors",
     "store",
+    "remote",
     "config",
     "evaluation",
     "study.ledger",

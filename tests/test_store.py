@@ -173,6 +173,26 @@ def test_seal_under_another_name_leaves_itself_out(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "DONE").read_text())) == {"a.txt", "deep/b.bin"}
 
 
+def test_seal_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
+    fill()(tmp_path)
+    store.seal(tmp_path, "DONE", besides=("a.txt", "other"))
+    assert set(json.loads((tmp_path / "DONE").read_text())) == {"deep/b.bin"}
+
+
+def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path: Path) -> None:
+    old, made = tmp_path / "run", tmp_path / ".run.part"
+    for folder, text in ((old, "old"), (made, "new")):
+        folder.mkdir()
+        (folder / "x").write_text(text)
+    store.replace_folder(made, old)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (old / "x").read_text() == "new"
+    with pytest.raises(FileNotFoundError):
+        store.replace_folder(made, old)
+    assert (old / "x").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def one_kib(folder: Path) -> None:
     (folder / "x").write_bytes(bytes(1024))
 

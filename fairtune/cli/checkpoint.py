@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Out
+from fairtune.cli.options import DataRoot, Out, RunsAt
 
 FORMATS = ("table", "json", "csv")
 EXPORTS = ("timm", "peft")
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Run folder, as `finetune` prints it, or the run's key.")
+]
 METRICS = ["auc", "auprc", "tpr", "fpr", "ece", "brier"]
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
+    checkpoint: Checkpoint,
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset to score it on.")],
     split: Annotated[str, typer.Option("--split", help="train, val, test or all.")] = "test",
     target: Annotated[
@@ -31,10 +34,11 @@ def evaluate(
     ] = None,
     fmt: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
     out: Out = None,
+    runs: RunsAt = None,
     data_root: DataRoot = None,
 ) -> None:
     """Score a checkpoint by group on a dataset; rows it was fitted on are left out and counted."""
-    from fairtune.cli.options import open_session, out_folder, this_command
+    from fairtune.cli.options import open_session, out_folder, runs_of, this_command
     from fairtune.errors import ConfigError
     from fairtune.experiment.apply import evaluate as run_evaluate
     from fairtune.experiment.checkpoint import open_run
@@ -43,7 +47,7 @@ def evaluate(
     if fmt not in FORMATS:
         raise ConfigError("unknown format", where="--format", found=fmt, allowed=FORMATS)
     found = run_evaluate(
-        open_run(checkpoint),
+        open_run(checkpoint, runs_of(out, runs)),
         open_session(data_root),
         dataset=dataset,
         split=split,
@@ -72,16 +76,18 @@ def evaluate(
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
+    checkpoint: Checkpoint,
     images: Annotated[
         list[Path],
         typer.Argument(help="Image files or folders, or one CSV with a column `image`."),
     ],
     to: Annotated[Path | None, typer.Option("--to", help="CSV to write (default: print).")] = None,
+    out: Out = None,
+    runs: RunsAt = None,
     data_root: DataRoot = None,
 ) -> None:
     """Score images without labels."""
-    from fairtune.cli.options import check_target, open_session
+    from fairtune.cli.options import check_target, open_session, runs_of
     from fairtune.data.files import image_files
     from fairtune.experiment.apply import predict as run_predict
     from fairtune.experiment.apply import without_groups
@@ -89,7 +95,7 @@ def predict(
 
     if to is not None:
         check_target(to, "--to")
-    run = open_run(checkpoint)
+    run = open_run(checkpoint, runs_of(out, runs))
     if (told := without_groups(run)) is not None:
         print(f"note: {told}", file=sys.stderr)
     frame = run_predict(run, open_session(data_root), image_files(images))
@@ -103,18 +109,20 @@ def predict(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Run folder, as `finetune` prints it.")],
+    checkpoint: Checkpoint,
     to: Annotated[
         Path, typer.Option("--to", help="safetensors file to write; for peft a folder.")
     ],
     fmt: Annotated[
         str, typer.Option("--format", help="timm: one merged state dict. peft: an adapter folder.")
     ] = "timm",
+    out: Out = None,
+    runs: RunsAt = None,
     data_root: DataRoot = None,
 ) -> None:
     """Write a checkpoint as one plain state dict, or as an adapter that peft alone loads."""
     from fairtune import store
-    from fairtune.cli.options import check_target, open_session
+    from fairtune.cli.options import check_target, open_session, runs_of
     from fairtune.errors import ConfigError
     from fairtune.experiment.checkpoint import (
         export_bytes,
@@ -127,7 +135,7 @@ def export(
     if fmt not in EXPORTS:
         raise ConfigError("unknown format", where="--format", found=fmt, allowed=EXPORTS)
     check_target(to / "adapter_config.json" if fmt == "peft" else to, "--to")
-    run = open_run(checkpoint)
+    run = open_run(checkpoint, runs_of(out, runs))
     if run.post:
         print(
             "note: post-processing is no part of the network: what is written gives the scores "

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import Out, Storage
+from fairtune.cli.options import Out, RunsAt, Storage
 
 
 def compare(
@@ -20,6 +20,7 @@ def compare(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     storage: Storage = None,
+    runs: RunsAt = None,
     out: Out = None,
 ) -> None:
     """Compare picks, baselines and controls of several studies on their tested figures."""
@@ -30,7 +31,7 @@ def compare(
 
     if figure is not None:
         check_target(figure, "--figure")
-    views = [Overview.load(place_of(name, out, storage)) for name in dict.fromkeys(studies)]
+    views = [Overview.load(place_of(name, out, storage, runs)) for name in dict.fromkeys(studies)]
     found = compare_studies(views, metric)
     if json:
         from json import dumps

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import typer
+
 from fairtune.config.settings import launched
 from fairtune.errors import ConfigError, StorageError
 
@@ -75,7 +77,7 @@ class Asked:
 
         fields = {}
         for word in settings or ():
-            path, value = split(word)
+            path, value = split(word, "--with")
             fields[".".join(path)] = value
         name = launcher or "local"
         made = LAUNCHERS.parse({name: fields} if fields else name)
@@ -135,8 +137,11 @@ def launch(
     from fairtune.cli.work import leave
     from fairtune.study.bill import bill
     from fairtune.study.code import check_code
+    from fairtune.study.follow import state_of
     from fairtune.study.launch import Crew
+    from fairtune.study.launch.crew import INTERRUPTED
     from fairtune.study.opening import open_study
+    from fairtune.study.overview import Overview
     from fairtune.study.status import summary
     from fairtune.study.storages.address import absolute
     from fairtune.study.worker import Exit, StopFlag
@@ -165,8 +170,12 @@ def launch(
         print(f"next: fairtune watch {plan.study.name}")
         leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the workers go on")
         return
-    leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the same command goes on from here")
+    then = "the same command goes on from here"
+    leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, then)
     print(summary(place))
+    if not state_of(Overview.load(place)).finished:
+        print(f"every worker has left, the study is not finished; {then}")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _looking(place: Place) -> Callable[[], None]:

@@ -26,16 +26,14 @@ def dashboard(
 ) -> None:
     """Serve optuna-dashboard on this machine, with figures and notes of fairtune, until Ctrl-C."""
     from fairtune.cli.live import interruptible
-    from fairtune.cli.options import out_folder
-    from fairtune.config import settings
+    from fairtune.cli.options import place_of
     from fairtune.errors import Interrupted
     from fairtune.report.publish import artifact_folder, publish, require
     from fairtune.report.serve import Dashboard
-    from fairtune.study.place import Place
     from fairtune.study.places import studies_at
 
     require()
-    places = studies_at(Place(out_folder(out), study or "", storage or settings().storage))
+    places = studies_at(place_of(study or "", out, storage))
     pages = []
     for place in places:
         made = publish(place)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairtune.cli.models import Format, print_json, print_table, table_of
-from fairtune.cli.options import Out, Storage
+from fairtune.cli.options import Out, RunsAt, Storage
 
 
 def register(app: typer.Typer) -> None:
@@ -24,18 +24,19 @@ def doctor(
     ] = None,
     out: Out = None,
     storage: Storage = None,
+    runs: RunsAt = None,
 ) -> None:
     """Check versions, device, disk, data and weights; exit code 1 when a study cannot run.
 
     With --study: whether the rows of a study agree with each other and with its stored runs.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from fairtune.config import settings
     from fairtune.errors import ConfigError
 
     if study is not None:
-        _study(study, out, storage, format_)
+        _study(study, (out, storage, runs), format_)
         return
     for option, given in (("--out", out), ("--storage", storage)):
         if given is not None:
@@ -45,7 +46,8 @@ def doctor(
 
     from fairtune.models.doctor import examine
 
-    checks = examine(settings())
+    env = settings()
+    checks = examine(replace(env, runs=runs or env.runs))
     if format_ is Format.JSON:
         print_json([asdict(check) for check in checks])
     else:
@@ -58,13 +60,13 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _study(study: str, out: Path | None, storage: str | None, format_: Format) -> None:
+def _study(study: str, where: tuple[Path | None, str | None, str | None], format_: Format) -> None:
     from fairtune.cli.options import place_of
     from fairtune.study.audit import audit
     from fairtune.study.overview import Overview
     from fairtune.study.tend import foreign, tended
 
-    place = place_of(study, out, storage)
+    place = place_of(study, *where)
     view = Overview.load(place)
     with tended(place) as held:
         others = foreign(held)

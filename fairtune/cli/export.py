@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import Out, Storage
+from fairtune.cli.options import Out, RunsAt, Storage
 
 
 def export(
@@ -25,13 +25,14 @@ def export(
     ] = "trials,groups,epochs",
     out: Out = None,
     storage: Storage = None,
+    runs: RunsAt = None,
 ) -> None:
     """Write a study as tidy tables: trials, groups (trial x metric x group), epochs."""
     from fairtune.cli.options import place_of
     from fairtune.report.export import export as write
     from fairtune.study.overview import Overview
 
-    place = place_of(study, out, storage)
+    place = place_of(study, out, storage, runs)
     names = [name.strip() for name in tables.split(",") if name.strip()]
     made = write(Overview.load(place), to or place.folder / "export", names, format_)
     for path, rows in zip(made.files, made.rows):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairtune.cli.options import DataRoot, Log, Out, Storage
+from fairtune.cli.options import DataRoot, Log, Out, RunsAt, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fairtune.study.place import Place
     from fairtune.study.worker import StopFlag
     from fairtune.training.session import Session
+
+
+_BY = "by this study or from this folder"
 
 
 def finetune(
@@ -52,6 +55,7 @@ def finetune(
     ] = "train",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds per recipe.")] = 3,
     storage: Storage = None,
+    runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
@@ -61,7 +65,7 @@ def finetune(
     Started by torchrun, all its processes share every batch of each run.
     """
     from fairtune.cli.live import stopping
-    from fairtune.cli.options import open_session, out_folder, place_of, this_command
+    from fairtune.cli.options import open_session, out_folder, place_of, shared_at, this_command
     from fairtune.errors import ConfigError
     from fairtune.experiment.sink import Sinks, tell_tested
     from fairtune.study.worker import StopFlag
@@ -93,7 +97,7 @@ def finetune(
         with sinks:
             if study is not None:
                 wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
-                place = place_of(study, out, storage)
+                place = place_of(study, out, storage, runs)
                 outcome = _study(place, mask, layout, wanted, watch, command, session)
                 print(_table(outcome))
                 tested = {label: set_.runs for label, set_ in outcome.tested.items()}
@@ -101,7 +105,8 @@ def finetune(
             else:
                 assert mask is not None
                 options = {"rows": on, "seeds": seeds}
-                made = _alone(mask, recipe, layout, options, watch, command, out, session)
+                where = (out_folder(out), shared_at(runs))
+                made = _alone(mask, recipe, layout, options, watch, command, where, session)
                 tell_tested(sinks, study, made.made.runs, made.judge)
 
 
@@ -145,21 +150,22 @@ def _alone(
     options: dict[str, Any],
     watch: Callable[[str, int, int], Watcher],
     command: str,
-    out: Path | None,
+    where: tuple[Path, str | None],
     session: Session,
 ) -> Alone:
-    from fairtune.cli.options import out_folder
     from fairtune.experiment.alone import finetune_alone, test_text
     from fairtune.report.card import Card, write
 
+    out, shared = where
     made = finetune_alone(
         mask,
         session,
-        out_folder(out),
+        out,
         recipe_file=recipe,
         layout=layout,
         command=command,
         watch=watch,
+        shared=shared,
         **options,
     )
     print(test_text(made))
@@ -213,7 +219,7 @@ def _table(outcome: Outcome) -> str:
     lines.append(f"verdict: {found.answer} ({found.why})")
     if outcome.attribution is not None:
         lines.append(f"control: {outcome.attribution}")
-    lines.append(f"the test split has been opened {outcome.openings} time(s) from this folder")
+    lines.append(f"the test split has been opened {outcome.openings} time(s) {_BY}")
     deployed = outcome.tested[outcome.pick].deploy
     lines.append(f"checkpoint: {view.runs.folder(deployed)}")
     lines.append(f"model card: {_card(outcome)}")

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from fairtune.config import Settings
+    from fairtune.experiment.runs import Runs
     from fairtune.study.place import Place
     from fairtune.training.session import Session
 
@@ -24,6 +25,15 @@ Storage = Annotated[
     typer.Option(
         "--storage",
         help="Storage URL, or local (default: where the study lies, or SQLite beside it).",
+    ),
+]
+RunsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--runs",
+        metavar="URL",
+        help="Where machines share finished runs, e.g. s3://BUCKET/PREFIX (default: "
+        "FAIRTUNE_RUNS; without it they are below --out alone).",
     ),
 ]
 Log = Annotated[
@@ -101,10 +111,30 @@ def open_session(data_root: list[Path] | None, *, keeps_best: bool = False) -> S
     return Session(settings(), tuple(data_root or ()), keeps_best, packing)
 
 
-def place_of(name: str, out: Path | None, storage: str | None) -> Place:
+def shared_at(runs: str | None) -> str | None:
+    """Return where machines share finished runs, or None.
+
+    Raises:
+        ConfigError: It is no URL of a folder, holds credentials, or its package is missing.
+    """
+    from fairtune.config import settings
+    from fairtune.remote import Remote
+
+    url = runs or settings().runs
+    return None if url is None else Remote.at(url).url
+
+
+def runs_of(out: Path | None, runs: str | None) -> Runs:
+    """Return the runs below the results folder, and those that machines share with it."""
+    from fairtune.experiment.runs import Runs
+
+    return Runs.at(out_folder(out), shared_at(runs))
+
+
+def place_of(name: str, out: Path | None, storage: str | None, runs: str | None = None) -> Place:
     """Return where the study `name` keeps its things."""
     from fairtune.config import settings
     from fairtune.study.place import Place
 
     env: Settings = settings()
-    return Place(out or env.out, name, storage or env.storage)
+    return Place(out or env.out, name, storage or env.storage, shared_at(runs))

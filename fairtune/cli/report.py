@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import Out, Storage
+from fairtune.cli.options import Out, RunsAt, Storage
 
 
 def report(
     study: Annotated[str, typer.Argument(help="Name of the study.")],
     out: Out = None,
     storage: Storage = None,
+    runs: RunsAt = None,
     form: Annotated[
         str,
         typer.Option(
@@ -54,7 +55,7 @@ def report(
             found=f"{watts:g} with --format {form}",
             allowed="html, md, json",
         )
-    print(write(Overview.load(place_of(study, out, storage)), to, form, watts))
+    print(write(Overview.load(place_of(study, out, storage, runs)), to, form, watts))
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Force, Log, Out, Storage, Together, Words
+from fairtune.cli.options import DataRoot, Force, Log, Out, RunsAt, Storage, Together, Words
 
 if TYPE_CHECKING:
     from fairtune.study.place import Place
@@ -68,6 +68,7 @@ def search(
     together: Together = 1,
     name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
     storage: Storage = None,
+    runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
@@ -95,7 +96,7 @@ def search(
         given.append(f"budget.stop={ending}")
     file = load_study(study, given, name)
     asked = Asked.of(launcher, settings, workers, per_gpu, processes)
-    place = place_of(file.name, out, storage)
+    place = place_of(file.name, out, storage, runs)
     if asked is not None:
         place = asked.place(place)
 
@@ -125,6 +126,7 @@ def search(
             return
     options = [f"--together={together}", *(f"--log={sink}" for sink in log or ())]
     options += [f"--data-root={folder.resolve()}" for folder in data_root or ()]
+    options += [] if place.shared is None else [f"--runs={place.shared}"]
     launch(asked, plan, session, place, options, force=force)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import Out, Storage
+from fairtune.cli.options import Out, RunsAt, Storage
 
 
 def select(
@@ -31,6 +31,7 @@ def select(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     storage: Storage = None,
+    runs: RunsAt = None,
     out: Out = None,
 ) -> None:
     """Pick among the confirmed recipes by another rule, objective or epoch; trains nothing."""
@@ -39,7 +40,7 @@ def select(
     from fairtune.study.overview import Overview
     from fairtune.study.select import select as select_by
 
-    view = Overview.load(place_of(study, out, storage))
+    view = Overview.load(place_of(study, out, storage, runs))
     reading = Reading(tuple(objective or ()), attribute, epoch)
     found = select_by(view, view.candidates(), rule or str(view.settings["select"]), reading)
     if json:

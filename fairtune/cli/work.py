@@ -45,16 +45,16 @@ def take_part(
         return run_study(ledger, plan, session, place, stop, notify=notify, limits=limits)
 
 
-def leave(left: Exit, stop: StopFlag, then: str) -> None:
+def leave(left: Exit, stop: StopFlag, then: str, *, ordered: int = INTERRUPTED) -> None:
     """End the command of a worker that was stopped; return when its work is done.
 
-    Ctrl-C is exit code 130. A scheduler that has to start the worker again is told so by 75; after
-    `fairtune stop`, when it must not, it is 0.
+    Ctrl-C is exit code 130. A scheduler that has to start the worker again is told so by 75.
 
     Args:
         left: Why the worker left.
         stop: What it was told.
         then: What goes on, and how.
+        ordered: Exit code after `fairtune stop`.
 
     Raises:
         StudyError: Its runs failed one after another.
@@ -73,6 +73,6 @@ def leave(left: Exit, stop: StopFlag, then: str) -> None:
         )
     if reason == STOPPED_BY:
         print(f"{STOPPED_BY}; {then}")
-        raise typer.Exit(0)
+        raise typer.Exit(ordered)
     print(f"stopped ({reason}); {then}")
     raise typer.Exit(INTERRUPTED if reason == "SIGINT" else REQUEUE)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Force, Log, Out, Storage, Together
+from fairtune.cli.options import DataRoot, Force, Log, Out, RunsAt, Storage, Together
 
 
 def worker(
@@ -45,6 +45,7 @@ def worker(
         typer.Option("--slot", min=0, help="Number among the workers (default: by chance)."),
     ] = None,
     storage: Storage = None,
+    shared_runs: RunsAt = None,
     out: Out = None,
     data_root: DataRoot = None,
     log: Log = None,
@@ -80,7 +81,7 @@ def worker(
         raise ConfigError(
             "which study?", where="--study", todo="give --study NAME, or set FAIRTUNE_STUDY"
         )
-    place = place_of(name, out, storage)
+    place = place_of(name, out, storage, shared_runs)
     session = open_session(data_root)
     left = Exit.STOPPED  # as it is when it is told to while something is prepared
     with (
@@ -99,7 +100,8 @@ def worker(
                 print(line)
             limits = Limits(together=together, runs=runs, waits=not idle_exit)
             left = take_part(ledger, plan, session, place, stop, limits, log)
-    leave(left, stop, "its run goes on elsewhere from there")
+    # Nobody is to start it again that was stopped by a person.
+    leave(left, stop, "its run goes on elsewhere from there", ordered=0)
     print(f"left: {left.value}")
 
 

@@ -21,6 +21,7 @@ class Settings:
         cache_gib: Cap of the cache in GiB (`FAIRTUNE_CACHE_GIB`).
         out: Folder of results (`FAIRTUNE_OUT`).
         storage: Optuna storage URL (`FAIRTUNE_STORAGE`, then `OPTUNA_STORAGE`).
+        runs: URL where machines share finished runs (`FAIRTUNE_RUNS`); None: each has its own.
         offline: Never ask a model hub (`FAIRTUNE_OFFLINE`, or `HF_HUB_OFFLINE`).
         device: Torch device (`FAIRTUNE_DEVICE`); None picks an accelerator when there is one.
         processes: Processes that torchrun started for this command (`WORLD_SIZE`); 1 without it.
@@ -38,6 +39,7 @@ class Settings:
     processes: int = 1
     local_rank: int = 0
     study: str | None = None
+    runs: str | None = None
 
 
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -61,6 +63,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         device=env.get("FAIRTUNE_DEVICE") or None,
         processes=processes,
         local_rank=local_rank,
+        runs=env.get("FAIRTUNE_RUNS") or None,
     )
 
 

@@ -17,7 +17,8 @@ from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.masks import read_card, read_mask
 from fairtune.experiment.run import Watcher
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.mitigation.post import post_processing
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
@@ -55,6 +56,7 @@ def finetune_alone(
     seed: int | None = None,
     command: str,
     watch: Callable[[str, int, int], Watcher] | None = None,
+    shared: str | None = None,
 ) -> Alone:
     """Retrain a mask with fresh seeds and test it in one opening of the gate.
 
@@ -69,6 +71,7 @@ def finetune_alone(
         seed: Where they follow from; None draws one.
         command: The user's command, for the ledger of openings.
         watch: Progress.
+        shared: URL of the runs that machines share.
 
     Raises:
         ConfigError: A bare mask without a recipe, or a trained mask without a learning rate.
@@ -101,7 +104,7 @@ def finetune_alone(
     fresh = tuple(Seeds(data=base + i, init=base + i) for i in range(seeds))
     resolved = session.resolve(recipe)
     entry = Entry("pick", resolved, fresh, *(() if found is None else taken_over(found)))
-    runs = Runs(out)
+    runs = Runs.at(out, shared)
     session.keeps_best = not isinstance(judge.validation.epoch, str)
     made = finetune([entry], session, runs, judge, Gate(out), command=command, watch=watch)
     return Alone(made, judge, said)

@@ -23,7 +23,8 @@ from fairtune.experiment.checkpoint import restore
 from fairtune.experiment.finetune import SEEN
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun, probabilities
+from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.tables import probabilities
 from fairtune.mitigation.post import apply, cross_fitted, strangers
 from fairtune.training.ground import Ground
 from fairtune.training.pins import without_pins

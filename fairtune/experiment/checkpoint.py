@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from fairtune.adaptation.placement import Placement
 from fairtune.config.registry import name_of
 from fairtune.data.gatekeep import TestPass
 from fairtune.errors import ModelError
-from fairtune.experiment.runs import DONE, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import DONE, StoredRun
 from fairtune.models.net import Net
 from fairtune.training.ground import Ground
 from fairtune.training.lane import SCORE_BATCH
@@ -24,6 +26,8 @@ from fairtune.training.net import build_net
 from fairtune.training.passes import score_rows
 from fairtune.training.recipe import Recipe
 from fairtune.training.session import Session
+
+_KEY = re.compile(r"[0-9a-f]{16,}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +58,27 @@ class Restored:
         return scores
 
 
-def open_run(path: Path) -> StoredRun:
+def open_run(path: Path, runs: Runs | None = None) -> StoredRun:
     """Return the run at `path`: its folder, or a file inside it.
+
+    Args:
+        path: Where it is. One that is not there is looked for by the folder's name, the run's key.
+        runs: All runs that are known here.
 
     Raises:
         ModelError: There is no finished run with weights.
+        StorageError: The place where machines share runs does not answer.
     """
     folder = path if path.is_dir() else path.parent
+    if not path.exists() and runs is not None and _KEY.fullmatch(path.name):
+        known = runs.get(path.name, weights=True)
+        folder = path if known is None else known.folder
     if not (folder / DONE).is_file():
         raise ModelError(
             "no finished run here",
             where=path,
-            allowed="a run folder with DONE and model.safetensors, as `fairtune finetune` prints",
+            allowed="a run folder with DONE and model.safetensors, as `fairtune finetune` prints; "
+            "or its key, of a run below --out or at --runs",
         )
     run = StoredRun(folder)
     if run.weights_file is None:

@@ -19,7 +19,9 @@ from fairtune.experiment.checkpoint import restore
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Stopped, Watcher, run
-from fairtune.experiment.runs import DONE, Runs, StoredRun, prediction_frame, probabilities
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import TEST, StoredRun
+from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.mitigation.post import to_json
 from fairtune.training.ground import Ground
 from fairtune.training.recipe import Recipe, Seeds
@@ -104,7 +106,9 @@ def finetune(
         Interrupted: A run was stopped.
         StudyError: The entries are on different data; the test stays
             closed.
+        StorageError: Runs cannot be kept; where machines share them, that is tried first.
     """
+    runs.check()
     splits = {str(entry.recipe.data.split) for entry in entries}
     if len(splits) > 1:
         raise StudyError(
@@ -118,7 +122,7 @@ def finetune(
             _one(entry, i, session, runs, judge, study, watch) for i in range(len(entry.seeds))
         )
     deploy = {label: median_run(group, judge) for label, group in made.items()}
-    _test(entries, made, session, gate, command, study)
+    _test(entries, made, session, runs, gate, command, study)
     opened = gate.openings(str(entries[0].recipe.data.split))
     return Finetuned(made, deploy, len(opened))
 
@@ -182,9 +186,7 @@ def _one(
     if made.recipe.fit.rows != "train" and not entry.settled.keys() <= _known(made):
         operating = {**made.operating, **entry.settled}
         content = json.dumps(operating, indent=1, allow_nan=False)
-        store.write_atomic(made.folder / "operating.json", content.encode())
-        store.seal(made.folder, DONE)
-        made = StoredRun(made.folder)
+        made = runs.update(made, {"operating.json": content.encode()})
     return made
 
 
@@ -196,6 +198,7 @@ def _test(
     entries: Sequence[Entry],
     made: Mapping[str, tuple[StoredRun, ...]],
     session: Session,
+    runs: Runs,
     gate: Gate,
     command: str,
     study: str | None,
@@ -215,18 +218,16 @@ def _test(
         frame = prediction_frame(
             predictions, ground.patient_hashes(rows), ground.pack.table.classes
         )
-        add_table(stored, "test.parquet", frame)
-        add_table(stored, SEEN, seen_rows(restored.ground))
+        add_tables(stored, runs, {TEST: frame, SEEN: seen_rows(restored.ground)})
 
 
-def add_table(run: StoredRun, name: str, frame: pd.DataFrame) -> None:
-    """Add a table to a finished run and seal it anew.
+def add_tables(run: StoredRun, runs: Runs, frames: Mapping[str, pd.DataFrame]) -> None:
+    """Add tables to a finished run, all at once.
 
     Raises:
-        StorageError: The disk is full; the run stays as it was.
+        StorageError: The disk is full, then the run stays as it was; or it cannot be shared.
     """
-    store.write_atomic(run.folder / name, frame.to_parquet(index=False))
-    store.seal(run.folder, DONE)
+    runs.update(run, {name: frame.to_parquet(index=False) for name, frame in frames.items()})
     run.__dict__.pop("has_test", None)
 
 

@@ -18,17 +18,9 @@ import pandas as pd
 
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import write_json, write_table
-from fairtune.experiment.runs import (
-    FOLD,
-    SCORE,
-    Runs,
-    StoredRun,
-    added_costs,
-    folded_key,
-    probabilities,
-    recipe_card,
-    to_predictions,
-)
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun, added_costs, folded_key, recipe_card
+from fairtune.experiment.tables import FOLD, SCORE, probabilities, to_predictions
 from fairtune.mitigation import post
 from fairtune.training.recipe import Recipe, Seeds
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fairtune import store
 from fairtune.data.gatekeep import TestPass, issue
@@ -33,6 +34,11 @@ class Opening:
     digests: tuple[str, ...]
     study: str | None = None
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Opening:
+        """Return the opening that was written as `data`."""
+        return cls(**{**data, "digests": tuple(data["digests"])})
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -41,10 +47,12 @@ class Gate:
     Attributes:
         out: Results folder.
         record: Also told of every opening before the pass is made, e.g. the study's final phase.
+        recorded: Returns what `record` was told, on this machine or on others.
     """
 
     out: Path
     record: Callable[[Opening], None] | None = None
+    recorded: Callable[[], Sequence[Opening]] = tuple
 
     def open(
         self, split: str, digests: Sequence[str], *, command: str, study: str | None = None
@@ -68,13 +76,9 @@ class Gate:
         return issue(split, f"{when} {command}")
 
     def openings(self, split: str) -> list[Opening]:
-        """Return all openings of `split` from this results folder, oldest first."""
+        """Return all openings of `split` from this results folder or recorded, oldest first."""
         path = self.out / LEDGER
-        if not path.is_file():
-            return []
-        found = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            data = json.loads(line)
-            if data["split"] == split:
-                found.append(Opening(**{**data, "digests": tuple(data["digests"])}))
-        return found
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        found = [Opening.of(json.loads(line)) for line in lines]
+        found += [opening for opening in self.recorded() if opening not in found]
+        return sorted((o for o in found if o.split == split), key=lambda o: o.when)

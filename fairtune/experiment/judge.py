@@ -19,7 +19,7 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, ThresholdRule
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.evaluation.thresholds import fit_threshold
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 
 Part = Literal["all", "search", "confirm"]
 """Rows of validation: all, those that the search sees, those kept for confirm and selection."""

@@ -18,16 +18,9 @@ from fairtune.adaptation.placement import DIRECT
 from fairtune.errors import LOST, DataError, Interrupted, RunError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import (
-    DONE,
-    MITIGATIONS,
-    WEIGHTS,
-    Runs,
-    StoredRun,
-    prediction_frame,
-    probabilities,
-    recipe_card,
-)
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import DONE, MITIGATIONS, WEIGHTS, StoredRun, recipe_card
+from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
 from fairtune.training.ground import Ground
@@ -175,7 +168,7 @@ def run_together(
     jobs: list[Job] = []
     for i, order in enumerate(orders):
         key = order.job.recipe.key(order.job.seeds)
-        stored = runs.get(key)
+        stored = runs.get(key, weights=order.keep_weights)
         if stored is not None and (stored.weights_file is not None or not order.keep_weights):
             yield i, stored
             continue
@@ -191,7 +184,10 @@ def run_together(
             continue
         observer = _Judged(ground, order.job.recipe, order.judge or judge, order.watcher)
         mark = [rule if isinstance(rule, str) else rule.to_json(), order.keep_weights]
-        kept = None if stored is not None else Checkpoints(runs.folder(key), key, mark, done=DONE)
+        kept = None
+        if stored is None:
+            folder, mirror = runs.folder(key), runs.states(key)
+            kept = Checkpoints(folder, key, mark, done=DONE, mirror=mirror)
         jobs.append(replace(order.job, observer=observer, checkpoints=kept))
         waiting.append(i)
     session.keeps_best = any(o.keep_weights for o in orders) and not isinstance(rule, str)

@@ -25,7 +25,7 @@ from fairtune.evaluation.scoring import evaluate_objectives
 if TYPE_CHECKING:
     from fairtune.experiment.judge import Judge
     from fairtune.experiment.run import Watcher
-    from fairtune.experiment.runs import StoredRun
+    from fairtune.experiment.stored import StoredRun
     from fairtune.training.observer import Epoch
     from fairtune.training.recipe import Recipe, Seeds
 

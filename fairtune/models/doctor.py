@@ -18,6 +18,7 @@ from fairtune.config import Settings
 from fairtune.errors import FairtuneError
 from fairtune.models import weights
 from fairtune.models.spec import ModelSpec, load, names
+from fairtune.remote import Remote
 
 State: TypeAlias = Literal["ok", "warn", "fail"]
 
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> list[Check]:
         lambda: _device(settings.device),
         lambda: _disk("cache", settings.cache),
         lambda: _disk("results", settings.out),
+        lambda: _runs(settings.runs),
         lambda: _cache(settings),
         lambda: _data(settings.data),
         lambda: _weights(settings),
@@ -133,6 +135,19 @@ def _disk(what: str, folder: Path) -> Iterator[Check]:
         yield Check(what, "fail" if free < _FAIL_GIB else "warn", detail, todo)
     else:
         yield Check(what, "ok", detail)
+
+
+def _runs(url: str | None) -> Iterator[Check]:
+    if url is None:
+        return
+    try:
+        remote = Remote.at(url, patience=0.0)
+        remote.check()
+    except FairtuneError as error:
+        detail = error.what if error.found is None else f"{error.what}: {error.found}"
+        yield Check("runs", "fail", detail, error.todo)
+        return
+    yield Check("runs", "ok", f"{remote.url} can be written and read back")
 
 
 def _cache(settings: Settings) -> Iterator[Check]:

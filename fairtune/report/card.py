@@ -13,7 +13,7 @@ import yaml
 from fairtune.data.spec import load_spec
 from fairtune.errors import FairtuneError, StudyError
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.models import spec as models
 from fairtune.report import grids, post, provenance
 from fairtune.report.files import put

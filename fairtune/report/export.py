@@ -15,7 +15,7 @@ import pandas as pd
 from fairtune import store
 from fairtune.errors import ConfigError, FairtuneError, StudyError, did_you_mean
 from fairtune.evaluation.scoring import group_table
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.report.scored import REPLICATES, TEST, VALIDATION, attributes_of, metrics_of
 from fairtune.report.words import FEW
 from fairtune.study.outcome import _threshold

@@ -10,7 +10,7 @@ import pandas as pd
 
 import fairtune
 from fairtune.evaluation.scoring import group_table
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.report import post
 from fairtune.report.export import suppressed
 from fairtune.report.scored import REPLICATES

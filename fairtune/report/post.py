@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 
 
 def by_group(run: StoredRun) -> bool:

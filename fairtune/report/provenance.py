@@ -9,7 +9,7 @@ from typing import Any
 import fairtune
 from fairtune.adaptation.mask import Mask
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.models.units import Units
 from fairtune.report.grid import Cell, Grid
 from fairtune.report.summary import openings_of

@@ -13,7 +13,7 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import GroupMinimum, Threshold
 from fairtune.evaluation.scoring import group_table
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.report.words import FEW
 from fairtune.study.outcome import Tested
 from fairtune.study.overview import Candidate, Overview

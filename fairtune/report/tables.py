@@ -10,7 +10,7 @@ from fairtune.errors import FairtuneError
 from fairtune.evaluation.compare import gap_change
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.optimism import Corrected
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.report.calibration import calibration_frame
 from fairtune.report.costs import cost_frame
 from fairtune.report.crossings import crossing_frame

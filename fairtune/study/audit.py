@@ -16,7 +16,7 @@ from fairtune import store
 from fairtune.config import parse
 from fairtune.errors import FairtuneError
 from fairtune.experiment.gate import LEDGER
-from fairtune.experiment.runs import DONE, StoredRun
+from fairtune.experiment.stored import DONE, StoredRun
 from fairtune.study import invariants
 from fairtune.study.final import OPENING, test_figures
 from fairtune.study.merge import MERGED

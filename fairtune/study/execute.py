@@ -18,7 +18,8 @@ from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.scoring import degenerate, evaluate_objectives, group_values
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import Runs, StoredRun, added_costs
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun, added_costs
 from fairtune.study.claim import Claim
 from fairtune.study.parts import Part
 from fairtune.study.plan import Plan

@@ -12,7 +12,7 @@ from fairtune import store
 from fairtune.errors import DataError, FairtuneError, StudyError
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.gate import Gate, Opening
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.mitigation.post import post_processing
 from fairtune.study.exports import EXPORTS, Export
 from fairtune.study.ledger import Ledger
@@ -75,12 +75,16 @@ def finetune_study(
         def record(opening: Opening) -> None:
             ledger.set_attr(f"{OPENING}{opening.when}", asdict(opening), phase=FINAL)
 
+        def recorded() -> list[Opening]:
+            told = ledger.attrs(FINAL)
+            return [Opening.of(told[name]) for name in told if name.startswith(OPENING)]
+
         made = finetune(
             entries,
             session,
             view.runs,
             view.judge,
-            Gate(view.place.out, record),
+            Gate(view.place.out, record, recorded),
             command=command,
             study=view.place.name,
             watch=watch,

@@ -22,7 +22,7 @@ from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.evaluation.table import group_table
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.study.overview import Overview
 from fairtune.study.rows import CONTROL, SEARCH, roots
 from fairtune.study.select import corrected

@@ -9,7 +9,8 @@ from typing import Any
 from fairtune.config import parse
 from fairtune.errors import StudyError
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.models.units import Units
 from fairtune.study.ledger import Ledger
 from fairtune.study.place import PINS, Place, studies_in

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import folded_key
+from fairtune.experiment.stored import folded_key
 from fairtune.training.recipe import FoldPart, Recipe, Seeds
 
 

@@ -36,11 +36,13 @@ class Place:
         name: Name of the study.
         storage: Storage URL or `local`; None for where the study was made, as its folder
             remembers, or else SQLite beside the results.
+        shared: URL of the runs that machines share, or None where each has its own.
     """
 
     out: Path
     name: str
     storage: str | None = None
+    shared: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -108,7 +110,7 @@ class Place:
     @property
     def runs(self) -> Runs:
         """Where runs are stored."""
-        return Runs(self.out)
+        return Runs.at(self.out, self.shared)
 
 
 def studies_in(out: Path) -> list[str]:

@@ -179,7 +179,11 @@ def run_study(
     """Work on a study until nothing is left or `stop` says so.
 
     Why its search starts no further trial is stored with what may change on resume.
+
+    Raises:
+        StorageError: Runs cannot be kept where machines share them; nothing is begun.
     """
+    place.runs.check()
     from fairtune.training.prefix import kept_cuts
 
     session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)

@@ -15,6 +15,7 @@ import json
 import logging
 import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +26,12 @@ from torch import Tensor
 
 from fairtune import store
 from fairtune.errors import FairtuneError
+from fairtune.training import mirror as mirrors
+from fairtune.training.mirror import LOG, STATE, Mirror
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS, STATE, LOG = "attempts", "state.json", "log.jsonl"
+ATTEMPTS = "attempts"
 SHARE = 0.05
 """Largest share of the time that goes into writing checkpoints."""
 
@@ -54,6 +57,7 @@ class Checkpoints:
             seconds none is due before s / share; default: `SHARE`.
         done: Name of the file that makes `folder` a finished run: where another process has
             finished it meanwhile, nothing is kept.
+        mirror: Where attempts on other machines find the states, and leave theirs.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class Checkpoints:
         mark: Any = None,
         share: float | None = None,
         done: str | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._all = folder / ATTEMPTS
         self._done = None if done is None else folder / done
         self._key, self._mark = key, mark
         self._share = SHARE if share is None else share
+        self._mirror, self._id = mirror, uuid.uuid4().hex[:8]
         self._own: Path | None = None
         self._next, self._last = 0.0, time.monotonic()
         self._at: tuple[int, int] | None = None
@@ -76,15 +82,21 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """Return the state of the latest attempt that left a whole one, or None.
 
-        A state that is damaged, or was left by another recipe, is dropped with a message.
+        A state that is damaged, or was left by another recipe, is dropped with a message. One that
+        another machine left is brought here first where it is ahead of those here.
         """
+        self._fetch()
+        state = self._latest()
+        return self._latest() if state is None and self._fetch() else state
+
+    def _latest(self) -> dict[str, Any] | None:
         for attempt in reversed(self._attempts()):
             if not (attempt / STATE).is_file():
                 continue
             try:
                 return self._read(attempt)
             except Exception as error:
-                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                why = _why(error)
                 log.warning("the checkpoint in %s is dropped: %s", attempt, why)
                 self.say("dropped", checkpoint=attempt.name, why=why)
                 _clear(attempt)
@@ -122,6 +134,9 @@ class Checkpoints:
             self._broken = True
             log.warning("the run goes on without checkpoints: %s", error)
             return False
+        if self._mirror is not None:
+            own = self._folder()
+            mirrors.put(self._mirror, f"{own.name}-{self._id}", own)
         self._at, self._last = (epoch, step), time.monotonic()
         self._next = self._last + (self._last - began) / self._share
         return True
@@ -143,10 +158,21 @@ class Checkpoints:
 
     def discard(self) -> None:
         """Remove every attempt, and the folder of the run if nothing else is in it."""
+        if self._mirror is not None:
+            mirrors.discard(self._mirror)
         shutil.rmtree(self._all, ignore_errors=True)
         self._own = None
         with contextlib.suppress(OSError):
             self._all.parent.rmdir()
+
+    def _fetch(self) -> bool:
+        """Bring a state of another machine here; return whether there is one ahead of all here."""
+        if self._mirror is None:
+            return False
+        attempts = self._attempts()
+        here = max((_progress(attempt) for attempt in attempts), default=mirrors.NOWHERE)
+        least = int(attempts[-1].name) + 1 if attempts else 0
+        return mirrors.fetch(self._mirror, self._all, least, self._own, here, self._fits)
 
     def _attempts(self) -> list[Path]:
         if not self._all.is_dir():
@@ -193,7 +219,7 @@ class Checkpoints:
 
     def _read(self, attempt: Path) -> dict[str, Any]:
         record = json.loads((attempt / STATE).read_text())
-        for name, known in (("layout", _READ), ("key", (self._key,)), ("mark", (self._mark,))):
+        for name, known in self._wanted():
             if record[name] not in known:
                 raise ValueError(f"its {name} is {record[name]}, not {known[-1]}")
         file = attempt / record["file"]
@@ -201,6 +227,27 @@ class Checkpoints:
             raise ValueError(f"the checksum of {file.name} does not hold")
         state: dict[str, Any] = _unflat(record["state"], safetensors.torch.load_file(file))
         return state
+
+    def _wanted(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        return ("layout", _READ), ("key", (self._key,)), ("mark", (self._mark,))
+
+    def _fits(self, record: Mapping[str, Any]) -> bool:
+        return all(record.get(name) in known for name, known in self._wanted())
+
+
+def _progress(attempt: Path) -> tuple[int, int]:
+    """Return how far the state of an attempt is; `NOWHERE` without one."""
+    try:
+        return mirrors.progress(json.loads((attempt / STATE).read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return mirrors.NOWHERE
+
+
+def _why(error: Exception) -> str:
+    # Without the path, which is of this machine: logs go with the run to others.
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _clear(attempt: Path) -> None:

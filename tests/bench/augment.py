@@ -27,7 +27,8 @@ from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.paired import paired_difference
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job

@@ -26,7 +26,8 @@ from fairtune.config import parse, settings
 from fairtune.evaluation.table import group_table
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.lane import Lane
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session

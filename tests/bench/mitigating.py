@@ -32,7 +32,8 @@ from fairtune.evaluation.paired import difference
 from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.experiment.finetune import Entry, finetune
 from fairtune.experiment.gate import Gate
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.study.opening import open_study
 from fairtune.study.outcome import HARM, _threshold
 from fairtune.study.place import Place

@@ -41,7 +41,8 @@ from fairtune.evaluation.rules import GroupMinimum
 from fairtune.evaluation.scoring import evaluate_objectives
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.cuts import Expected
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session

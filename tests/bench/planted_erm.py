@@ -29,7 +29,8 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.finetune import Entry, finetune
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
 

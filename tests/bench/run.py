@@ -35,7 +35,8 @@ from fairtune.evaluation.rules import ThresholdRule
 from fairtune.evaluation.thresholds import decide
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Unwatched, run
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.models import load, weights
 from fairtune.training.lane import Lane
 from fairtune.training.recipe import Recipe, Seeds

@@ -55,7 +55,9 @@ from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, group_codes, labels, load_table
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
-from fairtune.experiment.runs import Runs, StoredRun, probabilities
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.tables import probabilities
 from fairtune.study.opening import open_study
 from fairtune.study.place import Place
 from fairtune.study.rank import ranked

@@ -14,7 +14,8 @@ from kit_tiny import MINIMUM
 
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.recipe import Seeds
 from fairtune.training.train import Job
 

@@ -215,7 +215,7 @@ def test_a_search_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, call: Ca
     code, _, _ = call("stop", "tiny", "--out", out)
     assert code == 0
     rest, err = child.communicate(timeout=300)
-    assert child.returncode == 0, err
+    assert child.returncode == 130, err
     assert STOPPED_BY in rest
     with Ledger.open(Place(out, "tiny").url, "tiny") as ledger:
         rows = ledger.rows()

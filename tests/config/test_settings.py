@@ -39,6 +39,7 @@ def test_every_variable_is_read() -> None:
             "FAIRTUNE_OFFLINE": "1",
             "FAIRTUNE_DEVICE": "cpu",
             "FAIRTUNE_STUDY": "ham",
+            "FAIRTUNE_RUNS": "s3://bucket/runs",
         }
     )
     home = Path.home()
@@ -51,6 +52,7 @@ def test_every_variable_is_read() -> None:
         offline=True,
         device="cpu",
         study="ham",
+        runs="s3://bucket/runs",
     )
 
 

@@ -21,7 +21,8 @@ from fairtune.errors import ModelError
 from fairtune.experiment.checkpoint import Restored, export_peft, merged, restore
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
-from fairtune.experiment.runs import Runs, StoredRun
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job

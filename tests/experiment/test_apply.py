@@ -18,7 +18,8 @@ from fairtune.experiment.apply import evaluate, predict
 from fairtune.experiment.checkpoint import export_bytes, merged, open_run, restore
 from fairtune.experiment.finetune import SEEN
 from fairtune.experiment.gate import LEDGER, Gate
-from fairtune.experiment.runs import DONE, StoredRun, probabilities
+from fairtune.experiment.stored import DONE, StoredRun
+from fairtune.experiment.tables import probabilities
 from fairtune.study.outcome import Outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_an_opening_is_written_before_the_pass_is_made(tmp_path: Path) -> None:
         "study": "s",
     }
     assert gate.openings("split-a") == told
+
+
+def test_openings_recorded_on_another_machine_count_once(tmp_path: Path) -> None:
+    told: list[Opening] = []
+    Gate(tmp_path / "one", told.append).open("a", ["d"], command="c", study="s")
+    again = [Opening.of(json.loads(json.dumps(asdict(opening)))) for opening in told]
+    for folder, count in (("one", 1), ("two", 1)):
+        gate = Gate(tmp_path / folder, told.append, lambda: again)
+        assert gate.openings("a") == told[:count]
+        assert gate.openings("b") == []
+    Gate(tmp_path / "two", told.append).open("a", ["e"], command="c", study="s")
+    assert Gate(tmp_path / "two", None, lambda: again).openings("a") == told
 
 
 def test_openings_are_counted_per_split_over_all_studies_of_the_folder(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from fairtune.experiment.folded import fold_together
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Unwatched, run
-from fairtune.experiment.runs import Runs, StoredRun, probabilities
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.tables import probabilities
 from fairtune.mitigation import post
 from fairtune.report import card
 from fairtune.training.observer import Epoch

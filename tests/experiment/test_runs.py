@@ -18,7 +18,9 @@ from fairtune import store
 from fairtune.errors import StorageError
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import Order, Stopped, Unwatched, run, run_together
-from fairtune.experiment.runs import DONE, Runs, StoredRun, probabilities
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import DONE, StoredRun
+from fairtune.experiment.tables import probabilities
 from fairtune.training import checkpoint
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Seeds

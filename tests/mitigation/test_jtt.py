@@ -21,7 +21,7 @@ from torch import nn
 
 from fairtune.errors import DataError, FairtuneError
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.mitigation import mistakes
 from fairtune.mitigation.context import Context
 from fairtune.mitigation.methods.jtt import Jtt

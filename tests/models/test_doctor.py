@@ -50,6 +50,24 @@ def test_a_bare_machine_gets_warnings_that_say_what_to_do(tmp_path: Path) -> Non
     assert not [check for check in checks if check.state == "fail"]
 
 
+def test_a_place_for_shared_runs_is_written_and_read_back(tmp_path: Path) -> None:
+    url = (tmp_path / "shared").as_uri()
+    found = by_name(examine(machine(tmp_path, FAIRTUNE_RUNS=url)))["runs"]
+    assert (found.state, found.detail) == ("ok", f"{url} can be written and read back")
+    assert not list((tmp_path / "shared").iterdir())
+    (tmp_path / "file").write_text("in the way")
+    for runs, said in (
+        ((tmp_path / "file").as_uri(), "cannot write"),
+        ("s3://me:secret@bucket/runs", "holds no credentials"),
+    ):
+        found = by_name(examine(machine(tmp_path, FAIRTUNE_RUNS=runs)))["runs"]
+        assert found.state == "fail"
+        assert said in found.detail
+        assert "secret" not in found.detail
+        assert found.todo
+    assert "runs" not in by_name(examine(machine(tmp_path)))
+
+
 def test_faults_of_the_settings_fail(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     roots = f"{tmp_path / 'data'}:{tmp_path / 'nodata'}"

@@ -19,7 +19,9 @@ from fairtune.evaluation.predictions import Attribute, Predictions
 from fairtune.evaluation.scoring import degenerate
 from fairtune.experiment.gate import Opening
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import Runs, StoredRun, prediction_frame, probabilities, recipe_card
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun, recipe_card
+from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.models.units import Units
 from fairtune.study.execute import group_figures
 from fairtune.study.final import OPENING, Wanted, choose

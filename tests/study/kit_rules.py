@@ -13,7 +13,9 @@ from kit_plan import plan
 
 from fairtune.evaluation.predictions import Attribute, Predictions
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import Runs, StoredRun, prediction_frame, probabilities, recipe_card
+from fairtune.experiment.runs import Runs
+from fairtune.experiment.stored import StoredRun, recipe_card
+from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.study.execute import group_figures
 from fairtune.study.final import Wanted, choose
 from fairtune.study.ledger import Claim, Complete, Ledger, Options, Outcome

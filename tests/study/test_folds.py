@@ -12,7 +12,7 @@ from kit_tiny import MINIMUM, Tiny, study_fields
 
 from fairtune.config import parse
 from fairtune.errors import DataError, FairtuneError
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.study.dry import estimate
 from fairtune.study.execute import LACKING, PLANNED, Event
 from fairtune.study.opening import open_study

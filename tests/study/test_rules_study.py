@@ -18,7 +18,7 @@ from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.parts import confirm_rows
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.scoring import evaluate_objectives
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.study.comparison import compare_studies
 from fairtune.study.contest import Reading
 from fairtune.study.outcome import Outcome

@@ -18,7 +18,7 @@ from kit_tiny import MINIMUM
 from fairtune.data.batch import Batch
 from fairtune.experiment.gate import LEDGER
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.runs import StoredRun
+from fairtune.experiment.stored import StoredRun
 from fairtune.training.observer import Quiet
 from fairtune.training.ranks import Ranks, agreed, current, joined
 from fairtune.training.train import Job, train_one
