@@ -11,8 +11,10 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -36,9 +38,9 @@ opened.close()
 
 
 @pytest.fixture
-def folder(outside: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+def folder(outside: Path) -> Iterator[Path]:
     """Folder of a server of this test's own; whatever it left is ended."""
-    place = outside / f"{request.node.name[:20]}-{os.getpid()}" / "postgres"
+    place = outside / f"a b+ü {uuid.uuid4().hex[:8]}" / "postgres"
     yield place
     if place.is_dir():
         Postmaster(place, account_for(place)).stop()
@@ -169,7 +171,7 @@ def test_nobody_else_can_connect_and_no_password_is_shown(folder: Path) -> None:
         ]
     assert answers == [str(CONNECTIONS), "1min", "scram-sha-256"]
     with pytest.raises(StorageError, match="password authentication failed"):
-        open_storage(f"postgresql://fairtune:wrong@/postgres?host={place}")
+        open_storage(f"postgresql://fairtune:wrong@/postgres?host={quote(str(place))}")
     opened.close()
     assert secret not in (folder / "log").read_text()
 
