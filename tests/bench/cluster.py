@@ -288,7 +288,7 @@ def main() -> None:
     from machine import surroundings  # only now: it brings torch
 
     matter = {"sampler": given.sampler, "width": orders.width, "seconds": list(seconds)}
-    matter |= {"epochs": orders.epochs, "each": each, "max_connections": most}
+    matter |= {"nice": os.nice(0), "epochs": orders.epochs, "each": each, "max_connections": most}
     found = {**surroundings("cluster.py"), "quick": given.quick, "matter": matter, "rows": rows}
     largest = max(rows, key=lambda row: int(row["workers"]))
     found["per_worker"] = largest["connections"] / largest["workers"]

@@ -67,7 +67,8 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         f"- command: `{found['command']}`",
         f"- commit: `{found['commit'] or 'unknown'}`",
         f"- machine: {machine['cores']} cores of {machine['cpu']}; PostgreSQL with "
-        f"max_connections={matter['max_connections']}",
+        f"max_connections={matter['max_connections']}"
+        + (f"; before other work of the machine (nice {matter['nice']})" * (matter["nice"] < 0)),
         f"- run: {matter['each']} trials a worker of {_seconds(found)} s and {matter['epochs']} "
         f"epochs, masks of {matter['width']} switches, sampler `{matter['sampler']}`",
         f"- at most {TARGET:.0f} ms inside the ledger at the median: {met}",

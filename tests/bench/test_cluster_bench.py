@@ -34,6 +34,7 @@ def measured(*rows: dict[str, Any]) -> dict[str, Any]:
             "epochs": 8,
             "each": 16,
             "max_connections": 266,
+            "nice": 0,
         },
         "rows": list(rows),
         "per_worker": 1.5,

@@ -82,7 +82,7 @@ class Orders:
     stop_after: float | None = None
     grace: float = 60.0
     beat_every: float = 0.3
-    patience: float = 60.0
+    patience: float = 300.0
     slot: int = 0
     seed: int = 0
     sampler: str = "random"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from crew import LEFT, Crew
 from kit_faults import done, peaceful, wait_for
-from kit_servers import Link, Mode, Postgres
+from kit_servers import Link, Mode, Postgres, until
 
 from fairtune.study.worker import Exit
 
@@ -69,7 +69,8 @@ def test_a_worker_told_to_leave_while_the_database_is_away_leaves(
 ) -> None:
     crew = hire(url=own_url, trials=1, seconds=(600.0, 600.0), patience=2.0)
     (worker,) = crew.start()
-    wait_for(crew, 1)
+    with crew.orders.ledger(worker="reader") as ledger:
+        until(lambda: any(row.beat for row in ledger.rows()), "the first beat of a run")
     own_server.stop("immediate")
     worker.terminate()
     crew.wait()

@@ -33,7 +33,7 @@ def test_two_hosts_outlive_a_link_that_is_cut(tmp_path: Path, away: float) -> No
         Postgres(listen_addresses="*") as server,
         fresh_database(server.url) as url,
         hosts(2, tmp_path) as (near, far),
-        Crew(tmp_path, Orders(url=url, trials=160, seconds=(0.5, 2.0), grace=20.0)) as crew,
+        Crew(tmp_path, Orders(url=url, trials=130, seconds=(0.5, 2.0), grace=20.0)) as crew,
     ):
         crew.orders.ledger().close()
         workers = []
