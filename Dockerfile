@@ -27,7 +27,7 @@ RUN apt-get update \
 # The libraries, gigabytes that seldom change, lie in a layer below the code that often does.
 WORKDIR /opt/fairtune
 COPY pyproject.toml ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['medical'], *p['optional-dependencies']['postgres'], sep='\n')" > /tmp/requirements.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(line for extra in ('medical', 'postgres', 'mysql', 'grpc', 'dashboard') for line in p['optional-dependencies'][extra]), sep='\n')" > /tmp/requirements.txt \
     && pip install ${PIP_ARGS} --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt
 

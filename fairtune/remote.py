@@ -16,7 +16,8 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,8 +37,9 @@ _PAUSE, _LONGEST = 0.1, 15.0
 _ONCE, _AGAIN = 20.0, 60.0
 """Seconds for one request, of what is asked once and of what is asked again."""
 
-_SLOWEST = 2.0**20
-"""Bytes a second that a network has to carry."""
+_AT_ONCE = 8
+_SLOWEST = 2.0**20 / _AT_ONCE
+"""Bytes a second that a network has to carry, of each of the files copied at once."""
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 # A name before an @, and all up to the last @ where a password may hold a slash.
@@ -113,10 +115,10 @@ class Remote:
         Raises:
             StorageError: The remote does not answer, or refuses.
         """
-        here, there = [str(f) for f in files.values()], [self._at(path) for path in files]
-        if here:
-            within = self._within(sum(file.stat().st_size for file in files.values()))
-            self._patiently(lambda: self._fs.put(here, there, **within), "write", _first(files))
+        pairs = [(str(file), self._at(path)) for path, file in files.items()]
+        within = self._within(max((f.stat().st_size for f in files.values()), default=0))
+        put = functools.partial(self._fs.put_file, **within)
+        self._patiently(lambda: _each(put, pairs), "write", _first(files))
 
     def get(self, files: Mapping[str, Path]) -> bool:
         """Copy files to local paths; return False when one is not there.
@@ -124,10 +126,10 @@ class Remote:
         Raises:
             StorageError: The remote does not answer, or refuses.
         """
-        there, here = [self._at(path) for path in files], [str(f) for f in files.values()]
+        pairs = [(self._at(path), str(file)) for path, file in files.items()]
         for file in files.values():
             file.parent.mkdir(parents=True, exist_ok=True)
-        return not here or self._patiently(lambda: self._got(there, here), "read", _first(files))
+        return self._patiently(lambda: self._got(pairs), "read", _first(files))
 
     def names(self, path: str) -> list[str]:
         """Return the paths of all files below `path`, sorted.
@@ -178,9 +180,9 @@ class Remote:
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
 
-    def _got(self, there: list[str], here: list[str]) -> bool:
+    def _got(self, pairs: Sequence[tuple[str, str]]) -> bool:
         try:
-            self._fs.get(there, here)
+            _each(self._fs.get_file, pairs)
         except FileNotFoundError:
             return False
         return True
@@ -292,6 +294,15 @@ def _is_refusal(error: Exception) -> bool:
         known = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError)
         return isinstance(error, known) or error.errno not in _PASSING
     return type(error).__name__ in (*_UNSURE, *_UNKNOWN) or isinstance(error, _REFUSALS)
+
+
+def _each(do: Callable[[str, str], Any], pairs: Sequence[tuple[str, str]]) -> None:
+    """Copy files, several at a time.
+
+    fsspec's own lists of files leave the other copies running where one fails or takes too long.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda pair: do(*pair), pairs))
 
 
 def _said(error: Exception) -> str:

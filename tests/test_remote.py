@@ -165,6 +165,28 @@ def test_a_server_that_is_gone_is_told(s3_url: str, monkeypatch: pytest.MonkeyPa
 
 
 @S3
+def test_a_server_that_says_nothing_is_given_up(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("fairtune.remote._ONCE", 0.5)
+    (tmp_path / "a").write_text("1")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        there = Remote.at(s3_url, patience=0.0)
+        for ask in (
+            lambda: there.put({"a": tmp_path / "a"}),
+            lambda: there.write("a", b"1"),
+            lambda: there.read("a"),
+            lambda: there.names("a"),
+        ):
+            with pytest.raises(StorageError, match="does not answer"):
+                ask()
+
+
+@S3
 def test_without_credentials_it_is_told_at_once(
     s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ class Asked:
 
         fields = {}
         for word in settings or ():
-            path, value = split(word)
+            path, value = split(word, "--with")
             fields[".".join(path)] = value
         name = launcher or "local"
         made = LAUNCHERS.parse({name: fields} if fields else name)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from fairtune.cli.models import Format, print_json, print_table, table_of
 from fairtune.cli.options import Out, RunsAt, Storage
-
-if TYPE_CHECKING:
-    from fairtune.study.place import Place
 
 
 def register(app: typer.Typer) -> None:
@@ -34,12 +32,11 @@ def doctor(
     """
     from dataclasses import asdict, replace
 
-    from fairtune.cli.options import place_of
     from fairtune.config import settings
     from fairtune.errors import ConfigError
 
     if study is not None:
-        _study(place_of(study, out, storage, runs), format_)
+        _study(study, (out, storage, runs), format_)
         return
     for option, given in (("--out", out), ("--storage", storage)):
         if given is not None:
@@ -63,11 +60,13 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _study(place: Place, format_: Format) -> None:
+def _study(study: str, where: tuple[Path | None, str | None, str | None], format_: Format) -> None:
+    from fairtune.cli.options import place_of
     from fairtune.study.audit import audit
     from fairtune.study.overview import Overview
     from fairtune.study.tend import foreign, tended
 
+    place = place_of(study, *where)
     view = Overview.load(place)
     with tended(place) as held:
         others = foreign(held)
@@ -81,7 +80,7 @@ def _study(place: Place, format_: Format) -> None:
         count = len(found.findings)
         told = "all of it agrees" if not count else f"{count} finding{'s' * (count > 1)}"
         print(
-            f"study {place.name}: {found.rows} rows{running}; {found.runs} stored runs, "
+            f"study {study}: {found.rows} rows{running}; {found.runs} stored runs, "
             f"{found.values} values computed anew: {told}"
         )
     if found.findings:

@@ -10,10 +10,14 @@ from fairtune.config.yaml12 import Located, loads
 from fairtune.errors import ConfigError
 
 
-def split(word: str) -> tuple[tuple[str, ...], Any]:
+def split(word: str, option: str = "--set") -> tuple[tuple[str, ...], Any]:
     """Return the path and value of an override such as `recipe.optim.epochs=4`.
 
     The value is read as YAML, so `'{float: [1e-5, 1e-3], log: true}'` is a mapping.
+
+    Args:
+        word: The override.
+        option: What it was given with, for messages.
 
     Raises:
         ConfigError: There is no `=` or the path has an empty part.
@@ -23,11 +27,11 @@ def split(word: str) -> tuple[tuple[str, ...], Any]:
     if not sep or not all(parts):
         raise ConfigError(
             "an override is written PATH=VALUE",
-            where="--set",
+            where=option,
             found=word,
             allowed="dotted field = YAML value, e.g. recipe.optim.epochs=4",
         )
-    return parts, loads(text, f"--set {path}").data
+    return parts, loads(text, f"{option} {path}").data
 
 
 def apply(document: Located, words: Iterable[str]) -> Located:

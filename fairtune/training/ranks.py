@@ -261,6 +261,22 @@ def part() -> None:
         distributed.destroy_process_group()
 
 
+def parted(end: object) -> RunError:
+    """Return that this process has parted from the others, and makes no run without them.
+
+    Args:
+        end: The error in which the run ended.
+    """
+    if isinstance(end, RunError) and end.reason == LOST:
+        return end
+    return RunError(
+        "the processes that share this run have parted",
+        reason=LOST,
+        found=str(end).splitlines()[0] if str(end) else type(end).__name__,
+        todo="give the command again; what is finished is kept",
+    )
+
+
 def agreed(make: Callable[[], T]) -> T:
     """Return what `make` returns, once it has done so in every process.
 

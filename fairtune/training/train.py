@@ -22,7 +22,7 @@ from fairtune.training.ground import Ground
 from fairtune.training.job import Job, RunResult, Wanted
 from fairtune.training.observer import Observer
 from fairtune.training.random import random_state, set_random_state
-from fairtune.training.ranks import Agreed, agreed, current, not_together, part
+from fairtune.training.ranks import Agreed, agreed, current, not_together, part, parted
 from fairtune.training.readout import solve
 from fairtune.training.session import Session
 
@@ -66,8 +66,8 @@ def train_each(
 
     Raises:
         ConfigError: Several runs together in several processes.
-        FairtuneError: The processes are no longer at the same place of a run and can make no
-            other one; its end was yielded before.
+        RunError: The processes are no longer at the same place of a run and can make no other
+            one; its end was yielded before.
     """
     if current().alone:
         for i, end, _ in in_turns(jobs, session):
@@ -77,8 +77,8 @@ def train_each(
         raise not_together(len(jobs))
     for job in jobs:
         yield 0, (end := _led(job, session))
-        if current().alone and isinstance(end, Exception):
-            raise end
+        if current().alone:
+            raise parted(end)
 
 
 def _led(job: Job, session: Session) -> RunResult | Exception:

@@ -24,6 +24,7 @@ class Print(Config):
         look: Callable[[], None],
     ) -> bool:
         """Tell the command, and what its environment has to hold."""
+        tell("# a batch file for SLURM: --launcher slurm --with through=print")
         tell(f"# {crew.workers} workers; in the environment of each, for {crew.shown_storage}:")
         tell("export FAIRTUNE_STORAGE=...")
         tell("# the same command for each, from the folder in which this one was given:")

@@ -114,7 +114,7 @@ class Slurm(Config):
                 todo="give --together, for several runs at once in each worker",
             )
         gpus = crew.processes if self.gpus is None and self.gres is None else self.gpus or 0
-        if self.gres is None and gpus < crew.processes > 1:
+        if 0 < gpus < crew.processes:
             raise ConfigError(
                 "fewer accelerators than share a run",
                 where="gpus",
@@ -122,8 +122,20 @@ class Slurm(Config):
                 allowed=f"at least {crew.processes}, as --gpus-per-run says",
             )
         seconds = seconds_of(self.time, "time")
+        return Request(
+            crew.workers,
+            min(self.parallel or crew.workers, crew.workers),
+            math.ceil(seconds / 60),
+            {"job-name": f"fairtune-{crew.study}", **self._options(gpus)},
+            extra=self.extra,
+            setup=self.setup,
+            warning=self.signal,
+            requeues=self.requeues,
+            budget=seconds - self.signal,
+        )
+
+    def _options(self, gpus: int) -> dict[str, str]:
         named = {
-            "job-name": f"fairtune-{crew.study}",
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
@@ -137,17 +149,7 @@ class Slurm(Config):
             "exclude": self.exclude,
             "nodelist": self.nodelist,
         }
-        return Request(
-            crew.workers,
-            min(self.parallel or crew.workers, crew.workers),
-            math.ceil(seconds / 60),
-            {name: str(value) for name, value in named.items() if value is not None},
-            extra=self.extra,
-            setup=self.setup,
-            warning=self.signal,
-            requeues=self.requeues,
-            budget=seconds - self.signal,
-        )
+        return {name: str(value) for name, value in named.items() if value is not None}
 
     def launch(
         self,

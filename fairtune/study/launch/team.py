@@ -57,7 +57,6 @@ class Team:
     _told: float | None = None
 
     def __enter__(self) -> Team:
-        self.crew.folder.mkdir(parents=True, exist_ok=True)
         try:
             for slot in range(self.crew.workers):
                 self._workers[slot] = _Worker(slot, self._start(slot))
@@ -128,6 +127,7 @@ class Team:
 
     def _writing(self, slot: int) -> IO[bytes]:
         try:
+            self.crew.folder.mkdir(parents=True, exist_ok=True)
             return self.log(slot).open("ab")
         except OSError as error:
             raise StudyError(
@@ -166,7 +166,7 @@ class Team:
         running = [w.process for w in self._workers.values() if w.process.poll() is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
-                # Its whole session: under torchrun it has processes of its own.
+                # Its whole session: it may have processes that share its runs.
                 os.killpg(process.pid, signal.SIGKILL)
         for process in running:
             process.wait()
