@@ -70,11 +70,11 @@ bench-loop: $(call installed,test) ## measure the inner loop against a plain one
 bench-whole: $(call installed,test) ## measure whole jobs against a plain loop (45 minutes; needs --weights), into whole.json
 	$(PY) tests/bench/whole.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
-soak: $(call installed,test) ## an hour of random faults on workers and database, then every rule of a study
-	$(PY) tests/faults/soak.py $(if $(QUICK),--seconds 60) $(SOAK_ARGS)
-
 bench-cluster: $(call installed,test) ## measure many workers on one PostgreSQL (15 minutes), into cluster.json
 	$(PY) tests/bench/cluster.py $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+soak: $(call installed,test) ## an hour of random faults on workers and database, then every rule of a study
+	$(PY) tests/faults/soak.py $(if $(QUICK),--seconds 60) $(SOAK_ARGS)
 
 clean: ## remove what builds and checks left; keeps the environment and all results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from kit_mariadb import no_mariadb
 
 ROOT = Path(__file__).resolve().parent.parent
 DINOV2 = Path("weights") / "vit_small_patch14_dinov2_fp16.safetensors"
@@ -79,6 +78,12 @@ def _no_local() -> str | None:
 
 def _no_grpc() -> str | None:
     return None if importlib.util.find_spec("grpc") else "gRPC is not installed (extra `grpc`)"
+
+
+def _no_mariadb() -> str | None:
+    from kit_mariadb import no_mariadb
+
+    return no_mariadb()
 
 
 def _no_data() -> str | None:
@@ -159,7 +164,7 @@ def _no_ray() -> str | None:
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
-    "mariadb": no_mariadb,
+    "mariadb": _no_mariadb,
     "grpc": _no_grpc,
     "shared-data": _no_data,
     "shared-weights": _no_weights,

@@ -13,6 +13,7 @@ workers show its load as much as the ledger.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -219,9 +220,13 @@ def _connections(url: str, members: Sequence[Any]) -> tuple[int, float]:
 def _used(server: Postgres) -> float:
     """Return processor time of the server, of its processes that have left too."""
     main = psutil.Process(server.pid)
-    times = [main.cpu_times(), *(child.cpu_times() for child in main.children())]
-    ended = times[0].children_user + times[0].children_system
-    return float(ended + sum(each.user + each.system for each in times))
+    own = main.cpu_times()
+    used = own.user + own.system + own.children_user + own.children_system
+    for child in main.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent = child.cpu_times()
+            used += spent.user + spent.system
+    return float(used)
 
 
 def _judged(rows: Sequence[Row], orders: Orders, codes: Sequence[int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fairtune.study.rows import (
     decide_digest,
     due,
     next_replicate,
+    refusal,
     results,
     roots,
     valid,
@@ -456,6 +458,17 @@ def test_a_late_result_that_is_lost_on_its_way_leaves_the_run_to_others(url: str
         assert violations({"search": watcher.rows()}, 1) == []
 
 
+def test_a_retry_claimed_after_a_late_result_steps_back(url: str) -> None:
+    with lost_and_found(url) as (_, _, watcher):
+        lost = watcher.rows()[0]
+        late = replace(lost, number=1, state="running", reason=None, recovered=True)
+        retry = replace(lost, number=2, state="running", reason=None, attempt=1)
+        assert refusal(retry, [lost, late, retry], None) == "duplicate"
+        assert refusal(late, [lost, late, retry], None) is None
+        before = replace(retry, number=1), replace(late, number=2)
+        assert [refusal(row, [lost, *before], None) for row in before] == [None, None]
+
+
 def test_two_late_results_of_one_run_leave_one(url: str) -> None:
     with lost_and_found(url) as (slow, claim, watcher):
         second = only(watcher, Search(1))
@@ -691,6 +704,7 @@ def test_a_full_disk_gives_back_and_a_lost_study_does_not_hang(
         with pytest.raises(StorageError, match="disk is full"), ledger.beating(claims):
             raise full
         assert states(ledger) == [("failed", "stopped")]
+        assert "the disk is full" in ledger.rows()[0].attrs["detail"]
         claims = ledger.claim([Search(1)], at_most=1)
 
         def gone(*args: Any) -> None:
