@@ -143,6 +143,14 @@ def _prepare(folder: Path) -> Account:
 
 
 def _closed(folder: Path, account: Account) -> StorageError:
+    if not account.can("/bin/true"):
+        return StorageError(
+            "PostgreSQL refuses to be run by root, and in this container no other account can be "
+            "taken on",
+            where=folder,
+            found=f"account '{account.name}'",
+            todo="run fairtune as an ordinary user, or give --storage a database server",
+        )
     shut = next((path for path in reversed(folder.parents) if not path.stat().st_mode & 1), folder)
     return StorageError(
         "PostgreSQL refuses to be run by root, and the account that runs it for you cannot enter "

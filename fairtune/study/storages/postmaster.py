@@ -20,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
@@ -171,7 +172,7 @@ class Postmaster:
                 found=error.strerror,
                 todo="use the account that began the study, or a database server of your own",
             ) from None
-        return f"{driver}://{USER}:{secret}@/postgres?host={self._socket_folder()}"
+        return f"{driver}://{USER}:{secret}@/postgres?host={quote(str(self._socket_folder()))}"
 
     # The process
 

@@ -123,7 +123,7 @@ def find_programs(account: Account, version: str | None = None) -> Path:
 def _folders() -> Iterator[Path]:
     spec = importlib.util.find_spec(PACKAGE)
     for base in (spec.submodule_search_locations if spec else None) or ():
-        yield from sorted(Path(base).glob("pginstall*/bin"))
+        yield from sorted(Path(base).glob("pginstall*/bin"), reverse=True)
     on_path = shutil.which("postgres")
     if on_path:
         yield Path(on_path).resolve().parent

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
 
 from fairtune.errors import StorageError
-from fairtune.study.storages import engine_of, files, open_storage, programs
+from fairtune.study.storages import engine_of, files, local, open_storage, programs
 from fairtune.study.storages.local import open_local
 from fairtune.study.storages.postmaster import CONNECTIONS, Postmaster
 from fairtune.study.storages.programs import Account, account_for, find_programs
@@ -36,9 +38,9 @@ opened.close()
 
 
 @pytest.fixture
-def folder(outside: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+def folder(outside: Path) -> Iterator[Path]:
     """Folder of a server of this test's own; whatever it left is ended."""
-    place = outside / f"{request.node.name[:40]}-{os.getpid()}" / "postgres"
+    place = outside / f"a b+ü {uuid.uuid4().hex[:8]}" / "postgres"
     yield place
     if place.is_dir():
         Postmaster(place, account_for(place)).stop()
@@ -156,7 +158,8 @@ def test_nobody_else_can_connect_and_no_password_is_shown(folder: Path) -> None:
     assert secret not in repr(opened)
     assert opened.shown == f"local:{folder}"
     assert opened.scrub(f"with {secret}") == "with ***"
-    for path, mode in (("password", 0o600), ("data", 0o700), ("socket", 0o700), ("log", 0o600)):
+    place = Postmaster(folder, account_for(folder))._socket_folder()
+    for path, mode in (("password", 0o600), ("data", 0o700), (place, 0o700), ("log", 0o600)):
         assert stat.S_IMODE((folder / path).stat().st_mode) == mode
     assert psutil.Process(pid_of(folder)).net_connections("inet") == []
     engine = engine_of(opened.storage)
@@ -168,7 +171,7 @@ def test_nobody_else_can_connect_and_no_password_is_shown(folder: Path) -> None:
         ]
     assert answers == [str(CONNECTIONS), "1min", "scram-sha-256"]
     with pytest.raises(StorageError, match="password authentication failed"):
-        open_storage(f"postgresql://fairtune:wrong@/postgres?host={folder}/socket")
+        open_storage(f"postgresql://fairtune:wrong@/postgres?host={quote(str(place))}")
     opened.close()
     assert secret not in (folder / "log").read_text()
 
@@ -271,12 +274,24 @@ print(sorted(path.name for path in (disk / "postgres").glob("data*")))
 
 @pytest.mark.slow
 @pytest.mark.needs("small-disk")
+@pytest.mark.skipif(os.geteuid() != 0, reason="in a name space of its own one is root alone")
 def test_a_full_disk_is_said_and_nothing_half_made_is_left(outside: Path) -> None:
     # Slow: a database is made until the disk is full.
     disk = outside / "disk"
     disk.mkdir()
-    apart = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
-    command = [*apart, sys.executable, "-c", textwrap.dedent(FULL), str(disk)]
+    command = ["unshare", "--mount", sys.executable, "-c", textwrap.dedent(FULL), str(disk)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["the disk under the storage is full", "[]"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account")
+def test_root_that_can_be_nobody_else_is_told_so(
+    outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a container whose only account is root: there is no account of this number.
+    monkeypatch.setattr(local, "account_for", lambda folder: Account("none", 2**32 - 1, 0))
+    monkeypatch.setattr(Account, "take", lambda self, path: None)
+    with pytest.raises(StorageError, match="no other account can be taken on"):
+        open_local(outside / "alone" / "postgres", must_exist=False)
+    assert not (outside / "alone" / "postgres").exists()
