@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,9 @@ from fairtune.study.launch import slurm_keeper
 from fairtune.study.launch.crew import ERROR, REQUEUE, Crew
 from fairtune.study.launch.slurm_queue import Job, ask, environment, refusal, submitted
 from fairtune.study.launch.slurm_script import DEATHS, Request, script
+
+# A warning that comes before submitit listens would end the job for good.
+_UNWARNED = """bash -c 'trap "" USR1; exec "$0" "$@"' """
 
 
 def submit_script(request: Request, crew: Crew) -> Job:
@@ -61,7 +66,11 @@ def submit_pickled(request: Request, crew: Crew) -> Job:
     cloudpickle.register_pickle_by_value(slurm_keeper)
     try:
         with _surroundings(environment(crew)):
-            executor = submitit.SlurmExecutor(folder, max_num_timeout=request.requeues)
+            executor = submitit.SlurmExecutor(
+                folder,
+                max_num_timeout=request.requeues,
+                python=_UNWARNED + shlex.quote(sys.executable),
+            )
             executor.update_parameters(**_parameters(request))
             commands = [mine.command(slot) for slot in range(crew.workers)]
             jobs = executor.map_array(keeper, commands)

@@ -47,19 +47,21 @@ class Watch:
 def nothing_left() -> Iterator[None]:
     """Check that no process of Ray is left, and that signals are answered as before."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    others = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     end = time.monotonic() + 30
-    while (left := _of_ray()) and time.monotonic() < end:
+    while (left := _beside(others)) and time.monotonic() < end:
         time.sleep(0.1)
     assert left == []
 
 
-def _of_ray() -> list[str]:
+def _beside(others: set[int]) -> list[str]:
+    """Return the names of processes that were started below this one since."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if process.pid not in others and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.name())
         except psutil.NoSuchProcess:
             continue

@@ -22,9 +22,12 @@ ROOT = Path(__file__).parents[3]
 EPOCHS = 24
 
 
-def search(slurm: Cluster, file: Path, place: Place, *settings: str) -> subprocess.Popen[str]:
-    """Start `fairtune search` with two workers on SLURM."""
+def search(
+    slurm: Cluster, file: Path, place: Place, workers: int, *settings: str
+) -> subprocess.Popen[str]:
+    """Start `fairtune search` with workers on SLURM."""
     given = [word for setting in ("gpus=0", *settings) for word in ("--with", setting)]
+    given += [f"--workers={workers}"]
     own = {"OMP_NUM_THREADS": "1", "FAIRTUNE_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-m", "fairtune", "search", file, "--launcher=slurm",
@@ -70,10 +73,10 @@ def test_a_study_survives_what_a_cluster_does_to_it(tmp_path: Path, postgres_url
         said, _ = search(slurm, file, place, 1, "through=sbatch").communicate(timeout=180)
         assert "next: fairtune watch on-slurm" in said
         job = next(iter(slurm.tasks())).partition("_")[0]
-        kept = slurm.wait(in_mid_run(place, {}), f"no state was kept: {said}")
+        slurm.wait(in_mid_run(place, {}), f"no state was kept: {said}")
         slurm.run("scancel", job)
         slurm.wait(lambda: set(slurm.tasks(job).values()) == {"CANCELLED"}, "it is cancelled")
-        given_back = rows(place)
+        given_back, kept = rows(place), in_mid_run(place, {})()
         assert {(r.state, r.reason) for r in given_back} <= {
             ("failed", "stopped"), ("complete", None)
         }  # fmt: skip
