@@ -83,7 +83,7 @@ class Place:
         file = self.folder / REMEMBERED
         try:
             storage = json.loads(file.read_text())["storage"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StudyError(
