@@ -48,18 +48,22 @@ def done(rows: Sequence[Row]) -> int:
     return sum(row.has_result for row in current(rows).values())
 
 
-def kill_some(crew: Crew, kills: int, seed: int, pause: tuple[float, float]) -> None:
-    """Kill workers at random moments, each replaced by a new one."""
+def kill_some(crew: Crew, kills: int, seed: int, pause: tuple[float, float]) -> int:
+    """Kill workers at random moments, each replaced by a new one; return how many.
+
+    Fewer than `kills` where the study has ended before: on a busy machine the pauses last longer.
+    """
     chance = random.Random(seed)
-    for _ in range(kills):
+    for killed in range(kills):
         time.sleep(chance.uniform(*pause))
         alive = crew.alive()
         if not alive:
-            pytest.fail(f"the study ended before the faults did:\n{crew.said()}")
+            return killed
         victim = chance.choice(alive)
         victim.kill()
         victim.join()
         crew.start()
+    return kills
 
 
 def wait_for(crew: Crew, count: int = 1, state: str = "running") -> list[Row]:

@@ -26,12 +26,12 @@ def killed(hire: Hire, trials: int, kills: int, seed: int, **orders: object) -> 
     """Kill workers of a crew of six at random moments; return the rows of the study they end."""
     crew = hire(trials=trials, **orders)
     crew.start(6)
-    wait_for(crew, 6)
-    kill_some(crew, kills, seed, pause=(0.0, 0.12))
+    done_kills = kill_some(crew, kills, seed, pause=(0.0, 0.12))
     crew.wait()
     rows = peaceful(crew)
-    assert crew.codes().count(-signal.SIGKILL) == kills
-    assert 0 < reasons(rows)[STALE] <= kills
+    # One that was about to leave may have been quicker than the signal.
+    assert 0 < crew.codes().count(-signal.SIGKILL) <= done_kills
+    assert 0 < reasons(rows)[STALE] <= done_kills
     assert all(row.reason == STALE for row in dead(rows))
     assert done(rows) + len(dead(rows)) == trials
     return rows
@@ -96,7 +96,7 @@ def test_a_worker_leaves_when_its_time_is_over(hire: Hire) -> None:
 
 def test_a_worker_paused_past_the_grace_wakes_to_one_result(hire: Hire) -> None:
     crew = hire(trials=4, seconds=(0.3, 0.5), grace=2.0)
-    (paused,) = crew.start()
+    (paused,) = crew.start(seconds=(600.0, 600.0))
     (before,) = wait_for(crew, 1)
     os.kill(paused.pid, signal.SIGSTOP)
     crew.start(2)
