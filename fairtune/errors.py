@@ -111,6 +111,10 @@ class StorageError(FairtuneError):
     """A disk or a database cannot be read or written."""
 
 
+class StorageAway(StorageError):
+    """Nothing answers at the address of a storage; it may later."""
+
+
 class Problems(FairtuneError):
     """Several faults of one input, all shown at once.
 

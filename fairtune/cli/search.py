@@ -143,11 +143,12 @@ def _alone(
     from fairtune.cli.work import leave, take_part
     from fairtune.study.bill import bill
     from fairtune.study.code import check_code
-    from fairtune.study.opening import open_study
+    from fairtune.study.opening import open_study, options_of
     from fairtune.study.status import summary
     from fairtune.study.worker import Limits
 
-    with open_study(place, plan, create=True) as ledger:
+    options = options_of(plan, leaving=stop.reason)
+    with open_study(place, plan, create=True, options=options) as ledger:
         print(f"study {plan.study.name}: {ledger.url}")
         print(bill(plan))
         for line in check_code(ledger, force=force):

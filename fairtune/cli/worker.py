@@ -69,7 +69,7 @@ def worker(
     from fairtune.config.durations import seconds_of
     from fairtune.errors import ConfigError, Interrupted
     from fairtune.study.code import check_code
-    from fairtune.study.opening import join_study, options_of, stored_study
+    from fairtune.study.opening import join_study, once_there, options_of, stored_study
     from fairtune.study.search import make_plan
     from fairtune.study.worker import Exit, Limits, StopFlag
     from fairtune.training.share import shared
@@ -91,10 +91,11 @@ def worker(
     ):
         if not leads:
             return
-        file, base = stored_study(place)
+        file, base = once_there(lambda: stored_study(place), stop)
         plan = make_plan(file, session, base)
         make_folder(place.folder, "--out")
-        with join_study(place, plan, options=options_of(plan, slot)) as ledger:
+        options = options_of(plan, slot, stop.reason)
+        with once_there(lambda: join_study(place, plan, options=options), stop) as ledger:
             print(f"worker {ledger.worker} of study {name}: {ledger.url}")
             for line in check_code(ledger, force=force):
                 print(line)

@@ -46,8 +46,10 @@ class Family:
         name: str,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
+        leaving: Callable[[], object] = lambda: None,
     ) -> None:
         self.opened, self.name, self._patience = opened, name, patience
+        self._leaving = leaving
         self._clock, self.back, self._away = clock, -math.inf, False
         self._ids: dict[str, int] = {}
         self._trials: Trials = sql_trials(opened.storage) or PlainTrials(
@@ -231,7 +233,7 @@ class Family:
 
     def _ask(self, do: Callable[[], T], what: str, patience: float | None = None) -> T:
         patience = self._patience if patience is None else patience
-        return self.opened.patiently(self._noting(do), what, patience)
+        return self.opened.patiently(self._noting(do), what, patience, self._leaving)
 
     def _noting(self, do: Callable[[], T]) -> Callable[[], T]:
         """Return `do` that notes when the storage is back after it failed or was silent."""

@@ -129,7 +129,7 @@ class Ledger:
             raise StudyError("not a name of a study", found=name, allowed="a name without '/'")
         opened = open_storage(url, must_exist=not create)
         try:
-            family = Family(opened, name, options.patience, options.clock)
+            family = Family(opened, name, options.patience, options.clock, options.leaving)
             wanted = [StudyDirection[word.upper()] for word in directions]
             if create and not wanted:
                 raise ValueError("a study is created with its directions")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fairtune.config import Choice, digest
-from fairtune.errors import StudyError
+from fairtune.errors import Interrupted, StorageAway, StudyError
 from fairtune.study.definition import DEFINITION, defined, definition_of
 from fairtune.study.ledger import Ledger, Options, worker_name
 from fairtune.study.place import MOST_TRIALS, PINS, Place
@@ -14,7 +17,14 @@ from fairtune.study.plan import Plan
 from fairtune.study.samplers import startup_of
 from fairtune.study.schema import StudyFile
 from fairtune.study.storages import is_missing
+from fairtune.study.worker import Stop
 from fairtune.training.recipe import PROTOCOL
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+AWAY_SECONDS = 300.0
+"""For which a worker waits, when it starts, for a storage that does not answer."""
 
 
 def identity(plan: Plan) -> dict[str, Any]:
@@ -53,13 +63,16 @@ def searches(plan: Plan, augment: str) -> bool:
     return False
 
 
-def options_of(plan: Plan, slot: int | None = 0) -> Options:
+def options_of(
+    plan: Plan, slot: int | None = 0, leaving: Callable[[], object] = lambda: None
+) -> Options:
     """Return how a process takes part in the study of `plan`.
 
     Args:
         plan: The study.
         slot: Number of the worker among those of the study, so that those that draw at the same
             moment draw different points; None takes one from the worker's random name.
+        leaving: As in `Options`.
     """
     worker = worker_name()
     return Options(
@@ -69,6 +82,7 @@ def options_of(plan: Plan, slot: int | None = 0) -> Options:
         seed=plan.study.seed,
         worker=worker,
         slot=int(digest(worker)[:8], 16) if slot is None else slot,
+        leaving=leaving,
     )
 
 
@@ -114,6 +128,34 @@ def join_study(
         create=create,
         options=options or options_of(plan),
     )
+
+
+def once_there(open_: Callable[[], T], stop: Stop, seconds: float = AWAY_SECONDS) -> T:
+    """Return `open_()`, tried again while nothing answers at the storage's address.
+
+    A worker may be started, by whatever starts it, in the very minute in which its database is.
+
+    Args:
+        open_: Opens the storage.
+        stop: Ends the waiting when it has a reason.
+        seconds: For which it is tried.
+
+    Raises:
+        Interrupted: `stop` has a reason.
+        StorageAway: Nothing answered in time.
+    """
+    end, pause = time.monotonic() + seconds, 1.0
+    while True:
+        try:
+            return open_()
+        except StorageAway as error:
+            if time.monotonic() + pause > end:
+                raise
+            log.warning("%s (%s); trying again in %.0f s", error.what, error.found, pause)
+        stop.wait(pause)
+        if (reason := stop.reason()) is not None:
+            raise Interrupted("told to leave before the storage answered", found=reason)
+        pause = min(2 * pause, 15.0)
 
 
 def stored_study(place: Place) -> tuple[StudyFile, dict[str, Any]]:

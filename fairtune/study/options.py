@@ -38,6 +38,7 @@ class Options:
         beat_every: Seconds between beats; None means a fifth of the grace, at most a minute.
         patience: Seconds for which a storage that does not answer is asked again.
         clock: This worker's clock, in seconds.
+        leaving: Tells whether this process is to leave; then it does not wait long for a storage.
     """
 
     sampler: Sampler = field(default_factory=Tpe)
@@ -50,6 +51,7 @@ class Options:
     beat_every: float | None = None
     patience: float = 600.0
     clock: Callable[[], float] = time.monotonic
+    leaving: Callable[[], object] = lambda: None
 
 
 def worker_name() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from fairtune.errors import StorageError
 from fairtune.study.ledger import Claim, Ledger, Phase
 from fairtune.study.rows import Failed, Outcome
 
@@ -117,12 +118,13 @@ def work(
         when the limits say so; else `STOPPED`.
     """
     execute, made = _counted(execute, limits.failures, stop), 0
-    while _goes_on(ledger, stop):
+    while stop.reason() is None:
         left = limits.together if limits.runs is None else limits.runs - made
         if left <= 0:
             return Exit.SPENT
-        ledger.reap(phases)
-        claims = ledger.claim(phases, at_most=min(left, limits.together))
+        claims = _taken_on(ledger, phases, min(left, limits.together), stop)
+        if claims is None:
+            break
         if claims:
             made += len(claims)
             with ledger.beating(claims, stop.reason):
@@ -137,12 +139,25 @@ def work(
     return Exit.STOPPED
 
 
-def _goes_on(ledger: Ledger, stop: Stop) -> bool:
-    """Tell whether the worker takes on more; an order that it heard becomes the reason to stop."""
-    told = None if stop.reason() else ledger.told_to_leave()
-    if told is not None:
-        stop.request(told)
-    return stop.reason() is None
+def _taken_on(
+    ledger: Ledger, phases: Sequence[Phase], at_most: int, stop: Stop
+) -> list[Claim] | None:
+    """Return what the worker takes on next; None when it is to leave.
+
+    An order that it hears becomes the reason. A worker that leaves need not see a storage answer
+    that is away: nothing of its own runs.
+    """
+    try:
+        told = ledger.told_to_leave()
+        if told is not None:
+            stop.request(told)
+            return None
+        ledger.reap(phases)
+        return ledger.claim(phases, at_most)
+    except StorageError:
+        if stop.reason() is None:
+            raise
+        return None
 
 
 def _counted(execute: Execute, most: int, stop: Stop) -> Execute:

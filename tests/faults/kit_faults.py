@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-import pytest
 from crew import Crew, Orders, score
 from kit_servers import until
 
@@ -66,15 +65,15 @@ def kill_some(crew: Crew, kills: int, seed: int, pause: tuple[float, float]) -> 
     return kills
 
 
-def wait_for(crew: Crew, count: int = 1, state: str = "running") -> list[Row]:
-    """Return the rows once `count` of them are in `state`."""
+def wait_for(crew: Crew, count: int = 1, state: str | None = "running") -> list[Row]:
+    """Return the rows once `count` of them are in `state`, None for any."""
     found: list[Row] = []
 
     with crew.orders.ledger(worker="reader") as ledger:
 
         def there() -> bool:
             found[:] = ledger.rows()
-            return sum(row.state == state for row in found) >= count
+            return sum(state in (None, row.state) for row in found) >= count
 
-        until(there, f"{count} rows {state}")
+        until(there, f"{count} rows {state or ''}")
     return found

@@ -26,6 +26,7 @@ def killed(hire: Hire, trials: int, kills: int, seed: int, **orders: object) -> 
     """Kill workers of a crew of six at random moments; return the rows of the study they end."""
     crew = hire(trials=trials, **orders)
     crew.start(6)
+    wait_for(crew, 6, state=None)
     done_kills = kill_some(crew, kills, seed, pause=(0.0, 0.12))
     crew.wait()
     rows = peaceful(crew)

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from kit_ledger import SPACE, Keyed, Search, execute, journal, open_ledger, sqlite
 
+from fairtune.errors import Interrupted, StorageAway, StorageError, StudyError
 from fairtune.study.ledger import Claim, Complete, Failed, Outcome
+from fairtune.study.opening import once_there
 from fairtune.study.rows import Row, counts, roots, valid
 from fairtune.study.samplers.tpe import Tpe
 from fairtune.study.worker import Exit, Limits, StopFlag, work
@@ -303,3 +305,51 @@ def test_a_worker_need_not_wait_for_others(tmp_path: Path) -> None:
         other.claim([Search(1)], at_most=1)
         left = work(ledger, [Search(1)], execute(), Limits(waits=False), StopFlag())
         assert left is Exit.IDLE
+
+
+def test_a_worker_that_is_to_leave_does_not_insist_on_a_storage_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopFlag()
+    with open_ledger(tmp_path) as ledger:
+
+        def away(phases: object = ()) -> list[Row]:
+            raise StorageError("the storage did not answer")
+
+        monkeypatch.setattr(ledger, "reap", away)
+        with pytest.raises(StorageError):
+            work(ledger, [Search(1)], execute(), QUICK, stop)
+
+        def away_and_told(phases: object = ()) -> list[Row]:
+            stop.request("SIGTERM")
+            return away()
+
+        monkeypatch.setattr(ledger, "reap", away_and_told)
+        assert work(ledger, [Search(1)], execute(), QUICK, stop) is Exit.STOPPED
+
+
+def test_a_worker_waits_for_a_storage_that_comes_late() -> None:
+    asked: list[int] = []
+
+    def late() -> str:
+        asked.append(1)
+        if len(asked) < 2:
+            raise StorageAway("the storage cannot be opened")
+        return "open"
+
+    assert once_there(late, StopFlag()) == "open"
+    with pytest.raises(StorageAway):
+        once_there(raising(StorageAway("nobody")), StopFlag(), seconds=0.0)
+    with pytest.raises(StudyError):
+        once_there(raising(StudyError("no such study")), StopFlag())
+    stop = StopFlag()
+    stop.request("SIGTERM")
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        once_there(raising(StorageAway("nobody")), stop)
+
+
+def raising(error: Exception) -> Callable[[], str]:
+    def open_() -> str:
+        raise error
+
+    return open_

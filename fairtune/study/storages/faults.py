@@ -33,6 +33,7 @@ _REFUSED_WORDS = (
     "no password supplied",
     "no pg_hba.conf entry",
     "authentication failed",
+    "does not exist",
 )
 _BUSY_STATES = ("57P03", "53300")
 _BUSY_WORDS = (

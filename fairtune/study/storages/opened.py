@@ -21,6 +21,7 @@ from fairtune.study.storages import address
 from fairtune.study.storages.faults import PASSING, first_line, is_full, may_pass
 
 T = TypeVar("T")
+HURRIED_SECONDS = 20.0
 log = logging.getLogger(__name__)
 
 
@@ -69,13 +70,25 @@ class Opened:
         with filelock.FileLock(self.lock):
             yield
 
-    def patiently(self, do: Callable[[], T], what: str, seconds: float) -> T:
+    def patiently(
+        self,
+        do: Callable[[], T],
+        what: str,
+        seconds: float,
+        leaving: Callable[[], object] = _nothing,
+    ) -> T:
         """Return `do()`, asking again while the storage does not answer.
 
+        Args:
+            do: Asks the storage.
+            what: What it asks for, for messages.
+            seconds: For which it is asked again.
+            leaving: Tells whether this process is to leave: then for `HURRIED_SECONDS` at most.
+
         Raises:
-            StorageError: The storage did not answer for `seconds`, or refuses what is written.
+            StorageError: The storage did not answer in time, or refuses what is written.
         """
-        deadline, pause = time.monotonic() + seconds, 0.1
+        began, pause = time.monotonic(), 0.1
         while True:
             try:
                 return do()
@@ -94,7 +107,8 @@ class Opened:
                         found=said,
                         todo="see what it says; the study stays as it is",
                     ) from None
-                if time.monotonic() + pause > deadline:
+                waited = time.monotonic() - began
+                if waited + pause > (min(seconds, HURRIED_SECONDS) if leaving() else seconds):
                     raise StorageError(
                         f"the storage did not answer: {what}",
                         where=self.shown,
@@ -103,7 +117,7 @@ class Opened:
                     ) from None
                 log.warning("storage: %s: %s; asking again in %.1f s", what, said, pause)
             self.revive()
-            time.sleep(pause)
+            _sleep(pause, leaving)
             pause = min(pause * 2, 15.0) * random.uniform(0.8, 1.2)
 
     def check_fit(self, attrs: Mapping[str, Any]) -> None:
@@ -140,6 +154,15 @@ class Opened:
             self.heal()
         except StorageError as error:
             log.warning("storage: %s (%s)", error.what, error.found)
+
+
+def _sleep(seconds: float, leaving: Callable[[], object]) -> None:
+    """Sleep, for a second at most once this process is to leave."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 1.0))
+        if leaving():
+            return
 
 
 @contextlib.contextmanager

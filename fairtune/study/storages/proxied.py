@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.storages import GrpcStorageProxy
 
-from fairtune.errors import StorageError
+from fairtune.errors import StorageAway, StorageError
 from fairtune.study.storages.address import GRPC
 from fairtune.study.storages.opened import Opened
 
@@ -46,7 +46,8 @@ def open_proxied(url: str) -> Opened:
     """Open the storage behind the proxy at `grpc://HOST:PORT`.
 
     Raises:
-        StorageError: The address is none, gRPC is not installed, or nothing answers.
+        StorageAway: Nothing answers.
+        StorageError: The address is none, or gRPC is not installed.
     """
     host, port = _address(url)
     require()
@@ -60,7 +61,7 @@ def open_proxied(url: str) -> Opened:
         grpc.channel_ready_future(storage._channel).result(timeout=CONNECT_SECONDS)
     except grpc.FutureTimeoutError:
         storage.close()
-        raise StorageError(
+        raise StorageAway(
             "no proxy answers",
             where=url,
             todo="start it with `fairtune proxy --storage URL` where the database can be reached",

@@ -63,11 +63,13 @@ def open_server(url: str, address: URL, connections: int = 1) -> Opened:
         connections: How many are kept open; two more may be opened for a time.
 
     Raises:
-        StorageError: It cannot be reached.
+        StorageAway: It does not answer.
+        StorageError: It refuses to be opened.
     """
     kind = address.get_backend_name()
     secrets = secrets_of(url)
-    storage = tables.connect(url, engine_of_kind(kind, address, connections), redact(url), secrets)
+    engine = engine_of_kind(kind, address, connections)
+    storage = tables.connect(url, engine, redact(url), secrets, served=True)
     limit = TEXT_BYTES if kind == MYSQL else None
     return Opened(storage, redact(url), secrets, limit=limit)
 

@@ -10,16 +10,21 @@ from typing import Any
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 
-from fairtune.errors import StorageError
+from fairtune.errors import StorageAway, StorageError
 from fairtune.study.storages import address
-from fairtune.study.storages.faults import PASSING, first_line, is_busy
+from fairtune.study.storages.faults import PASSING, first_line, is_busy, may_pass
 
 OPEN_TRIES = 5
 BUSY_SECONDS = 60.0
 
 
 def connect(
-    url: str, engine: dict[str, Any], shown: str, secrets: tuple[str, ...] = ()
+    url: str,
+    engine: dict[str, Any],
+    shown: str,
+    secrets: tuple[str, ...] = (),
+    *,
+    served: bool = False,
 ) -> BaseStorage:
     """Return Optuna's storage at the database `url`, making its tables if need be.
 
@@ -30,8 +35,10 @@ def connect(
         engine: Arguments of the engine.
         shown: The URL for messages.
         secrets: What messages must not show.
+        served: It is a server's.
 
     Raises:
+        StorageAway: A server does not answer.
         StorageError: It cannot be opened.
     """
     deadline, attempt = time.monotonic() + BUSY_SECONDS, 0
@@ -49,7 +56,8 @@ def connect(
             again = is_busy(error) and time.monotonic() < deadline
             if not again and not (attempt < OPEN_TRIES and _raced(error)):
                 said = address.scrub(first_line(error), secrets)
-                raise StorageError(
+                away = served and isinstance(error, PASSING) and may_pass(error)
+                raise (StorageAway if away else StorageError)(
                     "the storage cannot be opened", where=shown, found=said, todo=_todo(error)
                 ) from None
         time.sleep(min(0.2 * attempt, 5.0) * random.uniform(0.5, 1.5))

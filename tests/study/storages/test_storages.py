@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy
 from kit_ledger import journal, open_ledger, sqlite
 
-from fairtune.errors import StorageError, StudyError
+from fairtune.errors import StorageAway, StorageError, StudyError
 from fairtune.study.family import study_names
 from fairtune.study.ledger import Ledger
 from fairtune.study.storages import (
@@ -26,6 +27,7 @@ from fairtune.study.storages import (
     open_storage,
     redact,
 )
+from fairtune.study.storages import opened as opened_module
 
 SECRET = "s3cr:t/@word"
 
@@ -250,3 +252,33 @@ def test_an_unknown_study_is_answered_with_the_closest(tmp_path: Path) -> None:
         Ledger.open(journal(tmp_path), "ham-agee")
     with pytest.raises(StudyError, match="not a name of a study"):
         Ledger.open(journal(tmp_path), "ham/age", create=True, directions=["maximize"])
+
+
+def test_who_leaves_does_not_wait_long_for_a_storage_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened_module, "HURRIED_SECONDS", 0.3)
+    opened = open_storage(sqlite(tmp_path))
+    told: list[str] = []
+
+    def away() -> str:
+        told.append("SIGTERM")
+        raise OSError("gone")
+
+    with pytest.raises(StorageError, match="the storage did not answer"):
+        opened.patiently(away, "reading", 10_000.0, lambda: told)
+    opened.close()
+
+
+@pytest.mark.needs("postgres")
+def test_a_server_that_is_away_is_told_from_one_that_refuses(postgres_url: str) -> None:
+    address = sqlalchemy.make_url(postgres_url)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # never listened on: nothing answers there
+        nobody = address.set(port=taken.getsockname()[1])
+        with pytest.raises(StorageAway):
+            open_storage(nobody.render_as_string(hide_password=False))
+    for wrong in (address.set(password="other"), address.set(database="none_such")):
+        with pytest.raises(StorageError) as caught:
+            open_storage(wrong.render_as_string(hide_password=False))
+        assert not isinstance(caught.value, StorageAway)
