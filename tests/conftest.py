@@ -235,6 +235,14 @@ def _test_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def outside() -> Iterator[Path]:
+    """A folder that another account can enter, as PostgreSQL does not run as root."""
+    with tempfile.TemporaryDirectory(prefix="fairtune-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real data sets; ask for it together with `needs("shared-data")`."""
     folder = _data_folder()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +35,6 @@ def mariadb() -> Iterator[MariaDB]:
     """A MariaDB; ask for it together with `needs("mariadb")`."""
     with MariaDB() as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def outside() -> Iterator[Path]:
-    """A folder that another account can enter, as PostgreSQL does not run as root."""
-    with tempfile.TemporaryDirectory(prefix="fairtune-test-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
