@@ -73,7 +73,8 @@ def test_a_study_is_made_here_and_run_by_whoever_gives_the_printed_command(words
     assert len(roots(words.rows())) == 3
 
 
-def test_a_worker_whose_time_is_over_says_start_me_again(words: Words) -> None:
+def test_a_worker_whose_time_is_over_says_start_me_again(tmp_path: Path, run: Any) -> None:
+    words = Words(tmp_path, run, budget={"trials": 10_000})  # more than a second holds
     assert words.search("--launcher", "print")[0] == 0
     code, out, _ = words.worker("--time-budget", "1s")
     # It may have ended a run before; what it began it gave back.
