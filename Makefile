@@ -48,8 +48,8 @@ quickstart: install ## search, retrain and test the pick, write the report, on t
 test: $(call installed,test) ## every quick test, on two processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(call installed,test) ## the tests that take longer than about five seconds each
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m slow $(PYTEST_ARGS)
+test-slow: $(call installed,test) ## the tests that take longer than about five seconds each, on three processes: many of them wait
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 -m slow $(PYTEST_ARGS)
 
 lint: $(call installed,dev) ## style, format, types and the order of the rooms
 	$(PY) -m ruff check .
