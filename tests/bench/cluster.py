@@ -179,7 +179,7 @@ def crowd(server: Postgres, workers: int, orders: Orders, each: int) -> dict[str
     with fresh_database(server.url) as url, tempfile.TemporaryDirectory() as folder:
         orders = replace(orders, url=url, trials=workers * each)
         orders.ledger().close()
-        used, began = _used(server), time.monotonic()
+        used, began = processor_time(server), time.monotonic()
         members = []
         for slot in range(workers):
             mine = replace(orders, slot=slot)
@@ -197,7 +197,7 @@ def crowd(server: Postgres, workers: int, orders: Orders, each: int) -> dict[str
         "seconds": took,
         "connections": peak,
         "load": load,
-        "server_seconds": _used(server) - used,
+        "server_seconds": processor_time(server) - used,
         **_judged(rows, orders, [m.exitcode for m in members]),
         **_summed(spent, len(roots(rows))),
     }
@@ -217,7 +217,7 @@ def _connections(url: str, members: Sequence[Any]) -> tuple[int, float]:
     return peak, round(load, 2)
 
 
-def _used(server: Postgres) -> float:
+def processor_time(server: Postgres) -> float:
     """Return processor time of the server, of its processes that have left too."""
     main = psutil.Process(server.pid)
     own = main.cpu_times()

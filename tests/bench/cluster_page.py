@@ -59,6 +59,49 @@ def brief(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def reach(found: Mapping[str, Any], reading: Mapping[str, Any], gpus: int = 1000) -> list[str]:
+    """Return the lines for docs/cluster.md: what very many workers would ask of one database.
+
+    Trials of T minutes on W workers end W / T a minute. Each takes the commits and the processor
+    time of the server that were measured with few rows, and one reading of W rows, which is what
+    its worker missed; each worker beats once a minute.
+
+    Args:
+        found: JSON of cluster.py; its row with the most workers is taken.
+        reading: JSON of reading.py; its row with the most running rows is taken.
+        gpus: W.
+    """
+    row = max(found["rows"], key=lambda each: int(each["workers"]))
+    look = max(reading["rows"], key=lambda each: int(each["rows"]))
+    trial = 1e3 * row["server_seconds"] / row["trials"]
+    whole = look["whole_server_ms"] * gpus / look["rows"]
+    beats = gpus / 60
+    rows = []
+    for minutes in (5, 30, 120):
+        trials = gpus / (60 * minutes)
+        commits = trials * row["commits"] + beats
+        busy = (trials * (trial + whole) + beats * look["beat_server_ms"]) / 1e3
+        rows.append(f"| {minutes} min | {trials:.2f} | {commits:.0f} | {busy:.2f} |")
+    connections = found["per_worker"] * gpus
+    return [
+        f"{gpus:,} workers with one accelerator each, reckoned from what was measured:",
+        "",
+        "| a trial takes | trials a second | commits a second | busy cores of the database |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"Measured: {row['workers']} workers whose trials take {_seconds(found)} s, "
+        f"{row['trials'] / row['seconds']:.1f} trials a second, with {trial:.0f} ms of the "
+        f"server's processor time and {row['commits']:.1f} commits a trial; a reading of {look['rows']:,} "
+        f"rows that a worker did not know, {look['whole_ms'] / 1e3:.2f} s "
+        f"({look['whole_server_ms']:.0f} ms of the server's), and again, all having beaten, "
+        f"{look['beaten_ms']:.0f} ms; a beat, {look['beat_server_ms']:.1f} ms of the server's. "
+        f"Not measured: so many workers at once. They would hold about {connections:,.0f} "
+        f"connections: beyond about {found['default_serves']} workers PostgreSQL needs a larger "
+        "`max_connections`, a pooler, or `fairtune proxy`, which needs 18 however many ask it.",
+    ]
+
+
 def _head(found: Mapping[str, Any]) -> list[str]:
     matter, machine, rows = found["matter"], found["machine"], found["rows"]
     over = [row["workers"] for row in rows if row["ledger_ms"]["median"] > TARGET]

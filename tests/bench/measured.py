@@ -82,6 +82,13 @@ def main() -> None:
         default=Path("docs/storages.md"),
         help="page whose marked block is filled with what the first --cluster says in brief",
     )
+    parser.add_argument("--reading", type=Path, help="JSON that reading.py wrote")
+    parser.add_argument(
+        "--cluster-page",
+        type=Path,
+        default=Path("docs/cluster.md"),
+        help="page whose marked block says how far --cluster and --reading go",
+    )
     parser.add_argument("--readme", type=Path, help="page whose marked blocks are filled")
     options = parser.parse_args()
     if options.readme is not None and options.bench is None and options.loop is None:
@@ -121,6 +128,9 @@ def main() -> None:
     if options.cluster is not None:
         told = cluster_page.brief(read(options.cluster[0]))
         mark(options.storages_page, "measured storage", told)
+    if options.cluster is not None and options.reading is not None:
+        told = cluster_page.reach(read(options.cluster[0]), read(options.reading))
+        mark(options.cluster_page, "measured cluster", told)
     if options.readme is not None and bench is not None:
         mark(options.readme, "measured", short(bench, WORDS, target, "make bench"))
     if options.readme is not None and options.loop is not None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cluster_page
 import pytest
 
 HERE = Path(__file__).parent
@@ -18,6 +19,7 @@ def row(workers: int, **changes: Any) -> dict[str, Any]:
     names = ("ledger", "busy", "reap", "claim", "finish", "report", "draw")
     made = {f"{name}_ms": SPREAD for name in names}
     made |= {"workers": workers, "connections": workers + 1, "load": 1.5, "commits": 7.0}
+    made |= {"seconds": 8.0, "server_seconds": 0.32}
     return {**made, "trials": 16, "lost": 0, "doubled": 0, "violations": [], **changes}
 
 
@@ -66,6 +68,30 @@ def test_the_page_says_what_a_trial_costs_and_whether_that_is_little(tmp_path: P
     page, other = pages(measured(row(8)), tmp_path)
     assert "at the median: met" in page
     assert "none lost" in other
+
+
+def test_the_arithmetic_of_very_many_workers_is_shown(tmp_path: Path) -> None:
+    look = {"rows": 500, "whole_ms": 600.0, "whole_server_ms": 200.0, "beaten_ms": 40.0}
+    look |= {"beat_server_ms": 3.0}
+    lines = cluster_page.reach(measured(row(8), row(64)), {"rows": [{**look, "rows": 50}, look]})
+    # 1,000 workers, 30 minutes: .556 trials a second, each 20 ms and a look at 1,000 rows, 400 ms;
+    # 16.7 beats a second at 3 ms.
+    commits = 1000 / 1800 * 7 + 1000 / 60
+    busy = 1000 / 1800 * (0.02 + 0.4) + 1000 / 60 * 0.003
+    assert f"| 30 min | 0.56 | {commits:.0f} | {busy:.2f} |" in lines
+    assert "2.0 trials a second, with 20 ms" in lines[-1]
+    assert "about 1,500 connections: beyond about 64 workers" in lines[-1]
+
+
+@pytest.mark.slow  # starts a server
+@pytest.mark.needs("postgres")
+def test_a_look_at_a_study_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "reading.json"
+    command = [sys.executable, HERE / "reading.py", "--rows", "4,9", "--rounds", "2"]
+    subprocess.run([*command, "--out", path], check=True, capture_output=True, timeout=300)
+    found = json.loads(path.read_text())["rows"]
+    assert [each["rows"] for each in found] == [4, 9]
+    assert all(each["whole_ms"] > 0 and each["same_ms"] > 0 for each in found)
 
 
 @pytest.mark.slow  # starts a server and four workers
