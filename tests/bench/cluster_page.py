@@ -92,8 +92,8 @@ def reach(found: Mapping[str, Any], reading: Mapping[str, Any], gpus: int = 1000
         "",
         f"Measured: {row['workers']} workers whose trials take {_seconds(found)} s, "
         f"{row['trials'] / row['seconds']:.1f} trials a second, with {trial:.0f} ms of the "
-        f"server's processor time and {row['commits']:.1f} commits a trial; a reading of {look['rows']:,} "
-        f"rows that a worker did not know, {look['whole_ms'] / 1e3:.2f} s "
+        f"server's processor time and {row['commits']:.1f} commits a trial; a reading of "
+        f"{look['rows']:,} rows that a worker did not know, {look['whole_ms'] / 1e3:.2f} s "
         f"({look['whole_server_ms']:.0f} ms of the server's), and again, all having beaten, "
         f"{look['beaten_ms']:.0f} ms; a beat, {look['beat_server_ms']:.1f} ms of the server's. "
         f"Not measured: so many workers at once. They would hold about {connections:,.0f} "
