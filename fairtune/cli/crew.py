@@ -149,6 +149,8 @@ def launch(
 
     devices = accelerators(session.device)
     groups = max(1, len(devices) // asked.processes)
+    workers = asked.workers or groups * asked.per_device
+    _check_many(place, workers)
     stop = StopFlag()
     with open_study(place, plan, create=True) as ledger, stopping(stop):
         print(f"study {plan.study.name}: {ledger.url}")
@@ -159,7 +161,7 @@ def launch(
             plan.study.name,
             absolute(place.url),
             place.folder.resolve() / "workers",
-            workers=asked.workers or groups * asked.per_device,
+            workers=workers,
             options=[*options, f"--out={place.out.resolve()}", *(["--force"] if force else [])],
             processes=asked.processes,
             per_device=asked.per_device,
@@ -176,6 +178,25 @@ def launch(
     if not state_of(Overview.load(place)).finished:
         print(f"every worker has left, the study is not finished; {then}")
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_many(place: Place, workers: int) -> None:
+    """Refuse several workers on a storage that takes one, before anything is made.
+
+    Raises:
+        ConfigError: It is SQLite.
+    """
+    from fairtune.study.storages import normalise, redact
+
+    if workers > 1 and normalise(place.url).startswith("sqlite"):
+        raise ConfigError(
+            "SQLite takes one worker: it locks the whole file for each write, so that workers "
+            "would wait for each other and fail",
+            where="--storage",
+            found=redact(place.url),
+            allowed="local, postgresql://..., mysql://..., grpc://..., journal:PATH",
+            todo="leave --storage out, or move a study that has begun with `fairtune merge`",
+        )
 
 
 def _looking(place: Place) -> Callable[[], None]:

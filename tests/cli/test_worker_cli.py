@@ -200,3 +200,16 @@ def test_a_batch_file_is_shown_before_anything_is_submitted(words: Words) -> Non
     for line in ("#!/bin/bash", "#SBATCH --partition=gpu", "#SBATCH --array=0-7%4"):
         assert line in out.splitlines()
     assert "next: fairtune watch tiny" in out
+
+
+def test_several_workers_are_refused_on_sqlite_before_anything_is_made(
+    words: Words, tmp_path: Path
+) -> None:
+    code, _, err = words.run(
+        ["search", words.file, "--out", words.out, "--workers", "2", "--storage",
+         f"sqlite:///{tmp_path / 'x.db'}"]
+    )  # fmt: skip
+    assert code == 2
+    assert "SQLite takes one worker" in err
+    assert "fairtune merge" in err
+    assert not (tmp_path / "x.db").exists()
