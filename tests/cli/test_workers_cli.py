@@ -141,7 +141,9 @@ def test_processes_that_share_every_run_are_warned_and_go_on(tmp_path: Path) -> 
     assert again.returncode == 0, err
     assert "left: nothing is left to do" in said
     assert [row.state for row in rows(url)] == ["failed", "complete"]
-    assert not psutil.Process(os.getpid()).children(recursive=True)
+    # Beside servers that other tests of this process share.
+    left = psutil.Process(os.getpid()).children(recursive=True)
+    assert not [p for p in left if "fairtune" in p.cmdline()]
 
 
 @pytest.mark.needs("ray")
