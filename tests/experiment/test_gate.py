@@ -45,7 +45,9 @@ def test_openings_recorded_on_another_machine_count_once(tmp_path: Path) -> None
         assert gate.openings("a") == told[:count]
         assert gate.openings("b") == []
     Gate(tmp_path / "two", told.append).open("a", ["e"], command="c", study="s")
-    assert Gate(tmp_path / "two", None, lambda: again).openings("a") == told
+    # Two of the same millisecond stand in any order.
+    found = Gate(tmp_path / "two", None, lambda: again).openings("a")
+    assert (len(found), set(found)) == (2, set(told))
 
 
 def test_openings_are_counted_per_split_over_all_studies_of_the_folder(tmp_path: Path) -> None:
