@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fairtune.study.place import Place
     from fairtune.study.plan import Plan
     from fairtune.study.schema import StudyFile
+    from fairtune.study.worker import StopFlag
     from fairtune.training.session import Session
 
 LOOK_SECONDS = 5.0
@@ -27,14 +29,12 @@ class Asked:
     """Workers that were asked for.
 
     Attributes:
-        name: Of the launcher.
         launcher: It, with its settings.
         workers: How many; None: as many as the accelerators of this machine take.
         per_device: Workers that share an accelerator.
         processes: Accelerators that share every run.
     """
 
-    name: str
     launcher: Launcher
     workers: int | None
     per_device: int
@@ -81,7 +81,7 @@ class Asked:
             fields[".".join(path)] = value
         name = launcher or "local"
         made = LAUNCHERS.parse({name: fields} if fields else name)
-        return cls(name, made, workers, per_device, processes)  # type: ignore[arg-type]
+        return cls(made, workers, per_device, processes)  # type: ignore[arg-type]
 
     def place(self, place: Place) -> Place:
         """Return `place` with a storage that all workers reach.
@@ -167,7 +167,8 @@ def launch(
             per_device=asked.per_device,
             devices=devices,
         )
-        ended = asked.launcher.launch(crew, stop, print, _looking(place))
+        with _looking(place, stop) as look:
+            ended = asked.launcher.launch(crew, stop, print, look)
     if not ended:
         print(f"next: fairtune watch {plan.study.name}")
         leave(Exit.STOPPED if stop.reason() else Exit.DONE, stop, "the workers go on")
@@ -199,26 +200,30 @@ def _check_many(place: Place, workers: int) -> None:
         )
 
 
-def _looking(place: Place) -> Callable[[], None]:
-    """Return what shows where the study stands, at most every few seconds.
+@contextlib.contextmanager
+def _looking(place: Place, stop: StopFlag) -> Iterator[Callable[[], None]]:
+    """Give what shows where the study stands, at most every few seconds, by one connection.
 
     A storage that does not answer is said and asked again: the workers know how to wait for it.
     """
     from fairtune.cli.watch import View, lines
     from fairtune.study.follow import state_of
+    from fairtune.study.ledger import Ledger, Options
     from fairtune.study.overview import Overview
 
     last, view = -LOOK_SECONDS, View()
+    brief = Options(patience=LOOK_SECONDS, leaving=stop.reason)
+    with Ledger.open(place.url, place.name, options=brief) as ledger:
 
-    def look() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= LOOK_SECONDS:
-            last = now
-            try:
-                text = "\n".join(lines(state_of(Overview.load(place))))
-            except StorageError as error:
-                text = str(error)
-            view(text)
+        def look() -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= LOOK_SECONDS:
+                last = now
+                try:
+                    text = "\n".join(lines(state_of(Overview.read(ledger, place))))
+                except StorageError as error:
+                    text = str(error)
+                view(text)
 
-    return look
+        yield look

@@ -45,6 +45,31 @@ Words = Annotated[
     typer.Option("--set", help="Replace a field, e.g. recipe.optim.epochs=4; several times."),
 ]
 
+PerRun = Annotated[
+    int,
+    typer.Option(
+        "--gpus-per-run", min=1, help="Accelerators that share every run, a process each."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes that share the trials (default: 1)."),
+]
+PerGpu = Annotated[
+    int, typer.Option("--workers-per-gpu", min=1, help="Workers that share an accelerator.")
+]
+Launch = Annotated[
+    str | None,
+    typer.Option(
+        "--launcher",
+        metavar="local|slurm|ray|print",
+        help="What starts the workers (default: local, or this process for one).",
+    ),
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", help="A setting of the launcher, e.g. partition=gpu; several times."),
+]
 Together = Annotated[
     int, typer.Option("--together", min=1, help="Runs made at once in a process, sharing data.")
 ]

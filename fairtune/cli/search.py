@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Force, Log, Out, RunsAt, Storage, Together, Words
+from fairtune.cli.options import (
+    DataRoot,
+    Force,
+    Launch,
+    Log,
+    Out,
+    PerGpu,
+    PerRun,
+    RunsAt,
+    Storage,
+    Together,
+    With,
+    Words,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from fairtune.study.place import Place
@@ -38,33 +52,11 @@ def search(
             help="auto: end the search once nothing rises any more (default: the study's).",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, help="Processes that share the trials (default: 1)."),
-    ] = None,
-    per_gpu: Annotated[
-        int, typer.Option("--workers-per-gpu", min=1, help="Workers that share an accelerator.")
-    ] = 1,
-    processes: Annotated[
-        int,
-        typer.Option(
-            "--gpus-per-run", min=1, help="Accelerators that share every run (torchrun)."
-        ),
-    ] = 1,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            "--launcher",
-            metavar="local|slurm|ray|print",
-            help="What starts the workers (default: local, or this process for one).",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with", help="A setting of the launcher, e.g. partition=gpu; several times."
-        ),
-    ] = None,
+    workers: Workers = None,
+    per_gpu: PerGpu = 1,
+    processes: PerRun = 1,
+    launcher: Launch = None,
+    settings: With = None,
     together: Together = 1,
     name: Annotated[str | None, typer.Option("--name", help="Name of the study.")] = None,
     storage: Storage = None,

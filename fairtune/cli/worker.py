@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fairtune.cli.options import DataRoot, Force, Log, Out, RunsAt, Storage, Together
+from fairtune.cli.options import DataRoot, Force, Log, Out, PerRun, RunsAt, Storage, Together
 
 
 def worker(
@@ -31,14 +31,7 @@ def worker(
         bool,
         typer.Option("--idle-exit", help="Leave once others run all that is left."),
     ] = False,
-    processes: Annotated[
-        int,
-        typer.Option(
-            "--gpus-per-run",
-            min=1,
-            help="Accelerators that share every run, a process each.",
-        ),
-    ] = 1,
+    processes: PerRun = 1,
     together: Together = 1,
     slot: Annotated[
         int | None,
