@@ -6,15 +6,12 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from fairtune import store
 from fairtune.errors import Interrupted, StudyError
-from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.checkpoint import restore
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
@@ -236,13 +233,3 @@ def seen_rows(ground: Ground) -> pd.DataFrame:
     pack = ground.pack
     rows = np.sort(np.concatenate([pack.rows("train"), pack.rows("val")]))
     return pd.DataFrame({"image": pack.image_hashes[rows], "patient": ground.patient_hashes(rows)})
-
-
-def test_predictions(runs: Sequence[StoredRun]) -> list[Predictions]:
-    """Return the test predictions of every run."""
-    return [run.test() for run in runs]
-
-
-def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write the metrics of a finetuned set as JSON, whole or not at all."""
-    store.write_atomic(path, json.dumps(summary, indent=1, allow_nan=False).encode())

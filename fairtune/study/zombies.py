@@ -18,9 +18,6 @@ from fairtune.study.tend import Tended
 GRACE = Options().grace
 """Seconds of silence after which workers give a run up."""
 
-SLOWEST_BEAT = 60.0
-"""A worker beats at least as often."""
-
 
 @dataclass(frozen=True)
 class Zombie:
