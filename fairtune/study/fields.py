@@ -11,7 +11,8 @@ from fairtune.adaptation.placement import METHOD, MethodsField, check_type
 from fairtune.config import Config, Dimension, Registry
 from fairtune.config.registry import Among, MemberField, MembersField, declared_dimensions
 from fairtune.errors import ConfigError, did_you_mean
-from fairtune.training.recipe import LATER, AdaptationPart, Recipe
+from fairtune.training.recipe import LATER, Recipe
+from fairtune.training.recipe_parts import AdaptationPart
 
 MASK = "adaptation.mask"
 MITIGATIONS = "mitigations"

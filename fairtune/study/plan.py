@@ -19,7 +19,8 @@ from fairtune.study.parts import Part, parts, trial_key
 from fairtune.study.rows import CONTROL, SEARCH, Proposal, Row
 from fairtune.study.schema import StudyFile
 from fairtune.study.space import Space
-from fairtune.training.recipe import OptimPart, Recipe, Seeds
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.recipe_parts import OptimPart
 
 
 @dataclass(frozen=True, eq=False)

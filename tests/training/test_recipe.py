@@ -11,15 +11,8 @@ from fairtune.config import Source, parse
 from fairtune.config.registry import declared_dimensions
 from fairtune.config.yaml12 import loads
 from fairtune.errors import ConfigError, FairtuneError
-from fairtune.training.recipe import (
-    LATER,
-    PROTOCOL,
-    DataPart,
-    FitPart,
-    OptimPart,
-    Recipe,
-    Seeds,
-)
+from fairtune.training.recipe import LATER, PROTOCOL, Recipe, Seeds
+from fairtune.training.recipe_parts import DataPart, FitPart, OptimPart
 
 MASK = {"mask": ["blocks.0.norm1.weight"]}
 EMPTY: dict[str, Any] = {"mask": []}
