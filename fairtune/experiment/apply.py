@@ -228,12 +228,15 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
     restored = restore(run, session)
     ground = restored.ground
     pack = ground.pack
+    view = None if restored.edit is None else restored.edit.on(ground.device)
     logits = []
     for start in range(0, len(images), 128):
         part = images[start : start + 128]
         pixels = decode_files(part, pack.table.spec, pack.image_size, pack.channels)
-        image = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        batch = normalise(image, ground.spec.mean, ground.spec.std).to(ground.device)
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(ground.device)
+        if view is not None:
+            image = view(image.float() / 255)
+        batch = normalise(image, ground.spec.mean, ground.spec.std)
         with torch.inference_mode(), ground.autocast(run.recipe):
             logits.append(restored.net.head(restored.net.backbone.embed(batch)).float().cpu())
     score = _unlabelled(run, probabilities(torch.cat(logits).numpy(), ground.task))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,14 @@ from fairtune.experiment.tables import probabilities, to_predictions
 from fairtune.mitigation.post import Step, apply, cross_fitted, from_json, post_processing
 from fairtune.training.recipe import Recipe, Seeds
 
+if TYPE_CHECKING:
+    from fairtune.editing.edit import Edit
+
 DONE = "DONE"
 WEIGHTS = "model.safetensors"
 MITIGATIONS = "mitigations.json"
 TEST = "test.parquet"
+EDIT, EDITING = "edit.safetensors", "edit.json"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,19 @@ class StoredRun:
         """The file of what trained, or None when this run kept none."""
         path = self.folder / WEIGHTS
         return path if path.is_file() else None
+
+    @cached_property
+    def edit(self) -> Edit | None:
+        """What was added to every image, training, validation and test alike; None for nothing.
+
+        Raises:
+            ModelError: The file is damaged or missing.
+        """
+        if "edit" not in self.card["recipe"]:
+            return None
+        from fairtune.editing.stored import read_edit
+
+        return read_edit(self.folder / EDIT)
 
     @cached_property
     def has_test(self) -> bool:

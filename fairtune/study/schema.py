@@ -24,7 +24,6 @@ from fairtune.study.samplers import SAMPLERS
 from fairtune.study.selection import known_rule
 from fairtune.study.space import Space
 from fairtune.study.written import compile_space
-from fairtune.training.recipe import LATER as NOT_YET
 from fairtune.training.recipe import Recipe
 
 __all__ = [
@@ -160,14 +159,13 @@ def build_study(document: Located) -> StudyFile:
     data = document.data
     if not isinstance(data, dict):
         raise ConfigError("a study file is a mapping", where=source.where(), found=data)
-    problems = list(checks.refuse_later(data, source))
+    problems: list[FairtuneError] = []
     file = _caught(lambda: parse(_File, data, source), problems)
     fixed = data.get("recipe")
     recipe = None
     if isinstance(fixed, dict):
         problems += checks.pinned(fixed, source)
-        now = {key: value for key, value in fixed.items() if key not in NOT_YET}
-        recipe = _caught(lambda: parse(Recipe, now, source.at("recipe")), problems)
+        recipe = _caught(lambda: parse(Recipe, fixed, source.at("recipe")), problems)
     searched = data.get("space", {})
     space = Space()
     if isinstance(searched, dict):

@@ -71,7 +71,6 @@ def test_a_value_the_field_would_not_take_is_refused(path: str, value: Any) -> N
         ("", "unknown recipe field"),
         ("seed", "unknown recipe field"),
         ("mitigations.sinkhorn.weight", "unknown recipe field"),
-        ("edit", "not available in this version"),
     ],
 )
 def test_paths_that_are_no_searchable_field(path: str, words: str) -> None:
