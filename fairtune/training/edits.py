@@ -81,7 +81,14 @@ def made_for(ground: Ground, recipe: Recipe) -> Made | None:
 
     cache = ground.pack.cache
     states = cache / SHELF / f".{key}.state"
-    folder = store.get_or_make(SHELF, key, make, root=cache, cap_gib=ground.cap_gib)
+    folder = store.get_or_make(
+        SHELF,
+        key,
+        make,
+        root=cache,
+        cap_gib=ground.cap_gib,
+        waiting=lambda: ground.told("waiting for an edit that another process learns"),
+    )
     record = json.loads((folder / RECORD).read_text())
     made = Made(read_edit(folder / EDIT), record, bool(paid))
     made.edit.check(ground.pack.image_size, ground.spec.channels)

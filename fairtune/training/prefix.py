@@ -242,7 +242,15 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
     def make(folder: Path) -> None:
         write(folder, part.train, part.val, compute, ground.told, whole=cut is None)
 
-    folder = store.get_or_make(SHELF, key, make, root=ground.pack.cache, cap_gib=ground.cap_gib)
+    root, cap, told = ground.pack.cache, ground.cap_gib, ground.told
+    folder = store.get_or_make(
+        SHELF,
+        key,
+        make,
+        root=root,
+        cap_gib=cap,
+        waiting=lambda: told("waiting for frozen blocks that another process computes"),
+    )
     slot = np.full(len(ground.pack), -1, dtype=np.int64)
     rows = np.load(folder / ROWS)
     slot[rows] = np.arange(len(rows))
