@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fairtune.experiment.edit_recipe import Asked
     from fairtune.experiment.probing import Probed
     from fairtune.report.grid import Grid
+    from fairtune.training.recipe import Recipe
     from fairtune.training.session import Session
 
 MINIMUM = "n=20,positives=10,negatives=10"
@@ -128,15 +129,10 @@ def learn(
 
     Ctrl-C keeps the state of the search; the same command goes on.
     """
-    from fairtune.cli.live import stopping
-    from fairtune.cli.options import check_target, out_folder, this_command
+    from fairtune.cli.options import check_target
     from fairtune.errors import ConfigError
     from fairtune.evaluation.rules import GroupMinimum
-    from fairtune.experiment.assess import assess
-    from fairtune.experiment.edits import check_name, learn_edit, pairs_of, write_edit
-    from fairtune.experiment.gate import Gate
-    from fairtune.report.edit_page import write
-    from fairtune.study.worker import StopFlag
+    from fairtune.experiment.edits import check_name
 
     if split not in ("val", "test"):
         raise ConfigError("unknown rows", where="--split", found=split, allowed="val, test")
@@ -146,21 +142,35 @@ def learn(
     wanted = asked.edited(mode, fields, words or ())
     check_name(to)
     check_target(to, "--to")
-    stop = StopFlag()
+    options = {"split": split, "minimum": minimum}
+    _learn(wanted, to, options, show_images, out, data_root)
+
+
+def _learn(
+    wanted: Recipe,
+    to: Path,
+    options: dict[str, Any],
+    show_images: bool,
+    out: Path | None,
+    data_root: list[Path] | None,
+) -> None:
+    from fairtune.cli.live import stopping
+    from fairtune.cli.options import out_folder, this_command
+    from fairtune.editing.stored import to_bytes
+    from fairtune.experiment.assess import assess
+    from fairtune.experiment.edits import learn_edit, pairs_of
+    from fairtune.experiment.gate import Gate
+    from fairtune.report.edit_page import write
+    from fairtune.study.worker import StopFlag
+
+    stop, gate = StopFlag(), Gate(out_folder(out))
     session = _session(data_root, stop)
     with stopping(stop):
         resolved = session.resolve(wanted)
-        write_edit(learn_edit(resolved, session), to)
-        found = assess(
-            resolved,
-            session,
-            split=split,  # type: ignore[arg-type]
-            gate=Gate(out_folder(out)),
-            command=this_command(),
-            minimum=minimum,
-        )
+        edit = learn_edit(resolved, session)
+        found = assess(resolved, session, gate=gate, command=this_command(), **options)
         pairs = pairs_of(resolved, session) if show_images else ()
-    page, numbers = write(found, to, pairs)
+    page, numbers = write(found, to_bytes(edit), to, pairs)
     _print_assessed(found)
     print(f"edit: {to}\npage: {page}\nnumbers: {numbers}")
     print(f"next: fairtune finetune --study NAME --edit {to}")

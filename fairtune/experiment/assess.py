@@ -83,7 +83,7 @@ def assess(
 
     Arms: no edit, the edit, random noise of its norm, a group-reweighted task head without edit,
     a task head that is stopped early without edit. Of each: the AUC of a head that reads the
-    attribute, fitted on unedited training embeddings (frozen) and on those of the arm (re-trained),
+    attribute, fitted on unedited training embeddings (frozen) and on the arm's (re-trained),
     and the figures of a task head that is solved as that of a recipe with an empty mask. All heads
     are fitted on training rows alone. The threshold of decisions is cross-fitted on validation
     rows; on test rows it is that of validation. Figures "as published" are decided at 0.5.

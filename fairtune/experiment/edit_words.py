@@ -141,4 +141,3 @@ def _ends(figure: Figure, signed: bool = False) -> str:
         return "not defined"
     value = f"{figure.value:+.3f}" if signed else f"{figure.value:.3f}"
     return f"{value} [{figure.low:.2f}, {figure.high:.2f}]".replace("-", "−")
-

@@ -1,4 +1,4 @@
-"""An edit that is learned on its own: found, written, and shown on a few images."""
+"""An edit that is learned on its own: found, described, and shown on a few images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairtune import store
+from fairtune.editing.cohort import compact
 from fairtune.editing.edit import Edit
-from fairtune.editing.stored import read_edit, to_bytes
+from fairtune.editing.stored import read_edit
 from fairtune.errors import ConfigError, Interrupted
+from fairtune.experiment.arms import groups_of
 from fairtune.experiment.assessed import Pair
 from fairtune.training.edits import made_for
 from fairtune.training.ground import Ground
@@ -42,10 +43,15 @@ def learn_edit(recipe: Recipe, session: Session) -> Edit:
     """Return the edit of a resolved recipe, from the cache where it was made before.
 
     Raises:
-        DataError, ModelError, RunError: It cannot be made.
+        DataError, ModelError, RunError: It cannot be made, or nothing could be told of it: the
+            attribute has one value among training or validation rows.
         Interrupted: There was a reason to leave; the search goes on from there the next time.
     """
     ground = session.ground(recipe)
+    attribute = recipe.rule.attribute
+    if attribute is not None:
+        named = groups_of(ground, ground.val_rows(recipe), attribute)
+        compact(named.codes, named.names, attribute, "validation rows")
     try:
         made = made_for(ground, recipe)
     except Interrupted as left:
@@ -56,15 +62,6 @@ def learn_edit(recipe: Recipe, session: Session) -> Edit:
         ) from None
     assert made is not None
     return made.edit
-
-
-def write_edit(edit: Edit, path: Path) -> None:
-    """Write an edit, whole or not at all.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    store.write_atomic(path, to_bytes(edit))
 
 
 def pairs_of(recipe: Recipe, session: Session) -> list[Pair]:

@@ -10,9 +10,7 @@ from fairtune.config import Config, Registry
 Recalls = Mapping[str, tuple[float, float]]
 """By group: share of the rows without, and with, the finding that are called so, in percent."""
 
-RELEASED: Registry[Config] = Registry(
-    "released figure", "fairtune.compat.figures", optional=True
-)
+RELEASED: Registry[Config] = Registry("released figure", "fairtune.compat.figures", optional=True)
 
 
 @runtime_checkable

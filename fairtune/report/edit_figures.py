@@ -115,8 +115,8 @@ def trace(found: Assessment) -> Figure | None:
     plot = blank(420, panels=2)
     known = rows.dropna(subset=["loss"])
     plot.add_scatter(
-        x=known["queries"].tolist(), y=known["loss"].tolist(), mode="markers", name="loss of a batch",
-        marker={"color": PLAIN, "size": 4},
+        x=known["queries"].tolist(), y=known["loss"].tolist(), mode="markers",
+        name="loss of a batch", marker={"color": PLAIN, "size": 4},
         hovertemplate="%{y:.4f} after %{x} queries<extra>one batch</extra>",
     )  # fmt: skip
     smooth = known["loss"].ewm(halflife=max(1.0, len(known) / 20)).mean()

@@ -149,7 +149,9 @@ def _plain(value: object) -> str:
 
 
 def _long(name: str) -> str:
-    return f"attribute AUC, {HEADS[name]}" if name in (FROZEN, RETRAINED) else f"task: {HEADS[name]}"
+    return (
+        f"attribute AUC, {HEADS[name]}" if name in (FROZEN, RETRAINED) else f"task: {HEADS[name]}"
+    )
 
 
 def _name(arm: Arm) -> Cell:

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from fairtune import store
 from fairtune.experiment.assessed import Arm, Assessment, Figure, Pair
 from fairtune.experiment.edit_words import few, headline, sentences
 from fairtune.report import edit_figures, edit_grids
@@ -30,19 +31,23 @@ ONE_SEED = (
 )
 
 
-def write(found: Assessment, edit_file: Path, pairs: Sequence[Pair] = ()) -> tuple[Path, Path]:
-    """Write page and JSON beside an edit's file and return where they stand.
+def write(
+    found: Assessment, content: bytes, path: Path, pairs: Sequence[Pair] = ()
+) -> tuple[Path, Path]:
+    """Write an edit, and its page and numbers beside it; return where these two stand.
 
     Args:
         found: The assessment.
-        edit_file: The file of the edit.
+        content: Of the edit's file.
+        path: The edit's file.
         pairs: Images without and with the edit, to be shown in the page.
 
     Raises:
         StorageError: A file cannot be written.
     """
-    numbers = put(edit_file.with_suffix(".json"), as_json(found))
-    return put(edit_file.with_suffix(".html"), page(found, pairs)), numbers
+    html, numbers = page(found, pairs), as_json(found)
+    store.write_atomic(path, content)
+    return put(path.with_suffix(".html"), html), put(path.with_suffix(".json"), numbers)
 
 
 def page(found: Assessment, pairs: Sequence[Pair] = ()) -> str:
@@ -144,8 +149,8 @@ def _facts(found: Assessment) -> list[tuple[str, str]]:
     size = found.recipe["model"]["image_size"]
     facts = [
         ("Groups", ", ".join(found.groups)),
-        ("Told of", f"{grouped(found.rows)} images of {grouped(found.patients)} patients"),
-        ("Size, root mean square", f"{norms['rms']:.2f} / 255"),
+        ("Assessed on", f"{grouped(found.rows)} images of {grouped(found.patients)} patients"),
+        ("Root mean square", f"{norms['rms']:.2f} / 255"),
         ("Largest pixel", f"{norms['linf']:.2f} / 255"),
         ("L2 norm", f"{norms['l2']:.2f} at {size} px"),
         ("Queries of the search", grouped(asked.get("steps", 0) + asked.get("refits", 0))),
@@ -214,4 +219,6 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return PurePath(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
+    return (
+        PurePath(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
+    )
