@@ -14,6 +14,7 @@ import platform
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ class Answers:
                 self._db = sqlite3.connect(
                     path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
+                weakref.finalize(self, self._db.close)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 with self._changing() as db:
                     for table in _TABLES:
