@@ -1,4 +1,4 @@
-"""Real endpoints: a server of embeddings as a process, a proxy that loses answers, a bad server."""
+"""Real endpoints: a server of embeddings as a process, one that loses answers, a bad one."""
 
 from __future__ import annotations
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
-import json
 import socket
 import threading
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -17,15 +14,14 @@ from fairtune.config import Settings
 from fairtune.config.settings import secret
 from fairtune.config.yaml12 import dumps
 from fairtune.data.batch import normalise
-from fairtune.errors import ConfigError, FairtuneError, ModelError
+from fairtune.errors import ConfigError, ModelError
 from fairtune.models.backbone import Backbone, build
+from fairtune.models.serve_http import EMBED, Refusal, listen
 from fairtune.models.spec import ModelSpec, load
 from fairtune.models.weights import resolve
-from fairtune.models.wire import IMAGES, TYPES, Array, Form, most_bytes, packed, unpacked
+from fairtune.models.wire import IMAGES, Array, Form, most_bytes, unpacked
 
-EMBED, HEALTH, FIELD = "/embed", "/health", "embeddings"
 _HERE = ("127.0.0.1", "localhost", "::1")
-_IDLE_SECONDS = 120.0
 _PART = 64
 
 
@@ -44,19 +40,6 @@ class Tally:
     answered: int = 0
     images: int = 0
     refused: int = 0
-
-
-class Refusal(Exception):
-    """A request that gets an error for an answer.
-
-    Args:
-        code: HTTP status.
-        text: Why.
-    """
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
 
 
 class Served:
@@ -96,8 +79,7 @@ class Served:
         self.tally, self._counting, self._model = Tally(), threading.Lock(), threading.Lock()
         self._device = next(iter(backbone.state_dict().values())).device
         try:
-            kind = _Server6 if ":" in host else _Server
-            self._server = kind((host, port), _Handler)
+            self._server = listen(host, port, self)
         except OSError as error:
             raise ConfigError(
                 "the address cannot be used",
@@ -106,7 +88,6 @@ class Served:
                 allowed=error.strerror,
                 todo="leave --port out for a free one",
             ) from None
-        self._server.served = self
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -214,92 +195,6 @@ def _of_json(images: Array) -> Array:
     if images.min() < 0 or images.max() > 255:
         raise Refusal(400, "images of whole numbers are from 0 to 255, others are in [0, 1]")
     return images.astype(np.uint8)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    served: Served
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = _IDLE_SECONDS
-    server: _Server
-
-    def do_GET(self) -> None:
-        self._answering(self._health)
-
-    def do_POST(self) -> None:
-        self._answering(self._embed)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: `GET /health` counts."""
-
-    def _answering(self, answer: Any) -> None:
-        try:
-            self._let_in()
-            answer()
-        except Refusal as refusal:
-            self.server.served.count(refused=1)
-            # What is left of the body must not be read as the next request.
-            self.close_connection = True
-            self._send(refusal.code, json.dumps({"error": refusal.text}).encode(), "json")
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
-        except FairtuneError as error:
-            self.close_connection = True
-            self._send(503, json.dumps({"error": error.what}).encode(), "json")
-
-    def _let_in(self) -> None:
-        token = self.server.served.token
-        said, wanted = self.headers.get("Authorization") or "", f"Bearer {token}"
-        if token is not None and not hmac.compare_digest(said.encode(), wanted.encode()):
-            raise Refusal(401, "this server wants a bearer token")
-
-    def _health(self) -> None:
-        if self.path != HEALTH:
-            raise Refusal(404, f"there is GET {HEALTH} and POST {EMBED}")
-        self._send(200, json.dumps(self.server.served.health()).encode(), "json")
-
-    def _embed(self) -> None:
-        served = self.server.served
-        if self.path != EMBED:
-            raise Refusal(404, f"there is GET {HEALTH} and POST {EMBED}")
-        images = served.images(*self._body())
-        served.count(received=1, images=len(images))
-        found = served.embed(images)
-        receive: Form = "json" if "json" in (self.headers.get("Accept") or "") else "npy"
-        self._send(200, packed(found, receive, FIELD), receive)
-        served.count(answered=1)
-
-    def _body(self) -> tuple[bytes, Form]:
-        kind = (self.headers.get("Content-Type") or "").split(";")[0].strip().lower()
-        forms: dict[str, Form] = {name: form for form, name in TYPES.items()}
-        if kind not in forms:
-            raise Refusal(415, f"the body is {kind or 'of no type'}, and not one of {list(forms)}")
-        length = self.headers.get("Content-Length") or ""
-        if not length.isdecimal():
-            raise Refusal(411, "the request does not say how long it is")
-        most = self.server.served.limit(forms[kind])
-        if int(length) > most:
-            raise Refusal(413, f"{length} bytes, and at most {most} are taken at once")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            raise ConnectionAbortedError
-        return body, forms[kind]
-
-    def _send(self, code: int, body: bytes, form: Form) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", TYPES[form])
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def open_server(

@@ -270,7 +270,8 @@ class Ledger:
         """Beat for `claims`; at the end give back every claim that has no outcome.
 
         An exception fails the open claims as `error`; Ctrl-C, exit, a full disk and an endpoint
-        that is away give them back. If the study itself cannot be written, other workers will miss their beats.
+        that is away give them back. If the study itself cannot be written, other workers will
+        miss their beats.
 
         Args:
             claims: Rows that this worker runs.

@@ -186,7 +186,10 @@ BAD_JSON = {
     "null": (b'{"embeddings": [[null, 1], [1, 2]]}', "something else than numbers"),
     "truth": (b'{"embeddings": [[true], [false]]}', "something else than numbers"),
     "nan": (json.dumps({"embeddings": [[float("nan")] * DIM] * 2}).encode(), "not finite"),
-    "huge": (json.dumps({"embeddings": [[10**400] * DIM] * 2}).encode(), "something else than numbers"),
+    "huge": (
+        json.dumps({"embeddings": [[10**400] * DIM] * 2}).encode(),
+        "something else than numbers",
+    ),
     "deep": (b"[" * 30_000, "no JSON"),
 }
 

@@ -81,7 +81,10 @@ def test_a_head_is_trained_by_steps_over_an_endpoint(server: str, tmp_path: Path
     more = {"mitigations": [{"reweight": {"attribute": "sex"}}], "fit": {"precision": "auto"}}
     optim = {"lr": 1e-3, "epochs": 2, "batch_size": 64}
     far = tiny_recipe(
-        model={"name": str(model), "image_size": SIDE}, adaptation__mask="none", optim=optim, **more
+        model={"name": str(model), "image_size": SIDE},
+        adaptation__mask="none",
+        optim=optim,
+        **more,
     )
     near = tiny_recipe(adaptation__mask="none", optim=optim, **more)
     held = session()
