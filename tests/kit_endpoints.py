@@ -144,6 +144,7 @@ class Answer:
         headers: Besides the length.
         length: Length that is told, None for the true one.
         held: Waits until this is set.
+        trickle: Sends a byte now and then, until the client goes.
     """
 
     code: int = 200
@@ -151,6 +152,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
     held: threading.Event | None = None
+    trickle: bool = False
 
 
 class Scripted:
@@ -167,6 +169,7 @@ class Scripted:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -184,7 +187,10 @@ class Scripted:
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):
-                    self.wfile.write(said)
+                    for i in range(len(said) if answer.trickle else 0):
+                        self.wfile.write(said[i : i + 1])
+                        time.sleep(0.05)
+                    self.wfile.write(said if not answer.trickle else b"")
                 self.close_connection = answer.length is not None
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -240,6 +246,7 @@ class Losing:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))

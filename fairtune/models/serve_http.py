@@ -87,6 +87,8 @@ def listen(host: str, port: int, served: Embedder) -> Server:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_SECONDS
+    # Head and body are two packets, and the second must not wait for word of the first.
+    disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from fairtune.config.settings import proxy_of, secret
 from fairtune.errors import ModelError
 from fairtune.models.answers import UNREACHED
-from fairtune.models.wire import TYPES, Form
+from fairtune.models.wire import TYPES, Form, shown
 
 _PIECE, _SHOWN = 65_536, 4096
 _CONNECT_SECONDS = 10.0
@@ -208,8 +208,8 @@ class Transport:
 
     def _refusal(self, response: Any, body: bytes) -> Fault:
         code: int = response.status
-        said = self._scrubbed(body.decode("utf-8", "replace")).strip()[:200]
-        found = f"HTTP {code} {response.reason or ''}".strip() + (f": {said}" if said else "")
+        parts = (f"HTTP {code} {response.reason or ''}".strip(), shown(body, 200))
+        found = self._scrubbed(": ".join(part for part in parts if part))
         what, todo = "the endpoint refuses the request", None
         if code in (401, 403):
             what, todo = "the endpoint does not let us in", self._key()

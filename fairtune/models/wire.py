@@ -104,6 +104,13 @@ def _of_json(body: bytes, field: str) -> Array:
     return made
 
 
+def shown(body: bytes, most: int = 80) -> str:
+    """Return the beginning of the first line of what somebody else wrote, if it is text."""
+    text = body[: 4 * most].decode("utf-8", "replace").strip()
+    line = text.splitlines()[0][:most] if text else ""
+    # Control characters could write anything to a terminal.
+    return line if line.isprintable() else ""
+
+
 def _start(body: bytes) -> str:
-    text = body[:80].decode("utf-8", "replace")
-    return text.splitlines()[0] if text.strip() else f"{len(body)} bytes"
+    return shown(body) or f"{len(body)} bytes"

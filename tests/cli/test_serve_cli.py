@@ -6,11 +6,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from kit import tiny_fields
 from kit_cli import here, process
 from kit_endpoints import DIM, GENEROUS, SIDE, Answer, Scripted, health, wait_for, written
+from kit_tiny import write_study
 
 from fairtune.config.yaml12 import loads
 from fairtune.models.registries import LOADERS
+from fairtune.study.ledger import Ledger
+from fairtune.study.place import Place
+from fairtune.study.rows import BASELINE, SEARCH
 
 
 @pytest.mark.slow
@@ -31,6 +36,28 @@ def test_the_command_says_how_to_ask_it_and_ends_when_told(tmp_path: Path) -> No
     _, err = child.communicate(timeout=GENEROUS)
     assert child.returncode == 130
     assert "the server has ended" in err
+
+
+@pytest.mark.slow
+def test_a_search_that_waits_for_an_endpoint_leaves_when_told(tmp_path: Path) -> None:
+    # Slow: the search is a process of its own.
+    with Scripted(Answer(code=503, headers={"Retry-After": "500"})) as script:
+        recipe = tiny_fields(model={"name": str(written(tmp_path, script.url))}, optim={})
+        study = write_study(
+            tmp_path,
+            recipe={**recipe, "adaptation": {"mask": "none"}},
+            space={"optim.l2": {"float": [1e-3, 1.0], "log": True}},
+            baselines=["linear_readout"],
+        )
+        child = process(["search", study, "--out", tmp_path / "out"])
+        wait_for(lambda: bool(script.asked))
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=GENEROUS)
+        assert child.returncode == 75, err
+        assert len(script.asked) == 1
+    with Ledger.open(Place(tmp_path / "out", "tiny").url, "tiny") as ledger:
+        rows = [*ledger.rows(BASELINE), *ledger.rows(SEARCH)]
+    assert [(row.state, row.reason) for row in rows] == [("failed", "stopped")]
 
 
 def test_a_wrong_model_size_or_port_is_one_message(

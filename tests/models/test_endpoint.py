@@ -247,6 +247,13 @@ def test_an_endpoint_that_is_slow_is_asked_again(tmp_path: Path) -> None:
     assert found == ["timed out", "answered"]
 
 
+def test_an_answer_that_trickles_does_not_outlast_the_time(tmp_path: Path) -> None:
+    with Scripted(Answer(trickle=True)) as script:
+        one = endpoint(script.url, tmp_path, timeout=0.3, retries=0)
+        with pytest.raises(EndpointAway, match="in time"):
+            one.embed(images([1]))
+
+
 def test_nobody_there_is_no_request(tmp_path: Path) -> None:
     with Scripted(Answer()) as script:
         url = script.url
