@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fairtune.config import parse
-from fairtune.errors import LOST, FairtuneError, RunError, StorageError
+from fairtune.errors import LOST, EndpointAway, FairtuneError, RunError, StorageError
 from fairtune.evaluation.groups import lacking
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
@@ -188,8 +188,8 @@ class Executor:
             if isinstance(end, Exception):
                 raise end
             return self._ended(end, course)
-        except StorageError:
-            raise  # the disk, not the recipe, is at fault: no row should pay for it
+        except (StorageError, EndpointAway):
+            raise  # the disk or endpoint, not the recipe, is at fault: no row should pay for it
         except FairtuneError as error:
             reason = error.reason if isinstance(error, RunError) else "error"
             if reason == LOST:
