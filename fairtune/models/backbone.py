@@ -120,11 +120,6 @@ class Backbone(nn.Module):
                 module.fused_attn = False  # type: ignore[assignment]
 
     @property
-    def differentiable(self) -> bool:
-        """Whether embeddings have a gradient with respect to images."""
-        return True
-
-    @property
     def never_decayed(self) -> frozenset[str]:
         """Tensors that the architecture exempts from weight decay: positions and class tokens."""
         named = getattr(self.net, "no_weight_decay", None)
