@@ -23,8 +23,8 @@ class Snes(Config):
     max(0, log(L/2 + 1) - log k) / (sum of these) - 1/L: m <- m + s sum_k u_k z_k and
     s <- s exp(r/2 sum_k u_k (z_k^2 - 1)), r = (3 + log d) / (5 sqrt d). Points are asked about as
     the bounds cut them. A loss that is not finite ranks last. Ranks alone count: any scale of the
-    loss will do. The package cmaes (SepCMA) does as much less well here: on the affine model of
-    docs/measured.md its cosines with the gradient were lower by a tenth to a third.
+    loss will do. It is written here as cmaes.SepCMA draws from a generator of its
+    own and keeps its state to itself, so that no search could go on bit for bit.
 
     Attributes:
         sigma: s at first. The best edit should lie within about one of it.
