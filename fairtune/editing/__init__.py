@@ -75,12 +75,14 @@ class EditObjective(Protocol):
     Attributes:
         paper: Where it was published.
         formula: What it does, in one line.
+        head: Whether it reads the logits of the head that reads the attribute.
         labels: Whether it reads the labels of the target.
         task: Whether it reads the loss of the task, so that a task head is fitted too.
     """
 
     paper: ClassVar[str]
     formula: ClassVar[str]
+    head: ClassVar[bool]
     labels: ClassVar[bool]
     task: ClassVar[bool]
 

@@ -110,7 +110,6 @@ class Edit:
         if image_size != self.image_size:
             raise ModelError(
                 "the edit is of another image size",
-                where=self.about.get("file"),
                 found=f"{self.image_size} px",
                 allowed=f"{image_size} px",
                 todo="learn one at this size, or give recipe.model.image_size that of the edit",
@@ -118,7 +117,6 @@ class Edit:
         if self.value.shape[0] not in (1, channels):
             raise ModelError(
                 "the edit has another number of channels than the images",
-                where=self.about.get("file"),
                 found=int(self.value.shape[0]),
                 allowed=sorted({1, channels}),
             )

@@ -12,7 +12,8 @@ class Seen:
     """An edited batch as the heads read it.
 
     Attributes:
-        logits: `(batch, groups)` of the head that reads the attribute.
+        logits: `(batch, groups)` of the head that reads the attribute; empty `(batch, 0)` for an
+            objective that does not read it.
         embedding: `(batch, dim)`.
         group: `(batch,)` codes of the attribute; no row is of an unknown group.
         label: `(batch,)` class codes, or `(batch, targets)` of 0/1.

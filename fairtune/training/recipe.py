@@ -9,6 +9,8 @@ import pydantic
 from fairtune.config import Config, digest
 from fairtune.config.model import carried
 from fairtune.config.registry import name_of
+from fairtune.editing import EDITS, EditRule
+from fairtune.editing.attributes import foreign
 from fairtune.errors import ConfigError
 from fairtune.mitigation import MITIGATIONS
 from fairtune.mitigation.combine import attributed, clash, excluded, idle, unknown_attribute
@@ -24,9 +26,6 @@ from fairtune.usage import USAGES, Usage
 
 PROTOCOL = 1
 """Raised whenever the same recipe and seed would give other numbers than before."""
-
-LATER = ("edit",)
-"""Recipe fields of later capabilities: refused by name until they work."""
 
 
 def _unfit(members: tuple[Config, ...], optim: OptimPart) -> ConfigError | None:
@@ -58,6 +57,7 @@ class Recipe(Config):
     usage: Annotated[Usage, USAGES.field()] = pydantic.Field(
         default="classify", validate_default=True
     )
+    edit: Annotated[Config, EDITS.field()] = pydantic.Field(default="none", validate_default=True)
     adaptation: AdaptationPart = AdaptationPart()
     mitigations: Annotated[tuple[Config, ...], MITIGATIONS.list_field()] = ()
     optim: OptimPart = OptimPart()
@@ -67,23 +67,10 @@ class Recipe(Config):
 
     @pydantic.model_serializer(mode="wrap")
     def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return brief(self, self.ADDED, fields(self))
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _refuse_later(cls, value: Any) -> Any:
-        for name in LATER:
-            if isinstance(value, dict) and name in value:
-                raise carried(
-                    ConfigError(
-                        f"'{name}' is not available in this version",
-                        found=value[name],
-                        allowed=list(cls.model_fields),
-                        todo="remove it",
-                    ),
-                    name,
-                )
-        return value
+        written = brief(self, self.ADDED, fields(self))
+        if not self.edited:
+            del written["edit"]
+        return written
 
     @pydantic.model_validator(mode="after")
     def _one_validation(self) -> Recipe:
@@ -101,20 +88,42 @@ class Recipe(Config):
             error = _unfit(self.mitigations, self.optim)
         if error is not None:
             raise carried(error, "mitigations")
+        if (error := foreign(self.rule, self.data.attributes)) is not None:
+            raise carried(error, "edit")
         return self
 
     def attributed(self, default: str | None) -> Recipe:
-        """Return the recipe with `default` as the attribute of mitigations that name none.
+        """Return the recipe with `default` as the attribute of edit and mitigations without one.
 
         None stands for the attribute of the data, where there is one alone.
         """
         if default is None and len(self.data.attributes) == 1:
             default = self.data.attributes[0]
-        return self.model_copy(update={"mitigations": attributed(self.mitigations, default)})
+        return self.model_copy(
+            update={
+                "mitigations": attributed(self.mitigations, default),
+                "edit": self.rule.attributed(default),
+            }
+        )
 
     def of_data(self, **changes: Any) -> Recipe:
         """Return the recipe with fields of its data part changed."""
         return self.model_copy(update={"data": self.data.model_copy(update=changes)})
+
+    @property
+    def rule(self) -> EditRule:
+        """What is said of the edit."""
+        assert isinstance(self.edit, EditRule)
+        return self.edit
+
+    @property
+    def edited(self) -> bool:
+        """Whether images are changed by an edit."""
+        return self.rule.acts
+
+    def unedited(self) -> Recipe:
+        """Return the recipe with images as they are."""
+        return self.model_copy(update={"edit": EDITS.parse("none")})
 
     @property
     def head_only(self) -> bool:
@@ -146,6 +155,8 @@ class Recipe(Config):
         """
         out = self.to_json()
         out["fit"].pop("checkpointing", None)  # changes memory and time, not the numbers
+        if self.edited:
+            out["edit"] = {name_of(self.edit): self.rule.canonical()}
         for member, fields in zip(self.mitigations, out.get("mitigations", [])):
             for name in idle(member):
                 fields[name_of(member)].pop(name)
