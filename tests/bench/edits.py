@@ -76,7 +76,8 @@ def search(member: Any, objective: str, queries: int, seed: int) -> dict[str, fl
         "cos": model.cosine(point),
         "l2": float(point.norm()),
         "rms": float(point.norm()) / math.sqrt(PIXELS) * EIGHT_BIT,
-        "moved": float(model.direction @ point),
+        # The published objective may go either way.
+        "moved": abs(float(model.direction @ point)),
         "accuracy": model.accuracy(point),
         "queries": asked,
         "seconds": time.perf_counter() - began,
@@ -133,7 +134,7 @@ def ratio(rows: list[dict[str, Any]], objective: str) -> float:
 
 def _line(row: dict[str, Any]) -> str:
     name = f"{row['mode']} {row['changed'] or ''}"
-    figures = f"cos {row['cos']:.3f}  rms {row['rms']:6.1f}  moved {row['moved']:+8.2f}"
+    figures = f"cos {row['cos']:.3f}  rms {row['rms']:6.1f}  moved {row['moved']:7.2f}"
     return (
         f"{row['objective']:<24} {name:<42} {figures}  accuracy {row['accuracy']:.3f}  "
         f"{row['queries']:.0f} queries  {row['seconds']:.1f} s\n"

@@ -63,7 +63,7 @@ def _row(row: Mapping[str, Any]) -> list[str]:
         f"`{_name(row)}`",
         f"{row['cos']:.3f} ({each})",
         f"{row['rms']:.1f}",
-        f"{row['moved']:+.2f}",
+        f"{row['moved']:.2f}",
         f"{row['accuracy']:.1%}",
         f"{row['queries']:,.0f}",
         f"{row['seconds']:.1f}",
