@@ -70,7 +70,7 @@ class Dne(Config):
 
     attribute: Name | None = None
     mode: Annotated[
-        Config, MODES.field(), Among(("white", "scalar_normalised", "snes", "gezo"))
+        Config, MODES.field(), Among(("white", "fzoo", "snes", "gezo"))
     ] = pydantic.Field("white", validate_default=True)
     objective: Annotated[
         Config, OBJECTIVES.field(), Among(("uniform", "entropy", "neg_ce"))
