@@ -113,7 +113,7 @@ class Search:
         try:
             if self._kept.due:
                 self._keep(before)
-            self._tell("learning an edit")
+            self._tell(self._standing())
             self._refit(optimiser.point)
             self._step(optimiser)
         except RunError as error:
@@ -161,6 +161,10 @@ class Search:
     def _planned(self) -> Plan:
         every = self.rule.refit_every if self.fitting.wanted else 0
         return plan(self.rule.queries, self.rule.searched.queries, every, self.fitting.cost)
+
+    def _standing(self) -> str:
+        loss = self.trace[-1]["loss"] if self.trace else None
+        return "learning an edit" if loss is None else f"learning an edit, loss {loss:.4f}"
 
     def _tell(self, what: str) -> None:
         self.scene.told(what, self.spent, self.rule.queries)

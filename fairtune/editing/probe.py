@@ -92,9 +92,6 @@ def read(
 ) -> Read:
     """Return how well `probe` reads the attribute of some rows.
 
-    Scores are log-odds: of the second of two groups, of each group against the rest of several.
-    Groups that have no rows here do not count.
-
     Args:
         probe: A head.
         features: `(n, dim)`.
@@ -105,22 +102,43 @@ def read(
     Raises:
         DataError: Fewer than two groups that the head knows have rows.
     """
+    table = table_of(probe, features, code, names, patient)
+    question = Question(table, None, BARE)
+    found = estimate_set(question, METRICS["auc"], np.arange(len(table)))
+    low, high = found.bound(TAIL)
+    likeliest = table.score > 0 if table.score.ndim == 1 else table.score.argmax(axis=1)
+    right = float((likeliest == table.label).mean())
+    return Read(found.value, low, high, right, len(table), len(code) - len(table))
+
+
+def table_of(
+    probe: Probe, features: Floats, code: IntArray, names: tuple[str, ...], patient: IntArray
+) -> Predictions:
+    """Return what `probe` says of the rows of known group, with the group as the label.
+
+    Scores are log-odds: of the second of two groups, of each group against the rest of several.
+    Groups that have no rows here do not count.
+
+    Args:
+        probe: A head.
+        features: `(n, dim)`.
+        code: `(n,)` codes into `names`, -1 where unknown.
+        names: Groups.
+        patient: `(n,)` codes of patients.
+
+    Raises:
+        DataError: Fewer than two groups that the head knows have rows.
+    """
     own = np.array([_place(probe.names, name) for name in names] + [-1], dtype=np.int64)
     group, present = compact(own[code], probe.names, probe.attribute, "rows that are read")
     known = group >= 0
     columns = [probe.names.index(name) for name in present]
-    logits = probe.logits(features[known])[:, columns]
-    table = Predictions(
+    return Predictions(
         label=group[known],
-        score=log_odds(logits),
+        score=log_odds(probe.logits(features[known])[:, columns]),
         patient=patient[known],
         task="binary" if len(present) == 2 else "multiclass",
     )
-    question = Question(table, None, BARE)
-    found = estimate_set(question, METRICS["auc"], np.arange(len(table)))
-    low, high = found.bound(TAIL)
-    right = float((logits.argmax(axis=1) == table.label).mean())
-    return Read(found.value, low, high, right, len(table), int((~known).sum()))
 
 
 def log_odds(logits: NDArray[np.float64]) -> Floats:

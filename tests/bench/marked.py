@@ -73,7 +73,7 @@ def tie(
 def assigned(
     frame: pd.DataFrame, attribute: str, group: str, strength: float, seed: int
 ) -> pd.DataFrame:
-    """Return `image_id, image, patient, label, ATTRIBUTE, split, marker` of rows of a known group."""
+    """Return id, image, patient, label, attribute, split and marker of rows of a known group."""
     known = frame[frame[attribute].notna() & (frame[attribute] != "")].copy()
     known["hash"] = [hashed(seed, f"{p}/{i}") for p, i in zip(known["patient"], known["id"])]
     parts = []
