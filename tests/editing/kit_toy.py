@@ -122,7 +122,7 @@ class Toy:
         return stage(self.train.image, self.net, self.train.y, groups)
 
     def frozen(self, edit: Edit | None) -> Read:
-        """Return how well the head of unedited training images reads the attribute of test ones."""
+        """Return how well the head of unedited training images reads test images."""
         return self._read(self.train, None, edit)
 
     def retrained(self, edit: Edit | None) -> Read:
