@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,30 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
+def test_who_waits_for_another_process_can_leave(tmp_path: Path) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> None:
+        (folder / "x").write_text("1")
+        began.set()
+        assert may_end.wait(60)
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    other = threading.Thread(target=lambda: store.get_or_make("k", "a", slow, root=tmp_path))
+    other.start()
+    try:
+        assert began.wait(60)
+        with pytest.raises(KeyboardInterrupt):
+            store.get_or_make("k", "a", slow, root=tmp_path, waiting=leave)
+    finally:
+        may_end.set()
+        other.join(60)
+    made = store.get_or_make("k", "a", slow, root=tmp_path, waiting=leave)
+    assert (made / "x").read_text() == "1"
+
+
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     folder = store.get_or_make("packs", "k1", fill("old"), root=tmp_path)
@@ -230,6 +255,16 @@ def test_making_evicts_above_the_cap(tmp_path: Path) -> None:
 def test_nothing_is_evicted_below_the_cap(tmp_path: Path) -> None:
     age(store.get_or_make("packs", "k1", one_kib, root=tmp_path), 99)
     assert store.evict(tmp_path, cap_gib=1) == []
+
+
+def test_what_was_paid_for_stays_and_pushes_nothing_out(tmp_path: Path) -> None:
+    (paid,) = store.PAID
+    for shelf in (paid, "packs"):
+        age(store.get_or_make(shelf, "k1", one_kib, root=tmp_path), 99)
+    size = store.size_of(tmp_path / "packs")
+    assert store.evict(tmp_path, cap_gib=(size + 1) / 2**30) == []
+    assert [f.parent.name for f in store.evict(tmp_path, cap_gib=0)] == ["packs"]
+    assert store.is_whole(tmp_path / paid / "k1")
 
 
 def test_eviction_clears_what_a_crash_left_a_day_ago(tmp_path: Path) -> None:

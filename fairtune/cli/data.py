@@ -126,7 +126,7 @@ def check(
         targets=target or (),
         attributes=attribute or (),
         roots=data_roots(data_root or ()),
-        where=_where(where),
+        where=where_of(where),
         cache=env.cache if images else None,
         cap_gib=env.cache_gib,
         trials=trials,
@@ -185,11 +185,11 @@ def _table(
         target=target or next(iter(spec.targets)),
         attributes=list(spec.attributes) if attributes is None else attributes,
         roots=data_roots(roots or ()),
-        where=_where(where),
+        where=where_of(where),
     )
 
 
-def _where(words: list[str] | None) -> dict[str, Any]:
+def where_of(words: list[str] | None) -> dict[str, Any]:
     """Read `COLUMN=VALUE` words; a column name is taken whole, dots and all."""
     from fairtune.config import yaml12
     from fairtune.errors import ConfigError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fairtune.training.edits import made_for
 from fairtune.training.ground import Ground
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Recipe
@@ -38,7 +39,16 @@ def costs_of(
         "images": float(images + first_images),
         "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
         "trainable": float(trained),
-        "trainable_share": trained / ground.units.total,
+        "trainable_share": trained / (ground.units.total or 1),
         "lowest_block": float(ground.units.depth if lowest is None else lowest),
         "cut": float(cut),
+        **_queries(recipe, ground),
     }
+
+
+def _queries(recipe: Recipe, ground: Ground) -> dict[str, float]:
+    """Return what the edit of a recipe cost, and how much of it this run has paid for."""
+    made = made_for(ground, recipe)
+    if made is None:
+        return {}
+    return {"queries_used": float(made.queries), "queries_paid": float(made.take())}

@@ -10,7 +10,7 @@ from torch import nn
 
 from fairtune.models.net import of_head
 from fairtune.models.units import Units
-from fairtune.training.recipe import OptimPart
+from fairtune.training.recipe_parts import OptimPart
 
 _TINY = 1e-6
 """What torch adds to a norm before it divides by it."""
@@ -70,7 +70,8 @@ def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
     """
     tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
     own = {tensor: units.depth_at(tensor) for tensor in tensors}
-    last = max(i for i, tensor in enumerate(tensors) if own[tensor] is not None)
+    inside = (i for i, tensor in enumerate(tensors) if own[tensor] is not None)
+    last = max(inside, default=-1)  # an endpoint has none
     behind = {tensor for tensor in tensors[last + 1 :] if own[tensor] is None}
 
     def distance(name: str) -> int:

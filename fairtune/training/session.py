@@ -15,11 +15,12 @@ from fairtune.config import Settings, digest
 from fairtune.data.pack import open_pack
 from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, load_table
+from fairtune.editing.attributes import nameless as unnamed_edit
 from fairtune.mitigation.combine import unnamed
 from fairtune.mitigation.post import wrong_task
 from fairtune.models import load as load_model
 from fairtune.models.backbone import build, describe
-from fairtune.models.precision import choose
+from fairtune.models.precision import FP32, choose
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
@@ -111,6 +112,8 @@ class Session:
         nameless = unnamed(recipe.mitigations)
         if nameless is not None:
             raise nameless
+        if (nameless := unnamed_edit(recipe.rule)) is not None:
+            raise nameless
         ground = self.ground(recipe)
         if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:
             raise fault
@@ -146,6 +149,7 @@ class Session:
             update={
                 "data": data,
                 "model": model,
+                "edit": recipe.rule.pinned(),
                 "adaptation": recipe.adaptation.on(
                     resolve_mask(recipe, ground.units).units, ground.units
                 ),
@@ -203,6 +207,7 @@ class Session:
         ground = self._grounds[name]
         ground.reuse, ground.expected = self.reuse, self.expected
         ground.progress, ground.poll = self.progress, self.poll
+        ground.backbone.obeys(self.poll)
         return ground
 
     def weights(self, recipe: Recipe) -> Weights | None:
@@ -230,6 +235,8 @@ class Session:
             self.progress("packing images", done, total)
 
     def _precision(self, ground: Ground, recipe: Recipe) -> str:
+        if not ground.backbone.differentiable:
+            return FP32  # an endpoint computes elsewhere, and each look at it costs
         size = self.image_size(recipe)
         image = torch.zeros(recipe.optim.batch_size, ground.spec.channels, size, size)
         image = image.to(ground.device)
