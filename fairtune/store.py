@@ -41,6 +41,7 @@ def get_or_make(
     *,
     root: Path,
     cap_gib: float = 50.0,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Path:
     """Return the folder of `key`, calling `make` with an empty folder to fill if there is none.
 
@@ -50,6 +51,7 @@ def get_or_make(
         make: Fills the folder it is given; whatever it raises leaves nothing behind.
         root: The store's folder.
         cap_gib: Size above which folders used longest ago are removed.
+        waiting: Called about once a second while another process makes it; may raise.
 
     Raises:
         StorageError: The disk is full or the store cannot be written.
@@ -61,11 +63,27 @@ def get_or_make(
         return folder
     with writing(folder.parent, what=f"{kind}/{key}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.parent / f".{key}.lock"):
+        with _alone(folder.parent / f".{key}.lock", waiting):
             if not is_whole(folder):
                 _make(folder, make)
         evict(root, cap_gib, keep=folder)
     return folder
+
+
+@contextlib.contextmanager
+def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=1.0)
+        except filelock.Timeout:
+            waiting()
+            continue
+        break
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_whole(folder: Path) -> bool:

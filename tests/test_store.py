@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,30 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "checksums that are no JSON": lambda folder: os.truncate(folder / store.CHECKSUMS, 5),
     "checksums of another form": lambda f: (f / store.CHECKSUMS).write_text("[1]") and None,
 }
+
+
+def test_who_waits_for_another_process_can_leave(tmp_path: Path) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> None:
+        (folder / "x").write_text("1")
+        began.set()
+        assert may_end.wait(60)
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    other = threading.Thread(target=lambda: store.get_or_make("k", "a", slow, root=tmp_path))
+    other.start()
+    try:
+        assert began.wait(60)
+        with pytest.raises(KeyboardInterrupt):
+            store.get_or_make("k", "a", slow, root=tmp_path, waiting=leave)
+    finally:
+        may_end.set()
+        other.join(60)
+    made = store.get_or_make("k", "a", slow, root=tmp_path, waiting=leave)
+    assert (made / "x").read_text() == "1"
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairtune.cli.options import DataRoot, Out, RunsAt
+
+if TYPE_CHECKING:
+    from fairtune.experiment.checkpoint import Restored
 
 FORMATS = ("table", "json", "csv")
 EXPORTS = ("timm", "peft")
@@ -147,6 +150,7 @@ def export(
     outputs = restored.ground.outputs
     if fmt == "peft":
         export_peft(restored, to)
+        _beside(restored, to / "edit.safetensors")
         print(
             f"{to}: load with peft.PeftModel.from_pretrained(timm.create_model("
             f"'{spec.architecture}', num_classes={outputs}, img_size={size}), folder) on the "
@@ -155,10 +159,26 @@ def export(
         return
     tensors = merged(restored)
     store.write_atomic(to, export_bytes(tensors, restored))
+    _beside(restored, to.with_suffix(".edit.safetensors"))
     print(
         f"{to}: {len(tensors)} tensors; load with timm.create_model("
         f"'{spec.architecture}', num_classes={outputs}, "
         f"img_size={size}) and load_state_dict"
+    )
+
+
+def _beside(restored: Restored, path: Path) -> None:
+    """Write the edit that the network expects in every image, and say so."""
+    if restored.edit is None:
+        return
+    from fairtune import store
+    from fairtune.editing.stored import to_bytes
+
+    store.write_atomic(path, to_bytes(restored.edit))
+    print(
+        "note: the network was trained on edited images: add the tensor 'edit' of "
+        f"{path} to every image in [0, 1] before it is normalised",
+        file=sys.stderr,
     )
 
 

@@ -43,6 +43,12 @@ def finetune(
     layout: Annotated[
         str | None, typer.Option("--layout", help="FairTune tuning method of a .npy mask.")
     ] = None,
+    edit: Annotated[
+        str | None,
+        typer.Option(
+            "--edit", help="Input edit (.safetensors of `fairtune dne learn`) for all images."
+        ),
+    ] = None,
     trial: Annotated[
         int | None, typer.Option("--trial", min=1, help="Take this trial of the search.")
     ] = None,
@@ -96,7 +102,7 @@ def finetune(
             return
         with sinks:
             if study is not None:
-                wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds}
+                wanted = {"rule": rule, "trial": trial, "rows": on, "seeds": seeds, "edit": edit}
                 place = place_of(study, out, storage, runs)
                 outcome = _study(place, mask, layout, wanted, watch, command, session)
                 print(_table(outcome))
@@ -104,7 +110,7 @@ def finetune(
                 tell_tested(sinks, study, tested, outcome.view.judge)
             else:
                 assert mask is not None
-                options = {"rows": on, "seeds": seeds}
+                options = {"rows": on, "seeds": seeds, "edit": edit}
                 where = (out_folder(out), shared_at(runs))
                 made = _alone(mask, recipe, layout, options, watch, command, where, session)
                 tell_tested(sinks, study, made.made.runs, made.judge)

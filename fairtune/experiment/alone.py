@@ -15,7 +15,7 @@ from fairtune.evaluation.table import group_table
 from fairtune.experiment.finetune import Entry, Finetuned, finetune, taken_over
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.masks import read_card, read_mask
+from fairtune.experiment.masks import read_card, read_mask, with_edit
 from fairtune.experiment.run import Watcher
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
@@ -51,6 +51,7 @@ def finetune_alone(
     *,
     recipe_file: Path | None = None,
     layout: str | None = None,
+    edit: str | None = None,
     rows: Literal["train", "train+val"] = "train",
     seeds: int = 1,
     seed: int | None = None,
@@ -66,6 +67,7 @@ def finetune_alone(
         out: Results folder.
         recipe_file: recipe.json that a bare mask takes everything else from.
         layout: FairTune tuning method of a `.npy` mask.
+        edit: Edit file whose edit takes the place of the recipe's own.
         rows: Rows to fit on.
         seeds: Fresh seeds.
         seed: Where they follow from; None draws one.
@@ -97,6 +99,9 @@ def finetune_alone(
             update={"adaptation": recipe.adaptation.model_copy(update={"mask": units})}
         )
         said = f"mask {mask}; {said}"
+    if edit is not None:
+        recipe = with_edit(recipe, edit)
+        said += f", edit from {Path(edit).name}"
     found: StoredRun | None = None
     if rows == "train+val":
         recipe, found = _settled(recipe, Path(str(source)).expanduser().parent)

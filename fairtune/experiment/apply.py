@@ -15,7 +15,7 @@ from fairtune.data.gatekeep import TestPass
 from fairtune.data.spec import load_spec
 from fairtune.data.split import PARTS
 from fairtune.errors import ConfigError, DataError
-from fairtune.evaluation.objectives import parse_head
+from fairtune.evaluation.objectives import check_metric
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import ThresholdRule
 from fairtune.evaluation.table import group_table
@@ -89,7 +89,7 @@ def evaluate(
     if split not in (*PARTS, "all"):
         raise ConfigError("unknown split", where="--split", found=split, allowed=[*PARTS, "all"])
     for name in metrics:
-        parse_head(name)  # before the gate: a slip of the pen must not cost an opening
+        check_metric(name)  # before the gate: a slip of the pen must not cost an opening
     own = run.recipe.data
     same = dataset == own.dataset and target in (None, own.target) and not attributes
     if split == "test" and same and run.has_test:
@@ -228,12 +228,15 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
     restored = restore(run, session)
     ground = restored.ground
     pack = ground.pack
+    view = None if restored.edit is None else restored.edit.on(ground.device)
     logits = []
     for start in range(0, len(images), 128):
         part = images[start : start + 128]
         pixels = decode_files(part, pack.table.spec, pack.image_size, pack.channels)
-        image = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        batch = normalise(image, ground.spec.mean, ground.spec.std).to(ground.device)
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(ground.device)
+        if view is not None:
+            image = view(image.float() / 255)
+        batch = normalise(image, ground.spec.mean, ground.spec.std)
         with torch.inference_mode(), ground.autocast(run.recipe):
             logits.append(restored.net.head(restored.net.backbone.embed(batch)).float().cpu())
     score = _unlabelled(run, probabilities(torch.cat(logits).numpy(), ground.task))

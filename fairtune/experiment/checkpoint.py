@@ -16,6 +16,7 @@ from torch import Tensor
 from fairtune.adaptation.placement import Placement
 from fairtune.config.registry import name_of
 from fairtune.data.gatekeep import TestPass
+from fairtune.editing.edit import Edit
 from fairtune.errors import ModelError
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import DONE, StoredRun
@@ -38,11 +39,13 @@ class Restored:
         net: Backbone and head with the trained values, in evaluation mode.
         recipe: Recipe it was trained with.
         ground: Data and backbone it is scored on.
+        edit: What is added to every image, as it was trained with; None for nothing.
     """
 
     net: Net
     recipe: Recipe
     ground: Ground
+    edit: Edit | None = None
 
     def score(
         self, rows: NDArray[np.int64], *, test_pass: TestPass | None = None
@@ -52,7 +55,7 @@ class Restored:
         Raises:
             StudyError: `rows` holds test rows and there is no pass for them.
         """
-        loader = self.ground.loader(rows, SCORE_BATCH, test_pass=test_pass)
+        loader = self.ground.loader(rows, SCORE_BATCH, edit=self.edit, test_pass=test_pass)
         autocast = self.ground.autocast(self.recipe)
         scores, _ = score_rows(self.net, loader, self.ground.forward(self.recipe), autocast)
         return scores
@@ -122,7 +125,10 @@ def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> R
                 )
             parameter.copy_(weights[name])
     net.eval()
-    return Restored(net, recipe, ground)
+    edit = run.edit if recipe.edited else None
+    if edit is not None:
+        edit.check(ground.pack.image_size, ground.spec.channels)
+    return Restored(net, recipe, ground, edit)
 
 
 def read_weights(run: StoredRun) -> dict[str, Tensor]:

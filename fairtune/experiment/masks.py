@@ -8,8 +8,10 @@ from typing import Any
 
 from fairtune.adaptation import ALIASES, Mask, Rule
 from fairtune.adaptation.files import MASK_FILES, MaskFile, format_of
+from fairtune.editing import EDITS, EditRule
 from fairtune.errors import ConfigError
 from fairtune.models.units import Units
+from fairtune.training.recipe import Recipe
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
@@ -32,6 +34,18 @@ def read_card(path: str | Path) -> dict[str, Any]:
             allowed="a file with the keys recipe and judged_by, as every run folder has",
         )
     return card
+
+
+def with_edit(recipe: Recipe, path: str) -> Recipe:
+    """Return `recipe` with the edit in the file `path`, pinned.
+
+    Raises:
+        ModelError: The file cannot be read, or holds no edit.
+    """
+    # Whoever goes on with the recipe elsewhere stands in another folder.
+    rule = EDITS.parse({"file": {"path": str(Path(path).expanduser().absolute())}})
+    assert isinstance(rule, EditRule)
+    return recipe.model_copy(update={"edit": rule.pinned()})
 
 
 def read_mask(text: str, layout: str | None, units: Units) -> Mask:

@@ -15,14 +15,24 @@ import pandas as pd
 
 import fairtune
 from fairtune.adaptation.placement import DIRECT
+from fairtune.editing.stored import to_bytes
 from fairtune.errors import LOST, DataError, Interrupted, RunError
 from fairtune.evaluation.predictions import Predictions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs
-from fairtune.experiment.stored import DONE, MITIGATIONS, WEIGHTS, StoredRun, recipe_card
+from fairtune.experiment.stored import (
+    DONE,
+    EDIT,
+    EDITING,
+    MITIGATIONS,
+    WEIGHTS,
+    StoredRun,
+    recipe_card,
+)
 from fairtune.experiment.tables import prediction_frame, probabilities
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
+from fairtune.training.edits import made_for
 from fairtune.training.ground import Ground
 from fairtune.training.observer import Decision, Epoch
 from fairtune.training.recipe import Recipe
@@ -241,7 +251,9 @@ def raw_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Prediction
             "the model gave scores that are not finite", found=f"epoch {report.number}"
         )
     score = probabilities(report.scores, ground.task)
-    return ground.pack.predictions(ground.val_rows(recipe), score)
+    made = made_for(ground, recipe)
+    predictions = ground.pack.predictions(ground.val_rows(recipe), score)
+    return predictions if made is None else replace(predictions, queries=float(made.queries))
 
 
 def provenance_now() -> dict[str, Any]:
@@ -308,6 +320,9 @@ def _store(
             (folder / "val_scores.npy").write_bytes(scores.getvalue())
         write_json(folder / "operating.json", operating)
         write_json(folder / "costs.json", result.costs)
+        if (made := made_for(ground, job.recipe)) is not None:
+            (folder / EDIT).write_bytes(to_bytes(made.edit))
+            write_json(folder / EDITING, made.record)
         if result.mitigations:
             write_json(folder / MITIGATIONS, result.mitigations)
         if keep_weights:

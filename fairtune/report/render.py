@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import plotly.offline
@@ -34,13 +35,22 @@ def render(view: Overview, tables: Tables, watts: float | None = None) -> str:
 
 def page(tables: Tables, parts: Sequence[Section]) -> str:
     """Return the page of given sections as HTML."""
+    content = {"s": tables.summary, "t": tables, "sentence": sentence}
+    return document("page.html.j2", content, parts)
+
+
+def document(template: str, content: Mapping[str, Any], parts: Sequence[Section]) -> str:
+    """Return sections as one HTML file that needs nothing else.
+
+    Args:
+        template: The template, an extension of `base.html.j2`.
+        content: What it knows beside the sections.
+        parts: The sections.
+    """
     plotly_js = plotly.offline.get_plotlyjs()
     script = f"const DARK = {json.dumps(DARK)};\n{_asset('page.js')}"
-    content = {
-        "s": tables.summary,
-        "t": tables,
+    shared = {
         "sections": parts,
-        "sentence": sentence,
         "figure_json": as_json,
         "figure_grid": as_grid,
         "replicates": REPLICATES,
@@ -49,7 +59,7 @@ def page(tables: Tables, parts: Sequence[Section]) -> str:
         "page_js": Markup(script),
         "hashes": " ".join(_sha(text) for text in (plotly_js, script)),
     }
-    return _environment().get_template("page.html.j2").render(content)
+    return _environment().get_template(template).render({**shared, **content})
 
 
 def as_json(figure: Figure) -> Markup:

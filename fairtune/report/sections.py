@@ -20,24 +20,35 @@ SEARCH = ("history", "overtuning", "tradeoff", "learning")
 MASKS = ("network", "masks", "effects", "importance")
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image: its content as a data URI, what it is, and what it shows."""
+
+    uri: str
+    caption: str
+    alt: str
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """One piece of a section.
 
     Attributes:
-        kind: `text`, `note` (small print), `heading`, `table`, `figure` or `folded` (tables that
-            a page keeps shut).
+        kind: `text`, `note` (small print), `heading`, `table`, `figure`, `pictures` or `folded`
+            (tables that a page keeps shut).
         text: The sentence, the heading, or what is folded.
         grids: Tables.
         figure: The figure.
         printed: Whether what is folded is opened for printing.
+        pictures: Images, side by side.
     """
 
-    kind: Literal["text", "note", "heading", "table", "figure", "folded"]
+    kind: Literal["text", "note", "heading", "table", "figure", "pictures", "folded"]
     text: str = ""
     grids: Sequence[Grid] = ()
     figure: Figure | None = None
     printed: bool = False
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,7 @@ from fairtune.mitigation import MITIGATIONS as REGISTRY
 from fairtune.mitigation.combine import excluded, unnamed
 from fairtune.study.fields import MASK, MITIGATIONS, PINNED, parts_of
 from fairtune.study.space import Constant, Leaf, Member, Node, OneOf, Single, Space, Subset
-from fairtune.training.recipe import LATER as NOT_YET
 from fairtune.training.recipe import Recipe
-
-
-def refuse_later(data: dict[str, Any], source: Source) -> list[FairtuneError]:
-    """Return the keys and values of later capabilities that stand in a study file."""
-    found: list[FairtuneError] = []
-    recipe = data.get("recipe")
-    for key in NOT_YET:
-        if isinstance(recipe, dict) and key in recipe:
-            found.append(_later(f"recipe.{key}", recipe[key], source.where("recipe", key)))
-    return found
-
-
-def _later(what: str, value: Any, where: str) -> FairtuneError:
-    return ConfigError(
-        f"'{what}' is not available in this version", where=where, found=value, todo="remove it"
-    )
 
 
 def pinned(recipe: dict[str, Any], source: Source) -> list[FairtuneError]:
@@ -54,7 +37,7 @@ def twice(recipe: dict[str, Any], space: dict[str, Any], source: Source) -> list
         node: Any = recipe
         for part in parts_of(path):
             node = node.get(part) if isinstance(node, dict) else None
-        if node is not None and path not in NOT_YET:
+        if node is not None:
             out.append(
                 ConfigError(
                     "the field stands both in recipe and in space",

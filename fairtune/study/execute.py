@@ -19,7 +19,7 @@ from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.scoring import degenerate, evaluate_objectives, group_values
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs
-from fairtune.experiment.stored import StoredRun, added_costs
+from fairtune.experiment.stored import PAID, USED, StoredRun, added_costs
 from fairtune.study.claim import Claim
 from fairtune.study.parts import Part
 from fairtune.study.plan import Plan
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PRUNED, GIVEN_BACK = "pruned: ", "stopped: "
 DETAIL = 4000
-COSTS = ("seconds", "epochs", "images_per_second", "trainable_share")
+COSTS = ("seconds", "epochs", "images_per_second", "trainable_share", USED, PAID)
 LACKING = "folds_without"
 """Attribute of a row: groups with the number of folds that have too few of their rows."""
 
@@ -238,7 +238,8 @@ class Executor:
         decision = course.claim.report(part.level, part.levels, float(losses[epoch]), every)
         if decision.stop is None:
             return _GoesOn()
-        spent = {name: course.spent[name] for name in ("seconds", "epochs")}
+        added = ("seconds", "epochs", USED, PAID)
+        spent = {name: course.spent[name] for name in added if name in course.spent}
         attrs = {**spent, **course.planned, "level": part.level}
         return Pruned(int(spent["epochs"]), every, attrs, decision.stop)
 
@@ -250,7 +251,7 @@ class Executor:
         attrs: dict[str, Any] = {
             **group_figures(predictions, judge),
             **judge.figures(whole),
-            **{name: costs[name] for name in COSTS},
+            **{name: costs[name] for name in COSTS if name in costs},
         }
         if terms := _terms(course.made[-1].mitigations):
             attrs[TERMS] = terms

@@ -11,10 +11,12 @@ from fairtune.adaptation.placement import METHOD, MethodsField, check_type
 from fairtune.config import Config, Dimension, Registry
 from fairtune.config.registry import Among, MemberField, MembersField, declared_dimensions
 from fairtune.errors import ConfigError, did_you_mean
-from fairtune.training.recipe import LATER, AdaptationPart, Recipe
+from fairtune.training.recipe import Recipe
+from fairtune.training.recipe_parts import AdaptationPart
 
 MASK = "adaptation.mask"
 MITIGATIONS = "mitigations"
+EDIT = "edit"
 
 PINNED = (
     "data.fingerprint",
@@ -98,8 +100,6 @@ def field_at(path: str) -> Field:
         ConfigError: No such field, or one that a study keeps fixed.
     """
     head = path.split(".")[0]
-    if head in LATER:
-        raise ConfigError(f"'{head}' is not available in this version", found=path)
     if path in NOT_SEARCHED or head in NOT_SEARCHED:
         raise ConfigError(
             "this field is fixed for a study and cannot be searched",
@@ -136,7 +136,8 @@ def searchable() -> dict[str, tuple[type[Config], str]]:
         for name, info in owner.model_fields.items():
             path = f"{prefix}{name}"
             inner = info.annotation
-            if isinstance(inner, type) and issubclass(inner, Config):
+            chosen = any(isinstance(mark, MemberField) for mark in info.metadata)
+            if isinstance(inner, type) and issubclass(inner, Config) and not chosen:
                 walk(inner, f"{path}.")
             elif path.split(".")[0] not in NOT_SEARCHED and path not in NOT_SEARCHED:
                 found[path] = (owner, name)

@@ -12,6 +12,7 @@ from fairtune import store
 from fairtune.errors import DataError, FairtuneError, StudyError
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.gate import Gate, Opening
+from fairtune.experiment.masks import with_edit
 from fairtune.experiment.stored import StoredRun
 from fairtune.mitigation.post import post_processing
 from fairtune.study.exports import EXPORTS, Export
@@ -40,6 +41,8 @@ class Wanted:
         rule: Selection rule; None takes the study's.
         trial: Number of a search trial to take instead of the rule's pick, counted from 1.
         recipe: A recipe to take instead (from `--mask`), resolved.
+        edit: Edit file whose edit takes the place of the pick's own; the pick as it was is
+            retrained beside it.
         rows: Rows to fit on.
         seeds: Fresh seeds for each recipe.
     """
@@ -47,6 +50,7 @@ class Wanted:
     rule: str | None = None
     trial: int | None = None
     recipe: Recipe | None = None
+    edit: str | None = None
     rows: Rows = "train"
     seeds: int = 3
 
@@ -108,7 +112,17 @@ def choose(view: Overview, wanted: Wanted) -> tuple[Candidate, list[Candidate]]:
 
     Raises:
         StudyError: There is nothing to pick from, or no such trial.
+        ModelError: The edit cannot be read.
     """
+    chosen, others = _chosen(view, wanted)
+    if wanted.edit is None:
+        return chosen, others
+    recipe = with_edit(chosen.recipe, wanted.edit)
+    edited = Candidate("search-edit", recipe.identity(), recipe, -1, float("nan"))
+    return edited, [edited, *(c for c in others if c.digest != edited.digest)]
+
+
+def _chosen(view: Overview, wanted: Wanted) -> tuple[Candidate, list[Candidate]]:
     candidates = view.candidates()
     sign = view.judge.primary.sign
     references = [c for c in candidates if c.is_baseline or c.is_control]
@@ -182,11 +196,12 @@ def _median_threshold(runs: Sequence[StoredRun]) -> float | tuple[float, ...] | 
 
 def _rule(view: Overview, wanted: Wanted) -> str:
     """Return in words how the pick was found."""
+    edited = "" if wanted.edit is None else ", with an edit that was given"
     if wanted.recipe is not None:
-        return "a mask that was given"
+        return f"a mask that was given{edited}"
     if wanted.trial is not None:
-        return f"trial {wanted.trial}"
-    return wanted.rule or str(view.settings["select"])
+        return f"trial {wanted.trial}{edited}"
+    return (wanted.rule or str(view.settings["select"])) + edited
 
 
 def _final_set(made: Finetuned, chosen: Candidate, candidates: Sequence[Candidate]) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.stored import folded_key
-from fairtune.training.recipe import FoldPart, Recipe, Seeds
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.recipe_parts import FoldPart
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from fairtune.config import Choice, Dimension, Float, parse
 from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
-from fairtune.study.fields import MASK, MITIGATIONS, parts_of
+from fairtune.study.fields import EDIT, MASK, MITIGATIONS, parts_of
 from fairtune.study.parts import Part, parts, trial_key
 from fairtune.study.rows import CONTROL, SEARCH, Proposal, Row
 from fairtune.study.schema import StudyFile
 from fairtune.study.space import Space
-from fairtune.training.recipe import OptimPart, Recipe, Seeds
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.recipe_parts import OptimPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +99,10 @@ class Plan:
     def baseline(self, name: str, point: float | None = None) -> Recipe:
         """Return baseline `name` at one learning rate, or one L2 penalty for an empty mask.
 
-        Baselines train directly and without mitigation, whatever the study searches or fixes.
+        Baselines train directly, without edit and mitigation, whatever the study says.
         """
         mask = list(Rule.parse(name).mask(self.units).units)
-        values: dict[str, Any] = {MASK: mask, METHOD: DIRECT, MITIGATIONS: []}
+        values: dict[str, Any] = {MASK: mask, METHOD: DIRECT, MITIGATIONS: [], EDIT: "none"}
         if point is not None:
             values["optim.lr" if mask else "optim.l2"] = point
         return self.recipe(values)

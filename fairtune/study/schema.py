@@ -17,6 +17,7 @@ from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.experiment.judge import Judge, Validation, compared_by
 from fairtune.study import checks, judged
 from fairtune.study.budget import Budget
+from fairtune.study.edit_checks import edit_faults
 from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
 from fairtune.study.form import Form
 from fairtune.study.pruners import PRUNERS, Pruner
@@ -24,7 +25,6 @@ from fairtune.study.samplers import SAMPLERS
 from fairtune.study.selection import known_rule
 from fairtune.study.space import Space
 from fairtune.study.written import compile_space
-from fairtune.training.recipe import LATER as NOT_YET
 from fairtune.training.recipe import Recipe
 
 __all__ = [
@@ -160,14 +160,13 @@ def build_study(document: Located) -> StudyFile:
     data = document.data
     if not isinstance(data, dict):
         raise ConfigError("a study file is a mapping", where=source.where(), found=data)
-    problems = list(checks.refuse_later(data, source))
+    problems: list[FairtuneError] = []
     file = _caught(lambda: parse(_File, data, source), problems)
     fixed = data.get("recipe")
     recipe = None
     if isinstance(fixed, dict):
         problems += checks.pinned(fixed, source)
-        now = {key: value for key, value in fixed.items() if key not in NOT_YET}
-        recipe = _caught(lambda: parse(Recipe, now, source.at("recipe")), problems)
+        recipe = _caught(lambda: parse(Recipe, fixed, source.at("recipe")), problems)
     searched = data.get("space", {})
     space = Space()
     if isinstance(searched, dict):
@@ -181,6 +180,7 @@ def build_study(document: Located) -> StudyFile:
     problems += judged.faults(read, recipe, None if file is None else names, source)
     asked = compared_by(read.objectives)
     problems += checks.mitigation_faults(recipe, space, asked, source)
+    problems += edit_faults(recipe, space, asked, source)
     if recipe is not None and isinstance(searched, dict):
         problems += checks.sense(recipe, searched, names, source)
     if file is not None:

@@ -14,7 +14,7 @@ from fairtune.study.bounds import Bounds
 from fairtune.study.control import ControlPhase
 from fairtune.study.execute import Event, Executor, few_folds
 from fairtune.study.expected import expected_starts
-from fairtune.study.fields import parts_of
+from fairtune.study.fields import EDIT, parts_of
 from fairtune.study.fitting import misfits
 from fairtune.study.ground import check_rows, unit_digests, validation_table
 from fairtune.study.ledger import Ledger, Phase
@@ -186,7 +186,9 @@ def run_study(
     place.runs.check()
     from fairtune.training.prefix import kept_cuts
 
-    session.expected = Expected(expected_starts(plan), plan.base.optim.epochs)
+    session.expected = Expected(
+        expected_starts(plan), plan.base.optim.epochs, edited=plan.space.get(EDIT) is not None
+    )
     session.held = max(session.held, len(plan.sizes) + 1)
     first = folds_of(plan.base, plan.study.judge)[0]
     kept = kept_cuts(session.ground(first), first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fairtune.training.edits import made_for
 from fairtune.training.ground import Ground
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Recipe
@@ -41,4 +42,13 @@ def costs_of(
         "trainable_share": trained / (ground.units.total or 1),
         "lowest_block": float(ground.units.depth if lowest is None else lowest),
         "cut": float(cut),
+        **_queries(recipe, ground),
     }
+
+
+def _queries(recipe: Recipe, ground: Ground) -> dict[str, float]:
+    """Return what the edit of a recipe cost, and how much of it this run has paid for."""
+    made = made_for(ground, recipe)
+    if made is None:
+        return {}
+    return {"queries_used": float(made.queries), "queries_paid": float(made.take())}

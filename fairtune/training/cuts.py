@@ -24,10 +24,12 @@ class Expected:
     Attributes:
         starts: Number of runs by their first trained block; 0 stands for the stem.
         epochs: Passes of each.
+        edited: Whether runs have input edits of their own, so that they share nothing.
     """
 
     starts: Mapping[int, float]
     epochs: int
+    edited: bool = False
 
 
 @dataclass(frozen=True)

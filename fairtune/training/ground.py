@@ -17,12 +17,14 @@ from fairtune.data.augment import Augment
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack
+from fairtune.editing.edit import Edit
 from fairtune.models.backbone import Backbone
 from fairtune.models.net import Net
 from fairtune.models.spec import ModelSpec
 from fairtune.models.split import Through
 from fairtune.models.units import Units
 from fairtune.training.cuts import Cuts, Expected
+from fairtune.training.edits import Made, made_for
 from fairtune.training.observer import go_on, nobody
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
@@ -51,6 +53,7 @@ class Ground:
         prefixes, cuts, checked: What `training.prefix` has opened, chosen and compared.
         lowered: Frozen tensors in bf16, by name; see `training.lowered`.
         compiled: Compiled blocks by kind; see `training.compiled`.
+        edits: Edits by key; see `training.edits`.
     """
 
     pack: Pack
@@ -68,6 +71,7 @@ class Ground:
     checked: dict[str, str] = field(default_factory=dict)
     lowered: dict[str, nn.Parameter] = field(default_factory=dict)
     compiled: dict[Hashable, Through] = field(default_factory=dict)
+    edits: dict[str, Made] = field(default_factory=dict)
     _tensors: dict[str, str] = field(default_factory=dict)
     _features: dict[str, Floats] = field(default_factory=dict)
     _rows: dict[str, tuple[Rows, Rows]] = field(default_factory=dict)
@@ -127,18 +131,42 @@ class Ground:
         if self.progress is not None and total:
             self.progress(what, done, total)
 
+    def edit(self, recipe: Recipe) -> Edit | None:
+        """Return the edit of `recipe`, made where nobody has yet; None for images as they are.
+
+        Raises:
+            DataError, ModelError: It cannot be made.
+        """
+        made = made_for(self, recipe)
+        return None if made is None else made.edit
+
+    def unnormalised(self, rows: Rows) -> Loader:
+        """Return a loader of `rows` that leaves images in [0, 1], without edit."""
+        channels = len(self.spec.mean)
+        zeros, ones = (0.0,) * channels, (1.0,) * channels
+        return Loader(
+            self.pack,
+            rows,
+            batch_size=128,
+            mean=zeros,
+            std=ones,
+            device=self.device,
+            resident=False,
+        )
+
     def loader(
         self,
         rows: Rows,
         batch_size: int,
         *,
+        edit: Edit | None,
         seed: int = 0,
         augment: Augment | None = None,
         copies: int = 0,
         serve: Callable[[Rows, int | None], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
-        """Return a loader of `rows` that normalises as the model expects."""
+        """Return a loader of `rows` that edits, then normalises as the model expects."""
         return Loader(
             self.pack,
             rows,
@@ -149,6 +177,7 @@ class Ground:
             generator=torch.Generator().manual_seed(seed),
             augment=augment,
             copies=copies,
+            view=None if edit is None else edit.on(self.device),
             serve=serve,
             test_pass=test_pass,
         )
@@ -180,9 +209,12 @@ class Ground:
         if not len(rows):
             return np.empty((0, self.backbone.dim))
         self.pack.labels(rows, test_pass=test_pass)  # what was computed before is locked too
-        if recipe.data.drawn and test_pass is None:
+        edit = None if not recipe.edited else self.edit(recipe)
+        # An edit of drawn rows is none of the official ones.
+        if recipe.data.drawn and test_pass is None and edit is None:
             return self._of_all(recipe, rows)
-        name = digest([recipe.fit.precision, rows.tolist()])
+        sha = None if edit is None else edit.sha
+        name = digest([recipe.fit.precision, rows.tolist(), sha])
         if name not in self._features:
             kept = pooled(self, recipe, rows)
             found = self._embedded(recipe, rows, test_pass) if kept is None else kept.float()
@@ -199,7 +231,7 @@ class Ground:
 
     def _embedded(self, recipe: Recipe, rows: Rows, test_pass: TestPass | None) -> torch.Tensor:
         self.backbone.eval()
-        loader = self.loader(rows, 128, test_pass=test_pass)
+        loader = self.loader(rows, 128, edit=self.edit(recipe), test_pass=test_pass)
         with torch.inference_mode(), self.autocast(recipe):
             parts = []
             for batch in loader.epoch(shuffle=False):

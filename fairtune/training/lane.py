@@ -73,6 +73,7 @@ class Lane:
     def __init__(self, recipe: Recipe, seeds: Seeds, ground: Ground) -> None:
         self.recipe, self.ground = recipe, ground
         refuse_unvalidated(recipe, len(ground.val_rows(recipe)))
+        self.edit = ground.edit(recipe)
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
         if recipe.fit.precision == "bf16":
@@ -86,6 +87,7 @@ class Lane:
         self.loader = ground.loader(
             rows,
             recipe.optim.batch_size,
+            edit=self.edit,
             seed=seeds.data,
             augment=augmentation(recipe.fit.augment, ground.pack.table.spec),
             copies=recipe.fit.copies,
@@ -314,7 +316,8 @@ class Lane:
             return np.empty((0, self.ground.outputs), dtype=np.float32), math.nan
         mine = self.ranks.rows(rows)
         full = SCORE_BATCH if fitted or self.recipe.data.fold is not None else None
-        loader = self.ground.loader(mine, SCORE_BATCH, serve=self.start.server(full, scored=True))
+        serve = self.start.server(full, scored=True)
+        loader = self.ground.loader(mine, SCORE_BATCH, edit=self.edit, serve=serve)
         # All ranks pause as often as the first, which has the most rows.
         pauses = math.ceil(math.ceil(len(rows) / self.ranks.world) / SCORE_BATCH)
         found = yield from scoring(

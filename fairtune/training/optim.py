@@ -10,7 +10,7 @@ from torch import nn
 
 from fairtune.models.net import of_head
 from fairtune.models.units import Units
-from fairtune.training.recipe import OptimPart
+from fairtune.training.recipe_parts import OptimPart
 
 _TINY = 1e-6
 """What torch adds to a norm before it divides by it."""

@@ -218,6 +218,7 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
     """
     if part is None:
         part = _Part(None, ground.pack.rows("train"), ground.pack.rows("val"))
+    edit = ground.edit(recipe)
     augment = None if part.copy is None else [repr(_augment(ground, recipe)), part.copy]
     key = digest(
         {
@@ -225,7 +226,7 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
             "rows": [part.train.tolist(), part.val.tolist()],
             "copy": augment,
             "view": [ground.spec.mean, ground.spec.std],
-            "edit": None,
+            "edit": None if edit is None else edit.sha,
             "tensors": ground.tensor_digest(cut),
             "cut": cut,
             "precision": recipe.fit.precision,
@@ -241,7 +242,15 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
     def make(folder: Path) -> None:
         write(folder, part.train, part.val, compute, ground.told, whole=cut is None)
 
-    folder = store.get_or_make(SHELF, key, make, root=ground.pack.cache, cap_gib=ground.cap_gib)
+    root, cap, told = ground.pack.cache, ground.cap_gib, ground.told
+    folder = store.get_or_make(
+        SHELF,
+        key,
+        make,
+        root=root,
+        cap_gib=cap,
+        waiting=lambda: told("waiting for frozen blocks that another process computes"),
+    )
     slot = np.full(len(ground.pack), -1, dtype=np.int64)
     rows = np.load(folder / ROWS)
     slot[rows] = np.arange(len(rows))
@@ -271,6 +280,8 @@ def _not_reused(recipe: Recipe, ground: Ground, first: int) -> str | None:
         return "this network cannot be cut behind a block"
     if first == 0:
         return "the stem or the first block trains"
+    if recipe.edited and ground.expected is not None and ground.expected.edited:
+        return "no other run has this edit"
     if recipe.fit.augment != "none" and not recipe.fit.copies:
         return f"augmentation '{recipe.fit.augment}' changes the images"
     if recipe.optim.mixup > 0 or recipe.optim.cutmix > 0:
@@ -291,7 +302,8 @@ def _computer(ground: Ground, recipe: Recipe, cut: int | None, copy: int | None)
     """Return rows -> what stands before block `cut`, from their images."""
     augment = None if copy is None else _augment(ground, recipe)
     none = ground.pack.rows("val")[:0]
-    loader = ground.loader(none, CHUNK, augment=augment, copies=recipe.fit.copies)
+    edit, copies = ground.edit(recipe), recipe.fit.copies
+    loader = ground.loader(none, CHUNK, edit=edit, augment=augment, copies=copies)
     backbone = ground.backbone
 
     def compute(rows: Rows) -> Tensor:

@@ -15,6 +15,7 @@ from fairtune.config import Settings, digest
 from fairtune.data.pack import open_pack
 from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, load_table
+from fairtune.editing.attributes import nameless as unnamed_edit
 from fairtune.mitigation.combine import unnamed
 from fairtune.mitigation.post import wrong_task
 from fairtune.models import load as load_model
@@ -111,6 +112,8 @@ class Session:
         nameless = unnamed(recipe.mitigations)
         if nameless is not None:
             raise nameless
+        if (nameless := unnamed_edit(recipe.rule)) is not None:
+            raise nameless
         ground = self.ground(recipe)
         if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:
             raise fault
@@ -146,6 +149,7 @@ class Session:
             update={
                 "data": data,
                 "model": model,
+                "edit": recipe.rule.pinned(),
                 "adaptation": recipe.adaptation.on(
                     resolve_mask(recipe, ground.units).units, ground.units
                 ),

@@ -11,34 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from fairtune.data.batch import Batch
-from fairtune.training.recipe import OptimPart
+from fairtune.training.recipe_parts import OptimPart
 from fairtune.usage import Output, Task, Usage
+from fairtune.usage.readout import balanced
 
 Floats = NDArray[np.float64]
-
-
-def balanced(label: NDArray[np.integer], task: Task, outputs: int) -> Floats:
-    """Return class weights n / (classes present * n of the class); a class without rows has 0.
-
-    The weights of the rows they were counted in add up to the number of rows.
-
-    Args:
-        label: `(n,)` class index, or `(n, targets)` of 0/1.
-        task: Kind of label.
-        outputs: 1 for binary, else classes or targets.
-
-    Returns:
-        `(classes,)` for a multiclass task, else `(2, outputs)`: the weight of 0 and of 1.
-    """
-    if task == "multiclass":
-        counts = np.bincount(label, minlength=outputs)[:, None]
-    else:
-        ones = label.reshape(len(label), outputs).sum(axis=0)
-        counts = np.stack([len(label) - ones, ones])
-    share = (counts > 0).sum(axis=0) * counts
-    weight: Floats = np.zeros(counts.shape)
-    np.divide(len(label), share, out=weight, where=counts > 0)
-    return weight[:, 0] if task == "multiclass" else weight
 
 
 def soft(label: Tensor, task: Task, outputs: int, smoothing: float = 0.0) -> Tensor:

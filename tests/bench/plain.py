@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fairtune.training.optim import lr_factor
-from fairtune.training.recipe import OptimPart
+from fairtune.training.recipe_parts import OptimPart
 
 SCORE_BATCH = 128
 

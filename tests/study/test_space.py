@@ -105,7 +105,6 @@ def test_a_plain_distribution_is_one_parameter_of_its_path(text: str, expected: 
         ("mitigations: declared", "not a choice among members"),
         ("mitigations: {subset_of: [{sinkhorn: {wieght: 1.0}}]}", "unknown field 'wieght'"),
         ("mitigations: {subset_of: [{sinkhorn: {distance: {one_of: [w3]}}}]}", "unknown distance"),
-        ("edit: {one_of: [none]}", "not available in this version"),
         ("adaptation.method.attn: {one_of: [drect]}", "unknown adaptation method"),
         ("adaptation.method.attn: {int: [1, 2]}", "chosen by name"),
         ("adaptation.method.attn+: {one_of: [direct]}", "not a unit type"),

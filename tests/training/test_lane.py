@@ -20,7 +20,8 @@ from fairtune.training.lane import Lane
 from fairtune.training.net import build_net
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
 from fairtune.training.passes import score_rows
-from fairtune.training.recipe import OptimPart, Seeds
+from fairtune.training.recipe import Seeds
+from fairtune.training.recipe_parts import OptimPart
 from fairtune.training.session import Session
 
 

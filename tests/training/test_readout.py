@@ -10,11 +10,11 @@ from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
 from fairtune.training.observer import Quiet
-from fairtune.training.readout import fit, mean_loss, targets
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job, train_one
 from fairtune.usage.classify import sample_loss
+from fairtune.usage.readout import fit, mean_loss, targets
 
 N, DIM = 300, 7
 

@@ -11,15 +11,8 @@ from fairtune.config import Source, parse
 from fairtune.config.registry import declared_dimensions
 from fairtune.config.yaml12 import loads
 from fairtune.errors import ConfigError, FairtuneError
-from fairtune.training.recipe import (
-    LATER,
-    PROTOCOL,
-    DataPart,
-    FitPart,
-    OptimPart,
-    Recipe,
-    Seeds,
-)
+from fairtune.training.recipe import PROTOCOL, Recipe, Seeds
+from fairtune.training.recipe_parts import DataPart, FitPart, OptimPart
 
 MASK = {"mask": ["blocks.0.norm1.weight"]}
 EMPTY: dict[str, Any] = {"mask": []}
@@ -224,14 +217,6 @@ model: {name: test_vit}
 def read(text: str) -> Recipe:
     located = loads(text, "recipe.yaml")
     return parse(Recipe, located.data, Source(located))
-
-
-@pytest.mark.parametrize("key", LATER)
-def test_fields_of_later_versions_are_refused_by_name_and_line(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{key}' is not available in this version") as caught:
-        read(RECIPE + f"{key}: {{a: 1}}\n")
-    assert "recipe.yaml:3" in str(caught.value)
-    assert "remove it" in str(caught.value)
 
 
 @pytest.mark.parametrize(

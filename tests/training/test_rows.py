@@ -9,7 +9,8 @@ from kit import session, tiny_recipe
 from fairtune.config import parse
 from fairtune.errors import ConfigError, DataError
 from fairtune.training.ground import Ground
-from fairtune.training.recipe import FoldPart, Recipe, Seeds
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.recipe_parts import FoldPart
 from fairtune.training.session import Session
 
 

@@ -10,9 +10,10 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from torch.nn import functional
 
-from fairtune.training.recipe import OptimPart
-from fairtune.training.targets import Targets, balanced, soft
+from fairtune.training.recipe_parts import OptimPart
+from fairtune.training.targets import Targets, soft
 from fairtune.usage import USAGES, Output
+from fairtune.usage.readout import balanced
 
 N = 40
 USAGE: Any = USAGES.parse("classify")

@@ -1,0 +1,1 @@
+"""Input edits of other tools."""

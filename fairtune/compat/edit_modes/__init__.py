@@ -1,0 +1,1 @@
+"""Ways of searching an edit as other projects' code has them, to show why their numbers differ."""

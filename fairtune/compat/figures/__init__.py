@@ -1,0 +1,1 @@
+"""Figures as other tools report them, computed from recalls."""

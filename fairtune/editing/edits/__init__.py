@@ -1,0 +1,1 @@
+"""What a recipe may say of its edit, one file each."""

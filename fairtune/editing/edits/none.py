@@ -1,0 +1,45 @@
+"""No edit: images stay as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fairtune.config import Config
+from fairtune.editing import EDITS
+
+if TYPE_CHECKING:
+    from fairtune.editing.learned import Learned
+    from fairtune.editing.scene import Scene
+
+
+@EDITS.register("none")
+class NoEdit(Config):
+    """Images stay as they are."""
+
+    acts: ClassVar[bool] = False
+
+    @property
+    def queries(self) -> int:
+        """Nothing is asked."""
+        return 0
+
+    @property
+    def attribute(self) -> str | None:
+        """It hides nothing."""
+        return None
+
+    def attributed(self, default: str | None) -> NoEdit:
+        """Return itself."""
+        return self
+
+    def pinned(self) -> NoEdit:
+        """Return itself."""
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Return nothing: no field acts."""
+        return {}
+
+    def make(self, scene: Scene) -> Learned:
+        """Nothing can be made; never called, as `acts` is False."""
+        raise NotImplementedError

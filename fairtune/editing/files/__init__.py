@@ -1,0 +1,1 @@
+"""Formats that edits are read from, one file each."""

@@ -1,0 +1,1 @@
+"""How an edit is searched, one file each."""
