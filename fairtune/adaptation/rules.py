@@ -109,6 +109,7 @@ class Term:
         Raises:
             ModelError: A type, a unit or a depth is not the model's, or a type has no depth.
         """
+        units.check_any(str(self))
         if self.types == (SINGLES,):
             return set(units.singles)
         if not self.depths and self.types[0] in units.types:

@@ -88,13 +88,14 @@ def show(
     table = _table(dataset, target, attribute, where, data_root)
     cells = describe(table)
     if format_ is Format.JSON:
-        print_json(_facts(table) | {"cells": _records(cells)})
+        print_json(_facts(table) | {"cells": _records(cells), "drawn": _drawn(table)})
         return
     grid = table_of("", "")
     for name, value in _facts(table).items():
         _add(grid, name, _listed(value))
     print_table(grid)
     print()
+    _print_drawn(table)
     _print_cells(cells)
 
 
@@ -134,6 +135,7 @@ def check(
     if format_ is Format.JSON:
         print_json(_report(report))
         return
+    _print_drawn(next(iter(report.targets.values())).table)
     for name, found in report.targets.items():
         print(f"target {name} ({found.table.task}: {', '.join(found.table.classes)})")
         _print_cells(found.cells)
@@ -228,7 +230,9 @@ def _report(report: Report) -> dict[str, Any]:
     from dataclasses import asdict
 
     pairs = report.duplicates
+    table = next(iter(report.targets.values())).table
     return {
+        "drawn": _drawn(table),
         "targets": {
             name: {
                 "cells": _records(found.cells),
@@ -241,6 +245,31 @@ def _report(report: Report) -> dict[str, Any]:
         },
         "duplicates": None if pairs is None else _records(pairs),
     }
+
+
+def _drawn(table: Table) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    return [asdict(cell) for cell in table.cells]
+
+
+def _print_drawn(table: Table) -> None:
+    """Print what the spec has drawn of each group with each class; nothing without a rule."""
+    from fairtune.data.subsample import agreeing
+
+    rule = table.spec.subsample
+    if rule is None:
+        return
+    grid = table_of("split", rule.attribute, rule.target, "agree", "drawn>", "of>")
+    for cell in table.cells:
+        word = "yes" if cell.agrees else "no"
+        _add(grid, cell.split, cell.group, cell.label, word, f"{cell.rows:,}", f"{cell.of:,}")
+    print_table(grid)
+    for split, (agree, rows) in agreeing(table.cells).items():
+        print(
+            f"{split}: {rows:,} rows drawn; {rule.attribute} and class agree in {agree / rows:.3f}"
+        )
+    print()
 
 
 def _print_cells(cells: pd.DataFrame) -> None:

@@ -106,6 +106,9 @@ def units(
     if format_ is Format.JSON:
         print_json({"model": name, "hash": found.hash, "total": found.total, "rows": rows})
         return
+    if not found.names:
+        print(f"{name} is an endpoint: it has nothing that a mask could switch")
+        return
     first = "unit type" if type_ is None else f"{type_}, block"
     last = "in blocks" if type_ is None else "names"
     table = table_of(first, "units>", "parameters>", "share>", last)

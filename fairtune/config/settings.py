@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fairtune.errors import ConfigError
 
@@ -91,6 +92,25 @@ def devices_named(count: int, environ: Mapping[str, str] | None = None) -> tuple
     named = [name.strip() for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     known = [name for name in named if name]
     return tuple((known or [str(i) for i in range(count)])[:count])
+
+
+def secret(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return what the environment variable `name`, which a model file names, holds, if anything.
+
+    The caller writes it nowhere.
+    """
+    env = os.environ if environ is None else environ
+    return env.get(name, "").strip() or None
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy through which `url` is asked (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)."""
+    import urllib.request
+
+    parts = urlsplit(url)
+    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 def cpp_compiler(environ: Mapping[str, str] | None = None) -> str:

@@ -18,6 +18,7 @@ from fairtune.data.readers.base import READERS, Reader
 from fairtune.data.readers.pil import PilReader
 from fairtune.data.rules import Condition, Derive, fields_of
 from fairtune.data.split import SplitRule
+from fairtune.data.subsample import Subsample
 from fairtune.data.values import Scalar
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean
 
@@ -116,6 +117,7 @@ class DatasetSpec(Config):
         targets: Label rules by name.
         attributes: Attribute rules by name.
         split: How rows are divided.
+        subsample: Which rows of the splits are drawn; all when absent.
     """
 
     title: str
@@ -137,6 +139,7 @@ class DatasetSpec(Config):
     targets: Mapping[str, Target] = pydantic.Field(min_length=1)
     attributes: Mapping[str, AttributeRule] = {}
     split: SplitRule
+    subsample: Subsample | None = None
 
     _name: str = pydantic.PrivateAttr(default="dataset")
     _home: Path | None = pydantic.PrivateAttr(default=None)
@@ -153,6 +156,9 @@ class DatasetSpec(Config):
         if stratify is not None and self.targets[stratify].task == "multilabel":
             problem = ConfigError("a multilabel target has no classes to stratify by")
             raise carried(problem, "split", "stratify")
+        if self.subsample is not None:
+            for problem, field in self.subsample.faults(self.targets, self.attributes):
+                raise carried(problem, "subsample", field)
         return self
 
     @property

@@ -25,6 +25,7 @@ from fairtune.data.split import (
     patients_in_two,
     split_digest,
 )
+from fairtune.data.subsample import Cell, Rows, draw
 from fairtune.data.values import BoolArray, IntArray, shown
 from fairtune.errors import DataError, FairtuneError, raise_all
 
@@ -53,6 +54,7 @@ class Table:
         split_hash: Digest of the split of the whole data set, before `where` and before rows
             without a label were left out, so that it is one for all targets.
         dropped: Rows left out, by reason.
+        cells: What was drawn of each group with each class, where the spec draws rows.
     """
 
     spec: DatasetSpec
@@ -67,6 +69,7 @@ class Table:
     columns: tuple[str, ...]
     split_hash: str
     dropped: Mapping[str, int]
+    cells: tuple[Cell, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -149,18 +152,20 @@ def load_table(
     reads += [(f"attributes.{name}", (group.column,)) for name, group in groups.items()]
     raw = _prepared(spec, found, read, reads)
     columns, codes, problems = _columns(spec, found, raw)
+    drawn, cells, faults = _drawn(spec, raw, columns, codes)
+    problems += faults
     label, faults = rule.encode(raw, target)
     problems += faults
     for name, group in groups.items():
         columns[name], faults = group.encode(raw, name)
         problems += faults
     raise_all(f"dataset {spec.name}", problems)
-    kept, dropped = _kept(raw, label, codes, where)
+    kept, dropped = _kept(raw, label, codes, drawn, where)
     dropped["filter"] = len(read) - len(raw)
     frame = _frame(columns, label, codes, rule.class_names(target), rule.task)
     frame = frame[kept].reset_index(drop=True)
     raise_all(f"dataset {spec.name}", _empty_splits(spec, frame, found))
-    inside = codes >= 0
+    inside = (codes >= 0) & drawn
     return Table(
         spec=spec,
         target=target,
@@ -174,6 +179,7 @@ def load_table(
         columns=tuple(map(str, raw.frame.columns)),
         split_hash=split_digest(columns["id"][inside], codes[inside]),
         dropped={reason: n for reason, n in dropped.items() if n},
+        cells=cells,
     )
 
 
@@ -202,6 +208,11 @@ def _prepared(
     if spec.split.stratify is not None:
         for column in spec.targets[spec.split.stratify].reads():
             wanted.setdefault(column, []).append(f"targets.{spec.split.stratify}")
+    if spec.subsample is not None:
+        groups = spec.attributes[spec.subsample.attribute]
+        wanted.setdefault(groups.column, []).append(f"attributes.{spec.subsample.attribute}")
+        for column in spec.targets[spec.subsample.target].reads():
+            wanted.setdefault(column, []).append(f"targets.{spec.subsample.target}")
     made: set[str] = set()
     for name, rule in spec.derive.items():
         for column in rule.columns():
@@ -251,6 +262,32 @@ def _strata(spec: DatasetSpec, raw: Raw) -> IntArray:
     return spec.targets[spec.split.stratify].encode(raw, spec.split.stratify)[0]
 
 
+def _drawn(
+    spec: DatasetSpec, raw: Raw, columns: Mapping[str, Any], codes: IntArray
+) -> tuple[BoolArray, tuple[Cell, ...], list[FairtuneError]]:
+    """Return which rows the spec draws, its cells, and every fault."""
+    rule = spec.subsample
+    if rule is None:
+        return np.ones(len(raw), dtype=bool), (), []
+    target, attribute = spec.targets[rule.target], spec.attributes[rule.attribute]
+    # Faults of label and groups are reported where they are asked for.
+    label, _ = target.encode(raw, rule.target)
+    groups, _ = attribute.encode(raw, rule.attribute)
+    rows = Rows(
+        ids=columns["id"].tolist(),
+        patients=columns["patient"].tolist(),
+        part=codes,
+        group=np.asarray(groups.codes, dtype=np.int64),
+        label=label,
+        groups=attribute.names,
+        classes=target.class_names(rule.target),
+    )
+    kept, cells, faults = draw(rule, rows)
+    for fault in faults:
+        fault.where = f"dataset {spec.name}: subsample"
+    return kept, cells, faults
+
+
 def _id_faults(spec: DatasetSpec, raw: Raw, columns: Mapping[str, Any]) -> list[FairtuneError]:
     faults: list[FairtuneError] = []
     for field, name in (("id", spec.id), ("patient", spec.patient)):
@@ -284,7 +321,11 @@ def _name_faults(raw: Raw, names: pd.Series[str]) -> list[FairtuneError]:
 
 
 def _kept(
-    raw: Raw, label: IntArray, codes: IntArray, where: Mapping[str, Any] | None
+    raw: Raw,
+    label: IntArray,
+    codes: IntArray,
+    drawn: BoolArray,
+    where: Mapping[str, Any] | None,
 ) -> tuple[BoolArray, dict[str, int]]:
     """Return which rows stay, and how many left for which reason."""
     chosen = np.ones(len(raw), dtype=bool)
@@ -302,9 +343,10 @@ def _kept(
     counts = {
         "where": int((~chosen).sum()),
         "in no split": int((chosen & (codes < 0)).sum()),
-        "no label": int((chosen & (codes >= 0) & unlabelled).sum()),
+        "subsample": int((chosen & (codes >= 0) & ~drawn).sum()),
+        "no label": int((chosen & (codes >= 0) & drawn & unlabelled).sum()),
     }
-    return chosen & (codes >= 0) & ~unlabelled, counts
+    return chosen & (codes >= 0) & drawn & ~unlabelled, counts
 
 
 def _frame(

@@ -119,7 +119,9 @@ class Constraint:
         """
         if self.objective is None:
             return True
-        if self.objective.is_disparity or self.objective.parts[0].better == "neither":
+        if self.objective.is_disparity or self.objective.is_cost:
+            return False
+        if self.objective.parts[0].better == "neither":
             return False
         return self.relation == (">=" if self.objective.sign == 1 else "<=")
 

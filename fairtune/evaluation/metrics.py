@@ -35,11 +35,13 @@ class View:
         label: `(n,)` of 0.0/1.0.
         score: `(n,)`.
         chosen: `(n,)` of 0.0/1.0, the rows called positive; None where no metric asked.
+        queries: See `Predictions.queries`.
     """
 
     label: FloatArray
     score: FloatArray
     chosen: FloatArray | None = None
+    queries: float = 0.0
 
     @property
     def called(self) -> FloatArray:
@@ -63,6 +65,7 @@ class Metric:
         cut: Whether it reads decisions instead of scores.
         probability: Whether scores must lie in [0, 1].
         proportion: Whether it is a share of rows whose number the labels fix (Wilson intervals).
+        cost: Whether it is what a model cost: alike for all rows, so that groups have no say.
         ratio: Pairs of row values (a, b); the metric is the mean over pairs of sum wa / sum wb.
         curve: A function of label, score and weights, where no ratio will do.
         many: Multi-class pairs, from label `(n,)` and score `(n, k)`, instead of the macro mean.
@@ -75,6 +78,7 @@ class Metric:
     cut: bool = False
     probability: bool = False
     proportion: bool = False
+    cost: bool = False
     ratio: Ratio | None = field(default=None, repr=False, compare=False)
     curve: Curve | None = field(default=None, repr=False, compare=False)
     many: Callable[[IntArray, FloatArray], Sequence[Pair]] | None = field(
@@ -133,7 +137,7 @@ class Metric:
             if self.rule is not None:
                 chosen = score >= self.rule.fit(p.label, score)
             called = None if chosen is None else chosen.astype(np.float64)
-            return [View(p.label.astype(np.float64), score, called)]
+            return [View(p.label.astype(np.float64), score, called, p.queries)]
         top = p.score.argmax(axis=1)
         views = []
         for k in range(p.classes):
@@ -141,7 +145,8 @@ class Metric:
             picked = top == k
             if self.rule is not None:
                 picked = score >= self.rule.fit(own.astype(np.int64), score)
-            views.append(View(own.astype(np.float64), score, picked.astype(np.float64)))
+            called = picked.astype(np.float64)
+            views.append(View(own.astype(np.float64), score, called, p.queries))
         return views
 
     def _one(self, view: View, groups: Sequence[IntArray], weight: FloatArray) -> FloatArray:
@@ -185,6 +190,10 @@ def _share(of: Callable[[View], FloatArray], among: Callable[[View], FloatArray]
 
 def _all(v: View) -> FloatArray:
     return np.ones_like(v.label)
+
+
+def _queries(v: View) -> FloatArray:
+    return np.full_like(v.label, v.queries)
 
 
 def _positive(v: View) -> FloatArray:
@@ -310,9 +319,13 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 proportion=True,
                 ratio=_share(_called, _all),
             ),
+            Metric("queries", "lower", cost=True, ratio=_share(_queries, _all)),
         )
     }
 )
+
+OF_MODELS = tuple(name for name, found in METRICS.items() if not found.cost)
+"""Metrics of how well a model does: those that a table alone can answer."""
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 AT_POINT = re.compile(rf"(tpr@spec|fpr@sens)=({NUMBER})")

@@ -140,6 +140,11 @@ class Objective:
         return self.reduction == "gap"
 
     @property
+    def is_cost(self) -> bool:
+        """Whether it is what a model cost, and says nothing of how well it does."""
+        return any(part.cost for part in self.parts)
+
+    @property
     def needs_threshold(self) -> bool:
         """Whether it reads decisions, made at the threshold, instead of scores."""
         return any(part.cut for part in self.parts)
@@ -192,6 +197,10 @@ def parse_head(head: str) -> tuple[str, Reduction]:
             todo=did_you_mean(_usual(head), known),
         )
     found = base_metric(name + at + point)
+    if found.cost and reduction != "overall":
+        raise ConfigError(
+            f"{name} is a cost of the model and the same for every group", found=head, allowed=name
+        )
     if reduction == "worst" and found.better == "neither":
         raise ConfigError(f"{name} has no worst value", found=head, allowed=f"{name}{GAP}")
     if reduction.startswith("es") and found.better != "higher":
@@ -201,10 +210,27 @@ def parse_head(head: str) -> tuple[str, Reduction]:
     return found.name, reduction
 
 
+def check_metric(head: str) -> None:
+    """Refuse what a table of predictions cannot tell.
+
+    Raises:
+        ConfigError: No such metric, or a cost.
+    """
+    name, _ = parse_head(head)
+    if name not in COMPOUNDS and base_metric(name).cost:
+        raise ConfigError(
+            f"{name} is what a model cost, and no table of predictions knows it",
+            found=head,
+            todo="it is an objective or a constraint of a study",
+        )
+
+
 def known_heads() -> tuple[str, ...]:
     """Return every spelling without an operating point, for messages and documentation."""
     heads = list(METRICS)
     for name, found in METRICS.items():
+        if found.cost:
+            continue
         heads.append(name + GAP)
         if found.better != "neither":
             heads.append(f"worst_{name}")
@@ -225,6 +251,8 @@ def _usual(head: str) -> str:
 
 
 def _check_attribute(text: str, head: str, reduction: Reduction, attribute: str | None) -> None:
+    if reduction == "overall" and attribute is not None and base_metric(head).cost:
+        raise ConfigError(f"{head} is the same for every group", where=text, todo=f"write {head}")
     if reduction == "overall" and attribute is not None:
         raise ConfigError(
             f"{head} is an overall figure and takes no attribute",

@@ -82,6 +82,8 @@ class Predictions:
             different models are not comparable: figures are computed per model and averaged.
         cut: At and above which score a row is called positive, in every target, where that is
             part of how the scores were made: it then takes the place of any threshold or rule.
+        queries: Batches that the model was asked about for the edit that images had: 0 without
+            one, of several models the mean.
 
     Raises:
         DataError: Shapes that do not fit each other, labels outside their range, or scores that
@@ -98,6 +100,7 @@ class Predictions:
     targets: tuple[str, ...] = ()
     model: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     cut: float | None = None
+    queries: float = 0.0
 
     def __post_init__(self) -> None:
         n = len(self.label)

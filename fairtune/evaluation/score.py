@@ -15,8 +15,8 @@ import numpy as np
 from fairtune.errors import ConfigError, DataError, FairtuneError, did_you_mean, raise_all
 from fairtune.evaluation.floor import PERMUTATIONS
 from fairtune.evaluation.groups import cells
-from fairtune.evaluation.metrics import METRICS, metric
-from fairtune.evaluation.objectives import COMPOUNDS, parse_head
+from fairtune.evaluation.metrics import METRICS, OF_MODELS, metric
+from fairtune.evaluation.objectives import COMPOUNDS, check_metric
 from fairtune.evaluation.predictions import Predictions, attribute_from_column, shown_rows
 from fairtune.evaluation.resampling import REPLICATES
 from fairtune.evaluation.rules import GroupMinimum, Threshold, ThresholdRule
@@ -136,7 +136,7 @@ def score_table(
         FairtuneError: Every fault of the tables and options at once.
     """
     for name in metrics:
-        parse_head(name)
+        check_metric(name)
     p = load_predictions(path, columns)
     crossed = ["*".join(pair) for pair in combinations(columns.attributes, 2)]
     asked = [*columns.attributes, *crossed]
@@ -310,7 +310,7 @@ def _usable(p: Predictions, metrics: Sequence[str]) -> tuple[list[str], list[str
     """Return the metrics to compute and a note on those that the scores do not allow."""
     if metrics:
         return list(metrics), []
-    every = [*METRICS, *COMPOUNDS]
+    every = [*OF_MODELS, *COMPOUNDS]
     if not ((p.score < 0) | (p.score > 1)).any():
         return every, []
     usable = [name for name in every if name in COMPOUNDS or not metric(name).probability]

@@ -73,7 +73,8 @@ def group_table(
     """Return every figure of every group, in long form.
 
     A base metric (`auc`) brings its overall value, a row per group and all its reductions; a
-    reduction or compound (`worst_auc`, `eo_diff`) brings itself and the rows of its base metrics.
+    reduction or compound (`worst_auc`, `eo_diff`) brings itself and the rows of its base metrics;
+    a cost (`queries`) its one value.
 
     Columns: `metric`; `attribute` (None for overall rows); `group` (None for overall rows and
     reductions, `unknown` for rows without the attribute); `value` (NaN where not eligible);
@@ -136,6 +137,8 @@ def reductions(heads: Sequence[Head], attribute: str) -> list[Objective]:
     for name, reduction in heads:
         if reduction != "overall":
             found.append(Objective(name, reduction, attribute))
+            continue
+        if base_metric(name).cost:
             continue
         better = base_metric(name).better
         kinds: list[Reduction] = ["gap"] if better == "neither" else ["worst", "gap"]
@@ -205,6 +208,8 @@ class _Table:
     ) -> list[Row]:
         rows = []
         for metric in _base(self.heads):
+            if metric.cost:
+                continue
             eligible = self.q.eligible(metric, attribute)
             unknown = start + attribute.size
             # The unknown have a figure of their own when there are enough of them.

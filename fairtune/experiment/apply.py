@@ -15,7 +15,7 @@ from fairtune.data.gatekeep import TestPass
 from fairtune.data.spec import load_spec
 from fairtune.data.split import PARTS
 from fairtune.errors import ConfigError, DataError
-from fairtune.evaluation.objectives import parse_head
+from fairtune.evaluation.objectives import check_metric
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.rules import ThresholdRule
 from fairtune.evaluation.table import group_table
@@ -89,7 +89,7 @@ def evaluate(
     if split not in (*PARTS, "all"):
         raise ConfigError("unknown split", where="--split", found=split, allowed=[*PARTS, "all"])
     for name in metrics:
-        parse_head(name)  # before the gate: a slip of the pen must not cost an opening
+        check_metric(name)  # before the gate: a slip of the pen must not cost an opening
     own = run.recipe.data
     same = dataset == own.dataset and target in (None, own.target) and not attributes
     if split == "test" and same and run.has_test:

@@ -153,8 +153,15 @@ def merged(restored: Restored) -> dict[str, Tensor]:
     """Return a plain state dict with the architecture's own names, head included.
 
     Raises:
-        ModelError: A method of the recipe cannot be folded into plain weights.
+        ModelError: A method of the recipe cannot be folded into plain weights, or the weights are
+            behind an endpoint.
     """
+    if not restored.net.backbone.differentiable:
+        raise ModelError(
+            "the weights of this model are behind an endpoint and cannot be written",
+            found=restored.recipe.model.name,
+            todo="keep the run folder, which `fairtune evaluate` and `predict` take",
+        )
     net = restored.net.backbone.net
     for one in restored.net.attached:
         if one.cannot_fold is not None:

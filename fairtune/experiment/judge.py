@@ -35,9 +35,10 @@ class BestEpoch(Config):
     def _utility(cls, text: str) -> str:
         try:
             objective = Objective.parse(text)
-            if objective.attribute is not None or objective.reduction != "overall":
+            grouped = objective.attribute is not None or objective.reduction != "overall"
+            if grouped or objective.is_cost:
                 raise ConfigError(
-                    "the epoch is chosen by a utility, never by a fairness objective",
+                    "the epoch is chosen by a utility, never by a fairness objective or a cost",
                     found=text,
                     allowed="an overall metric, e.g. auc or nll",
                 )

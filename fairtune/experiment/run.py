@@ -251,7 +251,9 @@ def raw_predictions(ground: Ground, recipe: Recipe, report: Epoch) -> Prediction
             "the model gave scores that are not finite", found=f"epoch {report.number}"
         )
     score = probabilities(report.scores, ground.task)
-    return ground.pack.predictions(ground.val_rows(recipe), score)
+    made = made_for(ground, recipe)
+    predictions = ground.pack.predictions(ground.val_rows(recipe), score)
+    return predictions if made is None else replace(predictions, queries=float(made.queries))
 
 
 def provenance_now() -> dict[str, Any]:

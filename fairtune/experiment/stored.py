@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ WEIGHTS = "model.safetensors"
 MITIGATIONS = "mitigations.json"
 TEST = "test.parquet"
 EDIT, EDITING = "edit.safetensors", "edit.json"
+USED, PAID = "queries_used", "queries_paid"
+"""Costs of a run with an edit: queries of its making, and how many of them this run asked."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class StoredRun:
     def raw_validation(self, epoch: int) -> Predictions:
         """Return what the model of `epoch` said on validation, before any post-processing."""
         frame = self.table("val.parquet")
-        return to_predictions(frame, self.card, probabilities(self.scores[epoch - 1], self.task))
+        score = probabilities(self.scores[epoch - 1], self.task)
+        return self._costed(to_predictions(frame, self.card, score))
 
     def test(self) -> Predictions:
         """Return the test predictions of a final run."""
@@ -140,7 +143,17 @@ class StoredRun:
 
     def raw_test(self) -> Predictions:
         """Return what the model of a final run said on test, before any post-processing."""
-        return to_predictions(self.table(TEST), self.card)
+        return self._costed(to_predictions(self.table(TEST), self.card))
+
+    @property
+    def queries(self) -> float:
+        """Batches that making its edit asked the model about, whoever paid; of folds the mean."""
+        return self.costs.get(USED, 0.0) / len(self.card.get("folds", [self.key]))
+
+    def _costed(self, predictions: Predictions) -> Predictions:
+        # The costs of a run without an edit are not read for it.
+        edited = "edit" in self.card["recipe"]
+        return replace(predictions, queries=self.queries) if edited else predictions
 
     @cached_property
     def post(self) -> tuple[Step, ...]:
@@ -207,13 +220,15 @@ def folded_key(keys: Sequence[str]) -> str:
 
 
 def added_costs(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return what several runs of one recipe cost together: seconds, epochs and images added up.
+    """Return what several runs of one recipe cost together: what can be is added up.
 
-    Images a second are those of all; what follows from the mask is that of the last run.
+    That is seconds, epochs, images and queries. Images a second are those of all; what follows
+    from the mask is that of the last run.
     """
     if len(costs) == 1:
         return dict(costs[0])
-    summed = {name: sum(c[name] for c in costs) for name in ("seconds", "epochs", "images")}
+    added = ("seconds", "epochs", "images", *(name for name in (USED, PAID) if name in costs[0]))
+    summed = {name: sum(c[name] for c in costs) for name in added}
     busy = sum(c["images"] / c["images_per_second"] for c in costs if c["images_per_second"] > 0)
     return {**costs[-1], **summed, "images_per_second": summed["images"] / max(busy, 1e-9)}
 

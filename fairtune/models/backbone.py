@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
@@ -15,6 +16,9 @@ from fairtune.models import weights as weights_
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units, partition
 from fairtune.models.weights import Weights
+
+if TYPE_CHECKING:
+    from fairtune.models.answers import Answers
 
 
 class Backbone(nn.Module):
@@ -52,7 +56,7 @@ class Backbone(nn.Module):
         Returns:
             Embeddings `(batch, dim)`.
         """
-        if not self.tokens:
+        if not self.tokens and self.differentiable:
             image = image.contiguous(memory_format=torch.channels_last)
         if self.starts_at or self.checkpointing or self.through is not None:
             hidden = image if self.starts_at else split.front(self.net, image, 0)
@@ -116,11 +120,6 @@ class Backbone(nn.Module):
                 module.fused_attn = False  # type: ignore[assignment]
 
     @property
-    def differentiable(self) -> bool:
-        """Whether embeddings have a gradient with respect to images."""
-        return True
-
-    @property
     def never_decayed(self) -> frozenset[str]:
         """Tensors that the architecture exempts from weight decay: positions and class tokens."""
         named = getattr(self.net, "no_weight_decay", None)
@@ -131,6 +130,23 @@ class Backbone(nn.Module):
         """Image tokens of an input; 0 where the architecture has none."""
         embed = getattr(self.net, "patch_embed", None)
         return int(getattr(embed, "num_patches", 0))
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach parameters and image; False for an endpoint."""
+        return bool(getattr(self.net, "differentiable", True))
+
+    @property
+    def answers(self) -> Answers | None:
+        """What an endpoint has answered so far, and what it was asked; None for a network."""
+        found: Answers | None = getattr(self.net, "answers", None)
+        return found
+
+    def obeys(self, poll: Callable[[], str | None]) -> None:
+        """Leave what waits for somebody else, an endpoint, when `poll` has a reason to."""
+        told = getattr(self.net, "obeys", None)
+        if told is not None:
+            told(poll)
 
     @property
     def classifier(self) -> str:
@@ -155,7 +171,8 @@ def build(
     Args:
         spec: The model.
         image_size: Side of the square input in pixels; None for the spec's default.
-        weights: What `weights.resolve` returned; None for random initialisation.
+        weights: What `weights.resolve` returned, for an endpoint too; None for random
+            initialisation.
         seed: Seed of the random initialisation; without effect when weights are given.
 
     Raises:
@@ -164,6 +181,8 @@ def build(
     side = spec.side(image_size)
     if weights is None:
         net = spec.loader.seeded(spec, side, seed)
+    elif spec.loader.identity is not None:
+        net = spec.loader.filled(spec, side, weights.path)
     else:
         file = _sized(spec, side, weights)
         if not file.is_file():

@@ -151,8 +151,10 @@ def _runs(url: str | None) -> Iterator[Check]:
 
 
 def _cache(settings: Settings) -> Iterator[Check]:
-    used = store.size_of(settings.cache) / _GIB if settings.cache.is_dir() else 0.0
+    paid = sum(store.size_of(settings.cache / shelf) for shelf in store.PAID) / _GIB
+    used = store.size_of(settings.cache) / _GIB - paid if settings.cache.is_dir() else 0.0
     detail = f"{used:.1f} of {settings.cache_gib:g} GiB used"
+    detail += f", besides {paid:.1f} GiB of answers that stay" if paid else ""
     full = used > 0.9 * settings.cache_gib
     yield Check(
         "cache size",

@@ -18,6 +18,15 @@ class Loader(Protocol):
     """Turns an architecture's name into a network."""
 
     @property
+    def identity(self) -> str | None:
+        """SHA-256 (hex) of the endpoint that answers in place of tensors, None for a network.
+
+        It stands where the digest of weights stands; the network that is made holds its 32 bytes
+        as a tensor.
+        """
+        ...
+
+    @property
     def checkpoint(self) -> Path | None:
         """The user's own weights file, or None when weights come from the spec's sources."""
         ...
@@ -38,7 +47,7 @@ class Loader(Protocol):
         """Return the headless network with the tensors of the safetensors `file`.
 
         `image_size` None means a file that is not canonical yet, and the size the architecture
-        was designed for.
+        was designed for. Of an endpoint: with the answers that are kept in `file`.
         """
         ...
 
@@ -67,7 +76,5 @@ class WeightsSource(Protocol):
         ...
 
 
-LOADERS: Registry[Any] = Registry(
-    "model loader", "fairtune.models.loaders", later=("open_clip", "http")
-)
+LOADERS: Registry[Any] = Registry("model loader", "fairtune.models.loaders", later=("open_clip",))
 SOURCES: Registry[Any] = Registry("weights source", "fairtune.models.sources")

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fairtune.config import Config, Source, parse, shipped, yaml12
 from fairtune.config.model import carried
-from fairtune.errors import ConfigError, ModelError
+from fairtune.errors import ConfigError, FairtuneError, ModelError
 from fairtune.models.registries import LOADERS, SOURCES
 
 # Words with a meaning of their own in mask rules, so no unit type may be called so.
@@ -88,16 +88,19 @@ class ModelSpec(Config):
         title: For tables and reports.
         licence: Licence of the weights.
         citation: Reference of the weights.
-        loader: How the network is built; `timm`, or `checkpoint` with the user's own file.
-        architecture: The loader's name of the network.
+        loader: How the network is built; `timm`, `checkpoint` with the user's own file, or `http`,
+            an endpoint that is asked in its place.
+        architecture: The loader's name of the network; of an endpoint a title.
         image_size: Default side and the multiple it must be (patch size, total stride).
         channels: Input channels.
-        mean: Subtracted from an image in [0, 1], one per channel.
-        std: Divided by after that, one per channel.
+        mean: Subtracted from an image in [0, 1], one per channel; may be left out for an endpoint,
+            which then gets images in [0, 1].
+        std: Divided by after that, one per channel; likewise.
         rounding: `fp16` rounds every weight to half precision before it is hashed and used, so
             that a half-precision copy and its single-precision original are one and the same.
         weights: Sources of pretrained weights, tried in this order.
-        units: The finest pieces a mask can switch, and their types.
+        units: The finest pieces a mask can switch, and their types; left out for an endpoint,
+            which has none.
     """
 
     name: str
@@ -113,6 +116,16 @@ class ModelSpec(Config):
     rounding: Literal["none", "fp16"] = "none"
     weights: tuple[Annotated[Any, SOURCES.field()], ...] = ()
     units: UnitNames
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_endpoint(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not _asks(data.get("loader")):
+            return data
+        channels = data.get("channels", 3)
+        count = channels if isinstance(channels, int) and 1 <= channels <= 4 else 3
+        given = {"mean": [0.0] * count, "std": [1.0] * count, "units": {"types": {}}}
+        return {**given, **data}
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> ModelSpec:
@@ -173,6 +186,14 @@ def load(name: str) -> ModelSpec:
 def names() -> list[str]:
     """Return the names of all shipped model specs, in alphabetical order."""
     return shipped.names("models")
+
+
+def _asks(loader: Any) -> bool:
+    """Tell whether what is written as a loader asks an endpoint; its faults are told elsewhere."""
+    try:
+        return loader is not None and LOADERS.parse(loader).identity is not None
+    except FairtuneError:
+        return False
 
 
 def _check(value: str, pattern: re.Pattern[str], allowed: str, loc: str | None = None) -> str:

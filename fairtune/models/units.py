@@ -130,6 +130,21 @@ class Units:
     def __hash__(self) -> int:
         return hash(self.hash)
 
+    def check_any(self, found: object) -> None:
+        """Refuse `found`, something of a mask, for a model without units.
+
+        Raises:
+            ModelError: The model is an endpoint, of which nothing can be trained.
+        """
+        if not self.names:
+            raise ModelError(
+                "the model is an endpoint: it has no units that a mask could name, and gives no "
+                "gradient",
+                found=found,
+                allowed="none",
+                todo="write adaptation: {mask: none}; as a baseline, linear_readout",
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values that `from_json` reads."""
         return {
@@ -162,6 +177,7 @@ class Units:
         return {unit: i for i, unit in enumerate(self.names)}
 
     def _one_type(self, name: str) -> tuple[tuple[str, ...], ...]:
+        self.check_any(name)
         if name in self.types:
             return self.types[name]
         inside: list[list[str]] = [[] for _ in range(self.depth)]
@@ -196,7 +212,9 @@ def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
         Problems: Several of these.
     """
     depths = {name: _depth(name, names.blocks) for name, _ in tensors}
-    problems = list(_gaps(names, sorted({d for d in depths.values() if d is not None})))
+    found = sorted({d for d in depths.values() if d is not None})
+    # What has no tensors at all is an endpoint.
+    problems = list(_gaps(names, found)) if tensors else []
     owner: dict[str, str] = {}
     for name, depth in depths.items():
         owners = [name] if depth is not None else _owners(names, name)

@@ -21,20 +21,22 @@ from fairtune.models.spec import ModelSpec
 if TYPE_CHECKING:
     import torch
 
-SHELF = "weights"
+SHELF, ANSWERS = "weights", store.PAID[0]
 AUTO, NONE = "auto", "none"
-_FILE, _RECORD = "model.safetensors", "record.json"
+_FILE, _RECORD, _ANSWERS = "model.safetensors", "record.json", "answers.sqlite"
 # Raised when the canonical form changes, so that old folders are not taken for new ones.
 _PROTOCOL = 1
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Canonical weights in the store.
+    """Canonical weights in the store, or what stands for them: the answers of an endpoint.
 
     Attributes:
-        path: The safetensors file.
-        sha: SHA-256 over the tensors; equal for equal weights, whatever file they came in.
+        path: The safetensors file; of an endpoint the file of its answers, which it may not have
+            given yet.
+        sha: SHA-256 over the tensors; equal for equal weights, whatever file they came in. Of an
+            endpoint its identity.
         source: Where they were had from, for provenance; no path of this machine.
         cache: The store's folder.
         cache_gib: The store's cap.
@@ -63,8 +65,11 @@ def resolve(
         The weights, or None when `choice` is `none`.
 
     Raises:
-        ModelError: No source had them; the message lists each one tried and why it failed.
+        ModelError: No source had them; the message lists each one tried and why it failed. Or an
+            endpoint, which is not asked here, is to have other weights than its own.
     """
+    if spec.loader.identity is not None:
+        return _wanted(_endpoint(spec, choice, settings), expected)
     if choice == NONE:
         return None
     if choice != AUTO:
@@ -133,8 +138,8 @@ def pull(spec: ModelSpec, settings: Settings, file: Path | None = None) -> Weigh
     Raises:
         ModelError: They cannot be had, or the file is not usable.
     """
-    if file is None:
-        weights = resolve(spec, AUTO, settings)
+    if file is None or spec.loader.identity is not None:
+        weights = resolve(spec, AUTO if file is None else str(file), settings)
         assert weights is not None
         return weights
     weights = from_file(spec, file, settings)
@@ -161,6 +166,20 @@ def sized(spec: ModelSpec, image_size: int, weights: Weights) -> Path:
 
     folder = store.get_or_make(SHELF, key, make, root=weights.cache, cap_gib=weights.cache_gib)
     return folder / _FILE
+
+
+def _endpoint(spec: ModelSpec, choice: str, settings: Settings) -> Weights:
+    if choice != AUTO:
+        raise ModelError(
+            f"the weights of model '{spec.name}' are behind an endpoint",
+            where="weights",
+            found=choice,
+            allowed=AUTO,
+            todo="leave weights out; loader.http.version says which ones answer",
+        )
+    sha = spec.loader.identity
+    path = settings.cache / ANSWERS / sha / _ANSWERS
+    return Weights(path, sha, f"endpoint of {spec.name}", settings.cache, settings.cache_gib)
 
 
 def _fetched(spec: ModelSpec, settings: Settings, expected: str | None) -> Weights:

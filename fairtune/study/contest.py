@@ -18,6 +18,7 @@ from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.evaluation.scoring import degenerate, evaluate_objectives, group_values
 from fairtune.experiment.judge import Judge, Validation
 from fairtune.study.bounds import reference_of
+from fairtune.study.judged import no_cost_first
 from fairtune.study.overview import Candidate, Overview
 from fairtune.study.rank import is_unusable
 from fairtune.study.selection import Contest, Entrant, utility_of
@@ -50,6 +51,8 @@ class Reading:
         if self.objectives:
             asked = tuple(Objective.parse(text) for text in self.objectives)
             judge = replace(judge, objectives=asked)
+            if (error := no_cost_first(asked)) is not None:
+                raise error
         if self.attribute is not None:
             moved = tuple(_at(o, self.attribute) for o in judge.objectives)
             judge = replace(judge, objectives=tuple(dict.fromkeys(moved)))

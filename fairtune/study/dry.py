@@ -26,7 +26,7 @@ def estimate(plan: Plan, session: Session) -> str:
     One step is timed, of all units that the fixed mask or a baseline trains or, where masks are
     searched, of every unit trained directly, with nothing kept of frozen blocks: an upper bound
     for all but the adapters that cost more than what they stand for. What a mitigation costs
-    besides is said beside it.
+    besides is said beside it. An endpoint is not asked, so nothing of it is timed.
     """
     study, ground = plan.study, session.ground(plan.base)
     predictions = validation_table(plan, session)
@@ -56,6 +56,8 @@ def estimate(plan: Plan, session: Session) -> str:
         lines.append(f"  {found.sentence}")
     dims = plan.dimensions()
     lines.append(f"space: {len(dims)} parameters")
+    if not ground.backbone.differentiable:
+        return "\n".join([*lines, _unasked(plan), bill(plan)])
     seconds = _step_seconds(plan, session)
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
     per_run = seconds * steps * plan.base.optim.epochs * study.judge.validation.folds
@@ -83,6 +85,14 @@ def estimate(plan: Plan, session: Session) -> str:
             "budget of time ends the search, without pruning"
         )
     return "\n".join(lines)
+
+
+def _unasked(plan: Plan) -> str:
+    return (
+        f"runs: {baseline_runs(plan)} baseline + {plan.study.budget.trials} search + "
+        f"{confirm_runs(plan.study)} confirm; how long they take is not known, as the endpoint of "
+        f"model '{plan.base.model.name}' is asked for nothing by --dry-run"
+    )
 
 
 def _dearer(plan: Plan) -> Iterator[str]:

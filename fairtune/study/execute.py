@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fairtune.config import parse
-from fairtune.errors import LOST, FairtuneError, RunError, StorageError
+from fairtune.errors import LOST, EndpointAway, FairtuneError, RunError, StorageError
 from fairtune.evaluation.groups import lacking
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.scoring import degenerate, evaluate_objectives, group_values
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs
-from fairtune.experiment.stored import StoredRun, added_costs
+from fairtune.experiment.stored import PAID, USED, StoredRun, added_costs
 from fairtune.study.claim import Claim
 from fairtune.study.parts import Part
 from fairtune.study.plan import Plan
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PRUNED, GIVEN_BACK = "pruned: ", "stopped: "
 DETAIL = 4000
-COSTS = ("seconds", "epochs", "images_per_second", "trainable_share")
+COSTS = ("seconds", "epochs", "images_per_second", "trainable_share", USED, PAID)
 LACKING = "folds_without"
 """Attribute of a row: groups with the number of folds that have too few of their rows."""
 
@@ -188,8 +188,8 @@ class Executor:
             if isinstance(end, Exception):
                 raise end
             return self._ended(end, course)
-        except StorageError:
-            raise  # the disk, not the recipe, is at fault: no row should pay for it
+        except (StorageError, EndpointAway):
+            raise  # the disk or endpoint, not the recipe, is at fault: no row should pay for it
         except FairtuneError as error:
             reason = error.reason if isinstance(error, RunError) else "error"
             if reason == LOST:
@@ -238,7 +238,8 @@ class Executor:
         decision = course.claim.report(part.level, part.levels, float(losses[epoch]), every)
         if decision.stop is None:
             return _GoesOn()
-        spent = {name: course.spent[name] for name in ("seconds", "epochs")}
+        added = ("seconds", "epochs", USED, PAID)
+        spent = {name: course.spent[name] for name in added if name in course.spent}
         attrs = {**spent, **course.planned, "level": part.level}
         return Pruned(int(spent["epochs"]), every, attrs, decision.stop)
 
@@ -250,7 +251,7 @@ class Executor:
         attrs: dict[str, Any] = {
             **group_figures(predictions, judge),
             **judge.figures(whole),
-            **{name: costs[name] for name in COSTS},
+            **{name: costs[name] for name in COSTS if name in costs},
         }
         if terms := _terms(course.made[-1].mitigations):
             attrs[TERMS] = terms

@@ -136,7 +136,8 @@ def searchable() -> dict[str, tuple[type[Config], str]]:
         for name, info in owner.model_fields.items():
             path = f"{prefix}{name}"
             inner = info.annotation
-            if isinstance(inner, type) and issubclass(inner, Config):
+            chosen = any(isinstance(mark, MemberField) for mark in info.metadata)
+            if isinstance(inner, type) and issubclass(inner, Config) and not chosen:
                 walk(inner, f"{path}.")
             elif path.split(".")[0] not in NOT_SEARCHED and path not in NOT_SEARCHED:
                 found[path] = (owner, name)

@@ -69,6 +69,7 @@ def faults(
             twice = [str(part) for part in parts if parts.count(part) > 1]
             where = source.where(key)
             found.append(ConfigError(f"{key} stand twice", where=where, found=twice))
+    found += _first_is_cost(read, source)
     found += _only_disparities(read, source)
     if recipe is not None:
         found += _attributes(read, recipe.data.attributes, source)
@@ -159,15 +160,37 @@ def _baselines(
     return found
 
 
+def _first_is_cost(read: Judged, source: Source) -> list[FairtuneError]:
+    if not read.objectives or not read.whole:
+        return []
+    error = no_cost_first(read.objectives)
+    if error is None:
+        return []
+    error.where = source.where("objectives", 0)
+    return [error]
+
+
+def no_cost_first(objectives: Sequence[Objective]) -> ConfigError | None:
+    """Return that the objective by which recipes are told apart is a cost, or None."""
+    first = objectives[0]
+    if not first.is_cost:
+        return None
+    return ConfigError(
+        "the first objective says how well a model does, and this one what it costs",
+        found=str(first),
+        todo=f"name another one before {first}, or bound it: constraints: ['{first} <= 500']",
+    )
+
+
 def _only_disparities(read: Judged, source: Source) -> list[FairtuneError]:
-    if not read.whole or not all(objective.is_disparity for objective in read.objectives):
+    if not read.whole or not all(o.is_disparity or o.is_cost for o in read.objectives):
         return []
     if any(constraint.is_utility for constraint in read.constraints):
         return []
     attribute = read.objectives[0].attribute
     return [
         ConfigError(
-            "all objectives are disparities: a model that says nothing would win with 0",
+            "all objectives are disparities or costs: a model that says nothing would win with 0",
             where=source.where("objectives"),
             found=[str(o) for o in read.objectives],
             todo=f"add a utility such as auc or worst_auc@{attribute}, or a constraint on one, "

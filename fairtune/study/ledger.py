@@ -22,7 +22,7 @@ from typing import Any
 
 from optuna.study import Study, StudyDirection
 
-from fairtune.errors import StorageError, StudyError
+from fairtune.errors import EndpointAway, StorageError, StudyError
 from fairtune.study import codec
 from fairtune.study import identity as identities
 from fairtune.study.beat import Beats
@@ -269,8 +269,9 @@ class Ledger:
     ) -> Iterator[None]:
         """Beat for `claims`; at the end give back every claim that has no outcome.
 
-        An exception fails the open claims as `error`; Ctrl-C, exit and a full disk give them
-        back. If the study itself cannot be written, other workers will miss their beats.
+        An exception fails the open claims as `error`; Ctrl-C, exit, a full disk and an endpoint
+        that is away give them back. If the study itself cannot be written, other workers will
+        miss their beats.
 
         Args:
             claims: Rows that this worker runs.
@@ -281,7 +282,7 @@ class Ledger:
         with Beats(claims, self._desk.beat, every):
             try:
                 yield
-            except StorageError as error:
+            except (StorageError, EndpointAway) as error:
                 with contextlib.suppress(StorageError):
                     self._give_back_open(claims, str(error), _BRIEF)
                 raise

@@ -15,7 +15,7 @@ from fairtune.config import Dimension, Float, Int
 from fairtune.config.dimensions import Scalar
 from fairtune.errors import ModelError
 from fairtune.study.budget import Ending
-from fairtune.study.fields import MASK, MITIGATIONS
+from fairtune.study.fields import EDIT, MASK, MITIGATIONS
 from fairtune.study.overlay import Draw
 from fairtune.study.plan import Plan
 from fairtune.study.queued import KIND, Point, waiting
@@ -52,6 +52,9 @@ ANCHORS = (
 
 ANCHOR_SHARE = 0.25
 REDRAWS = 20
+ADDED, NOTHING = (MITIGATIONS, EDIT), "none"
+"""What is added to plain training, and the choice that adds nothing."""
+
 LABEL = "label"
 MIDDLE = "middle"
 """Label of the anchor at the middle of every range, where no mask is searched."""
@@ -148,7 +151,7 @@ class SearchPhase:
     def anchors(self) -> list[Proposal]:
         """Return the anchors this space can express, at most a quarter of the budget.
 
-        Where mitigations are searched, the first one has none of them.
+        Where mitigations or edits are searched, the first one has none of them, if it may.
         """
         space, trials = self.plan.space, self.plan.study.budget.trials
         rules: tuple[str | None, ...] = ANCHORS if space.get(MASK) is not None else (None,)
@@ -158,7 +161,7 @@ class SearchPhase:
             if proposal is not None:
                 found.setdefault(proposal.digest, proposal)
         most = int(ANCHOR_SHARE * trials)
-        if space.get(MITIGATIONS) is not None:
+        if any(space.get(path) is not None for path in ADDED):
             plain = None if found else self._anchor(None)
             if plain is not None:
                 found[plain.digest] = plain
@@ -312,12 +315,16 @@ def point(
 
 
 def central(node: Node, path: str, plan: Plan) -> Any:
-    """Return what an anchor takes for a field that is no mask: the middle, or the first choice."""
+    """Return what an anchor takes for a field that is no mask: the middle, or the first choice.
+
+    Of mitigations and edits none, where that is a choice.
+    """
 
     def chosen(name: str, dimension: Dimension) -> Scalar:
         if isinstance(dimension, Float | Int):
             return middle(dimension)
-        return dimension.options[0]
+        plain = name in ADDED and NOTHING in dimension.options
+        return NOTHING if plain else dimension.options[0]
 
     return node.draw(path, chosen, plan.units)
 

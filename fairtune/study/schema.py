@@ -17,6 +17,7 @@ from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.experiment.judge import Judge, Validation, compared_by
 from fairtune.study import checks, judged
 from fairtune.study.budget import Budget
+from fairtune.study.edit_checks import edit_faults
 from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
 from fairtune.study.form import Form
 from fairtune.study.pruners import PRUNERS, Pruner
@@ -179,6 +180,7 @@ def build_study(document: Located) -> StudyFile:
     problems += judged.faults(read, recipe, None if file is None else names, source)
     asked = compared_by(read.objectives)
     problems += checks.mitigation_faults(recipe, space, asked, source)
+    problems += edit_faults(recipe, space, asked, source)
     if recipe is not None and isinstance(searched, dict):
         problems += checks.sense(recipe, searched, names, source)
     if file is not None:

@@ -70,7 +70,8 @@ def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
     """
     tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
     own = {tensor: units.depth_at(tensor) for tensor in tensors}
-    last = max(i for i, tensor in enumerate(tensors) if own[tensor] is not None)
+    inside = (i for i, tensor in enumerate(tensors) if own[tensor] is not None)
+    last = max(inside, default=-1)  # an endpoint has none
     behind = {tensor for tensor in tensors[last + 1 :] if own[tensor] is None}
 
     def distance(name: str) -> int:

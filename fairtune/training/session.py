@@ -20,7 +20,7 @@ from fairtune.mitigation.combine import unnamed
 from fairtune.mitigation.post import wrong_task
 from fairtune.models import load as load_model
 from fairtune.models.backbone import build, describe
-from fairtune.models.precision import choose
+from fairtune.models.precision import FP32, choose
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
@@ -207,6 +207,7 @@ class Session:
         ground = self._grounds[name]
         ground.reuse, ground.expected = self.reuse, self.expected
         ground.progress, ground.poll = self.progress, self.poll
+        ground.backbone.obeys(self.poll)
         return ground
 
     def weights(self, recipe: Recipe) -> Weights | None:
@@ -234,6 +235,8 @@ class Session:
             self.progress("packing images", done, total)
 
     def _precision(self, ground: Ground, recipe: Recipe) -> str:
+        if not ground.backbone.differentiable:
+            return FP32  # an endpoint computes elsewhere, and each look at it costs
         size = self.image_size(recipe)
         image = torch.zeros(recipe.optim.batch_size, ground.spec.channels, size, size)
         image = image.to(ground.device)

@@ -43,6 +43,41 @@ def test_show_counts_groups_by_split() -> None:
     assert "found in" in text
 
 
+def test_what_a_spec_draws_is_shown(tmp_path: Path) -> None:
+    shipped = Path(json.loads(run("show", "nih-cxr-64", "--format", "json"))["found in"])
+    text = (shipped.parent / "nih-cxr-64.yaml").read_text()
+    rule = {
+        "target": "abnormal",
+        "attribute": "sex",
+        "agree": {"F": "abnormal", "M": "normal"},
+        "share": {"train": 0.8, "test": "balanced"},
+        "size": {"train": 100},
+    }
+    file = tmp_path / "drawn.yaml"
+    file.write_text(f"{text}\nsubsample: {json.dumps(rule)}\n")
+    for command in ("show", "check"):
+        words = [command, str(file), *(["--no-images"] if command == "check" else [])]
+        shown = json.loads(run(*words, "--format", "json"))["drawn"]
+        train = {(c["group"], c["label"]): c["rows"] for c in shown if c["split"] == "train"}
+        assert train == {
+            ("F", "normal"): 10,
+            ("F", "abnormal"): 40,
+            ("M", "normal"): 40,
+            ("M", "abnormal"): 10,
+        }
+        assert len({c["rows"] for c in shown if c["split"] == "test"}) == 1
+        text = run(*words)
+        assert "train: 100 rows drawn; sex and class agree in 0.800" in text
+        assert "agree in 0.500" in text
+    assert "drawn" not in run("show", "nih-cxr-64")
+    rule["size"] = {"train": 700}
+    file.write_text(
+        f"{file.read_text().rsplit('subsample:', 1)[0]}subsample: {json.dumps(rule)}\n"
+    )
+    with pytest.raises(FairtuneError, match="'train' has too few rows"):
+        run("check", str(file), "--no-images")
+
+
 def test_data_roots_come_before_what_is_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

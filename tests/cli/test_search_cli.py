@@ -122,9 +122,11 @@ def test_a_killed_search_loses_no_finished_trial_and_makes_no_extra_one(tmp_path
 
 
 @pytest.mark.slow
-def test_a_search_killed_within_a_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+def test_a_search_killed_within_a_run_goes_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = study_fields()["recipe"]
-    recipe["optim"] |= {"epochs": 30}
+    recipe["optim"] |= {"epochs": 15}
     changes = {"recipe": recipe, "baselines": [], "confirm": {"top": 0, "seeds": 1}}
     file = write_study(tmp_path / "in", **changes, budget={"trials": 2})
     out, other = tmp_path / "out", tmp_path / "other"
@@ -138,9 +140,9 @@ def test_a_search_killed_within_a_run_goes_on_from_its_last_epoch(tmp_path: Path
     _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     # The same study, never killed, and with both trials made at once.
-    third = process(["search", file, "--out", other, "--together", "2"])
-    _, err = third.communicate(timeout=300)
-    assert third.returncode == 0, err
+    words = ["search", file, "--out", other, "--together", "2"]
+    code, _, err = here(words, monkeypatch, capsys)
+    assert code == 0, err
     folders = [Place(where, "tiny").runs.folder(key) for where in (out, other)]
     lines = (folders[0] / "attempts" / "1" / "log.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["epochs_done"] >= done >= 1
@@ -165,26 +167,26 @@ def wait_for_checkpoint(child: subprocess.Popen[str], out: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_an_interrupted_search_ends_cleanly_and_goes_on(
-    tmp_path: Path, sent: signal.Signals, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """By Ctrl-C, then by SIGTERM, then not at all."""
     out = tmp_path / "out"
-    words = ["search", write_study(tmp_path / "in", **{**SMALL, "budget": {"trials": 4}})]
-    child = process([*words, "--out", out])
-    wait_for(child, out, 1)
-    child.send_signal(sent)
-    said, err = child.communicate(timeout=60)
-    assert child.returncode == code
-    assert "Traceback" not in err
-    assert "the same command goes on from here" in said
-    states = [(row.state, row.reason) for row in rows(out)]
-    assert ("running", None) not in states
-    assert set(states) <= {("complete", None), ("failed", "stopped")}
-    again = process([*words, "--out", out])
-    _, err = again.communicate(timeout=300)
-    assert again.returncode == 0, err
-    assert len(roots(rows(out))) == 4
+    file = write_study(tmp_path / "in", **{**SMALL, "budget": {"trials": 8}})
+    for finished, sent, code in ((1, signal.SIGINT, 130), (3, signal.SIGTERM, 75)):
+        child = process(["search", file, "--out", out])
+        wait_for(child, out, finished)
+        child.send_signal(sent)
+        said, err = child.communicate(timeout=60)
+        assert child.returncode == code, err
+        assert "Traceback" not in err
+        assert "the same command goes on from here" in said
+        states = [(row.state, row.reason) for row in rows(out)]
+        assert ("running", None) not in states
+        assert set(states) <= {("complete", None), ("failed", "stopped")}
+    code, _, err = here(["search", file, "--out", out], monkeypatch, capsys)
+    assert code == 0, err
+    assert len(roots(rows(out))) == 8
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit_cli import here
 from kit_tiny import study_fields, write_study
 
 from fairtune.study.ledger import Ledger
@@ -78,8 +79,10 @@ def alike(one: Path, other: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.slow  # four processes that import torch
-def test_a_search_told_to_stop_in_an_epoch_goes_on_from_that_step(tmp_path: Path) -> None:
+@pytest.mark.slow  # three processes that import torch
+def test_a_search_told_to_stop_in_an_epoch_goes_on_from_that_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out, whole = study(tmp_path / "in"), tmp_path / "out", tmp_path / "whole"
     for fault in ("SIGTERM", "SIGUSR1"):
         done = search(file, out, fault=fault)
@@ -87,9 +90,10 @@ def test_a_search_told_to_stop_in_an_epoch_goes_on_from_that_step(tmp_path: Path
         assert f"stopped ({fault}); the same command goes on from here" in done.stdout
         assert "Traceback" not in done.stderr
     assert ends(out) == [("failed", "stopped")] * 2
-    for place in (out, whole):
-        done = search(file, place)
-        assert done.returncode == 0, done.stderr
+    done = search(file, out)
+    assert done.returncode == 0, done.stderr
+    code, _, err = here(["search", file, "--out", whole], monkeypatch, capsys)
+    assert code == 0, err
     alike(out, whole)
     said = log(out, rows(out)[-1])
     steps = [(line["event"], line["epochs_done"], line["steps"]) for line in said]
@@ -105,8 +109,10 @@ def launched(
     return done
 
 
-@pytest.mark.slow  # torchrun is started five times, each time with two processes
-def test_a_search_in_two_processes_outlives_whatever_ends_them(tmp_path: Path) -> None:
+@pytest.mark.slow  # torchrun is started four times, each time with two processes
+def test_a_search_in_two_processes_outlives_whatever_ends_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Folds, a readout and a run that trains; killed, stopped, gone on with by two and by one."""
     file = study(tmp_path / "in", validation={"folds": 2, "min_group": {"n": 1}})
     whole, out, alone = tmp_path / "whole", tmp_path / "out", tmp_path / "alone"
@@ -119,7 +125,8 @@ def test_a_search_in_two_processes_outlives_whatever_ends_them(tmp_path: Path) -
     assert ends(out) == [("failed", "stale"), ("failed", "stopped")]
     launched(file, out)
     alike(out, whole)
-    assert search(file, alone).returncode == 0
+    code, _, err = here(["search", file, "--out", alone], monkeypatch, capsys)
+    assert code == 0, err
     near(whole, alone)
 
 

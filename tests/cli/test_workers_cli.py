@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from kit_cli import process
+from kit_cli import here, process
 from kit_tiny import study_fields, write_study
 
 from fairtune.experiment.runs import Runs
@@ -58,7 +58,9 @@ def workers(child: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @pytest.mark.needs("local")
-def test_workers_killed_three_times_in_training_lose_nothing(outside: Path) -> None:
+def test_workers_killed_three_times_in_training_lose_nothing(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """On a real PostgreSQL, fairtune's own: without --storage several workers get it."""
     file, out, _ = study(outside / "three-kills", 40, budget={"trials": 4})
     child = process(["search", file, "--workers", "2", "--out", out])
@@ -91,9 +93,8 @@ def test_workers_killed_three_times_in_training_lose_nothing(outside: Path) -> N
     logs = [path.read_text() for path in (out / "runs").rglob("log.jsonl")]
     starts = [json.loads(line) for log in logs for line in log.splitlines() if "start" in line]
     assert any(line["epochs_done"] > 0 for line in starts if line["event"] == "start")
-    checked = process(["doctor", "--study", "tiny", "--out", out])
-    told, err = checked.communicate(timeout=120)
-    assert checked.returncode == 0, told + err
+    code, told, err = here(["doctor", "--study", "tiny", "--out", out], monkeypatch, capsys)
+    assert code == 0, told + err
     assert "all of it agrees" in told
 
 
@@ -119,12 +120,14 @@ def test_a_search_that_is_told_to_leave_takes_its_workers_with_it(tmp_path: Path
     assert left - {("failed", "duplicate")} == {("failed", "stopped")}
 
 
-def test_processes_that_share_every_run_are_warned_and_go_on(tmp_path: Path) -> None:
+def test_processes_that_share_every_run_are_warned_and_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out, url = study(tmp_path, 60, budget={"trials": 1})
     place = ["--out", out, "--storage", url]
-    made = process(["search", file, *place, "--launcher", "print", "--gpus-per-run", "2"])
-    said, err = made.communicate(timeout=120)
-    assert made.returncode == 0, err
+    made = ["search", file, *place, "--launcher", "print", "--gpus-per-run", "2"]
+    code, said, err = here(made, monkeypatch, capsys)
+    assert code == 0, err
     assert "--gpus-per-run=2" in said
     words = ["worker", "--study", "tiny", *place, "--gpus-per-run", "2"]
     child = process(words)

@@ -63,6 +63,31 @@ def test_labels_over_several_columns() -> None:
     assert rule.task == "multilabel"
 
 
+def test_one_column_of_several_may_read_values_differently() -> None:
+    columns = {"a": {}, "b": {"positive": -1}, "c": {"unknown": -1, "negative": "no"}}
+    rule = parse(Target, {"columns": columns, "positive": 1, "negative": [0, None, -1]})
+    cells = {"a": ["1", "-1", "", "no"], "b": ["-1.0", "1", "0", ""], "c": ["-1", "", "no", "1"]}
+    codes, faults = rule.encode(raw(**cells), "t")
+    assert codes[:3].tolist() == [[1, 1, -1], [0, 1, 0], [0, 0, 0]]
+    assert [(str(f.where), f.found) for f in faults] == [("t.csv:5", "no")]
+    assert rule.class_names("t") == rule.reads() == ("a", "b", "c")
+    assert rule.task == "multilabel"
+
+
+def test_the_class_may_be_the_one_column_of_several_that_holds() -> None:
+    cells = {"a": ["1", "1", "0", "", "-1", "1"], "b": ["0", "1", "0", "1", "1", "-1"]}
+    given = {"columns": ["a", "b"], "exclusive": True, "positive": 1, "negative": [0, None]}
+    rule = parse(Target, {**given, "unknown": -1})
+    codes, faults = rule.encode(raw(**cells), "t")
+    # None of them, both, and what may be a second one: no label.
+    assert (codes.tolist(), faults) == ([0, -1, -1, 1, -1, -1], [])
+    assert (rule.task, rule.class_names("t")) == ("binary", ("a", "b"))
+    rule = parse(Target, {**given, "columns": ["a", "b", "c"], "unknown": -1})
+    codes, _ = rule.encode(raw(**cells, c=["", "", "1", "", "", ""]), "t")
+    assert codes.tolist() == [0, -1, 2, 1, -1, -1]
+    assert rule.task == "multiclass"
+
+
 def test_one_odd_cell_of_several_labels_is_said_once() -> None:
     rule = {"column": "y", "separator": "|", "labels": ["a", "b"], "negative": "none"}
     _, faults = parse(Target, rule).encode(raw(y=["a", "a|zzz"]), "t")
@@ -79,6 +104,12 @@ def test_one_odd_cell_of_several_labels_is_said_once() -> None:
         {"column": "y", "classes": ["a"], "positive": 1},
         {"column": "y", "labels": ["a"], "negative": "none"},
         {"columns": ["a"], "positive": 1, "negative": 0, "separator": "|"},
+        {"columns": ["a"], "positive": 1, "negative": 0, "exclusive": True},
+        {"column": "y", "positive": 1, "negative": 0, "exclusive": True},
+        {"columns": {"a": {"positive": 2}}, "negative": 0},
+        {"columns": {"a": {"positive": 2, "unknown": 2}}, "positive": 1, "negative": 0},
+        {"columns": {"a": {"negative": "rest"}}, "positive": 1, "negative": 0},
+        {"columns": {"a": {"rest": 1}}, "positive": 1, "negative": 0},
         {"column": "y", "classes": {"a": 1, "b": 1.0}},
     ],
 )
@@ -241,7 +272,17 @@ def specs(draw: Any) -> dict[str, Any]:
         "reader": draw(st.sampled_from(["pil", {"npz": {"key": "img"}}, {"dicom": {}}])),
         "resize": draw(st.sampled_from(["squash", "crop", "pad"])),
         "flip": draw(st.sampled_from(["none", "horizontal", "both"])),
-        "targets": {"ill": {"column": "ill", "positive": positive, "negative": "rest"}},
+        "targets": {
+            "ill": {"column": "ill", "positive": positive, "negative": "rest"},
+            "signs": draw(st.sampled_from([
+                {"columns": ["a", "b"], "exclusive": True, "positive": 1, "negative": [0, None]},
+                {"columns": {"a": {}, "b": {"positive": -1}}, "positive": 1, "negative": [0, -1]},
+            ])),
+        },
+        "subsample": draw(st.sampled_from([None, {
+            "target": "ill", "attribute": "sex", "agree": {"F": "ill", "M": "not ill"},
+            "share": {"train": 0.9, "test": "balanced"}, "size": {"test": 8}, "seed": 1,
+        }])),
         "filter": draw(st.lists(st.sampled_from([
             {"column": "age", "known": True}, {"column": "sex", "equals": "F"},
             {"column": "age", "between": [1, 2.5]}, {"column": "x", "none_of": [None, 1]},

@@ -7,12 +7,16 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from kit_data import spec_of
 
 from fairtune.config import shipped
 from fairtune.data import load_spec, load_table, open_pack
 from fairtune.data.locate import find
+from fairtune.data.raw import Origin, Raw
 
 CHEXPERT = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,"
@@ -39,6 +43,19 @@ def test_the_example_of_the_docs_is_a_spec(tmp_path: Path) -> None:
         path = tmp_path / "eyes.yaml"
         path.write_text(f"{rest}\n{split}\n")
         assert load_spec(str(path)).name == "eyes"
+
+
+def test_the_rules_of_the_docs_are_rules(tmp_path: Path) -> None:
+    """The blocks after the first one: more targets, and rows that are drawn."""
+    blocks = [part.split("```")[0] for part in DOCS.read_text().split("```yaml\n")[1:]]
+    assert len(blocks) == 3
+    targets, drawn = (yaml.safe_load(block) for block in blocks[1:])
+    assert set(drawn) == {"subsample"}
+    path = tmp_path / "eyes.yaml"
+    path.write_text(yaml.safe_dump(spec_of(**targets, **drawn), sort_keys=False))
+    spec = load_spec(str(path))
+    assert spec.subsample is not None
+    assert [spec.target(name).task for name in spec.targets] == ["multilabel", "binary"]
 
 
 @pytest.mark.parametrize("name", shipped.names("datasets"))
@@ -196,14 +213,16 @@ def test_fitzpatrick17k_reads_the_real_table(shared_data: Path) -> None:
     assert table.frame["skin_tone"].isna().sum() == 565
 
 
-def _installed_table(name: str) -> Path:
+def installed_table(name: str) -> Path:
+    """Return a real table of metadata, which the package brings."""
     found = importlib.util.find_spec("torchxrayvision")
-    if found is None or found.origin is None:
-        pytest.skip("torchxrayvision, which brings the real tables, is not installed")
+    assert found is not None
+    assert found.origin is not None
     return Path(found.origin).parent / "data" / name
 
 
 @pytest.mark.slow
+@pytest.mark.needs("torchxrayvision")
 @pytest.mark.parametrize(
     ("dataset", "source", "file", "target", "rows", "women"),
     [
@@ -215,7 +234,7 @@ def _installed_table(name: str) -> Path:
 def test_the_real_tables_are_read_whole(
     tmp_path: Path, dataset: str, source: str, file: str, target: str, rows: int, women: int
 ) -> None:
-    (tmp_path / file).write_bytes(gzip.decompress(_installed_table(source).read_bytes()))
+    (tmp_path / file).write_bytes(gzip.decompress(installed_table(source).read_bytes()))
     table = load_table(
         load_spec(dataset), target=target, attributes=["sex", "age", "view"], roots=[tmp_path]
     )
@@ -224,3 +243,81 @@ def test_the_real_tables_are_read_whole(
     shares: Any = table.frame["split"].value_counts(normalize=True)
     assert shares["train"] == pytest.approx(0.8 if dataset == "chexpert" else 0.7, abs=0.002)
     assert isinstance(table.frame, pd.DataFrame)
+
+
+def frontal() -> pd.DataFrame:
+    """Return the frontal images of CheXpert's training table as pandas reads them."""
+    frame = pd.read_csv(installed_table("chexpert_train.csv.gz"))
+    return frame[frame["Frontal/Lateral"] == "Frontal"].reset_index(drop=True)
+
+
+def as_one_or_none(frame: pd.DataFrame, finding: str, uncertain: int) -> pd.Series[float]:
+    """Return 1 for the finding, 0 for none at all, NaN for others, by arithmetic."""
+    has = frame[finding].fillna(0).replace(-1, uncertain)
+    none = frame["No Finding"].fillna(0)
+    return has.where(has + none == 1)
+
+
+@pytest.mark.slow  # a table of 223,414 rows, read once, and sixteen columns of labels
+@pytest.mark.needs("torchxrayvision")
+def test_uncertain_labels_of_chexpert_mean_what_each_target_says() -> None:
+    frame, spec = frontal(), load_spec("chexpert")
+    cells = frame.astype(object).where(frame.notna(), "").astype(str)
+    lines = np.arange(len(cells))
+    raw = Raw(cells, Origin(("train.csv",), np.zeros_like(lines), lines))
+    expected: dict[str, Any] = {
+        name: frame[column].fillna(0).where(frame[column] != -1)
+        for name, column in (
+            ("pleural_effusion", "Pleural Effusion"),
+            ("no_finding", "No Finding"),
+            ("pneumonia", "Pneumonia"),
+            ("edema", "Edema"),
+        )
+    }
+    for name, column, uncertain in (
+        ("effusion_or_none", "Pleural Effusion", 0),
+        ("pneumonia_or_none", "Pneumonia", 0),
+        ("edema_or_none", "Edema", 1),
+    ):
+        expected[name] = as_one_or_none(frame, column, uncertain)
+    findings = frame[list(spec.target("competition").columns)].fillna(0)
+    expected["competition"] = findings.replace(-1, 0)
+    ones = {"Atelectasis": {-1: 1}, "Edema": {-1: 1}}
+    expected["competition_mixed"] = findings.replace(ones).replace(-1, 0)
+    assert set(expected) == set(spec.targets)
+    for name, wanted in expected.items():
+        codes, faults = spec.target(name).encode(raw, name)
+        assert faults == []
+        assert np.array_equal(codes, np.asarray(wanted.fillna(-1), dtype=np.int64)), name
+    # The rule matters: most findings of edema or atelectasis that are not certain count as such.
+    assert (expected["competition_mixed"] != expected["competition"]).any().sum() == 2
+
+
+@pytest.mark.slow  # the same table as a data set
+@pytest.mark.needs("torchxrayvision")
+def test_the_biased_chexpert_is_drawn_as_it_says(tmp_path: Path) -> None:
+    packed = installed_table("chexpert_train.csv.gz").read_bytes()
+    (tmp_path / "train.csv").write_bytes(gzip.decompress(packed))
+    asked: dict[str, Any] = {"attributes": ["sex", "age"], "roots": [tmp_path]}
+    table = load_table(load_spec("chexpert_biased"), target="effusion_or_none", **asked)
+    plain = load_table(load_spec("chexpert"), target="effusion_or_none", **asked)
+    assert table.spec.id_space == plain.spec.id_space
+    split = plain.frame.set_index("id")["split"]
+    assert (split[table.frame["id"]].to_numpy() == table.frame["split"].to_numpy()).all()
+    source = frontal()
+    source["id"] = source["Path"].str.removeprefix("CheXpert-v1.0-small/")
+    source["y"] = as_one_or_none(source, "Pleural Effusion", 0)
+    rows = source.set_index("id").loc[table.frame["id"]].assign(split=table.frame["split"].array)
+    cells = rows.groupby(["split", "Sex", "y"]).size()
+    assert cells["train"].tolist() == [550, 4950, 4950, 550]
+    assert cells["test"].tolist() == [200] * 4
+    # All there are: one cell of the validation rows is empty then.
+    there = source.assign(split=source["id"].map(split)).groupby(["split", "Sex", "y"]).size()
+    assert cells["val"].tolist() == [there["val"].min()] * 4
+    assert {(c.split, c.group, c.label): c.of for c in table.cells} == {
+        (str(part), sex[0], table.classes[int(y)]): int(n)
+        for (part, sex, y), n in there.items()
+        if sex != "Unknown"
+    }
+    several = table.frame.groupby("split")["patient"].value_counts()
+    assert several["train"].max() == several["test"].max() == 1

@@ -23,6 +23,8 @@ def objectives(draw: st.DrawFn, directed: bool = True) -> Objective:
     if metric in COMPOUNDS:
         return Objective(metric, "gap", draw(ATTRIBUTES))
     name = metric.split("@")[0]
+    if METRICS[name].cost:
+        return Objective(metric)
     kinds = ["overall", "gap"]
     if METRICS[name].better != "neither":
         kinds.append("worst")
@@ -56,6 +58,7 @@ def test_objectives_round_trip(objective: Objective) -> None:
         ("worst_tpr@spec=0.9@age", "tpr@spec=0.9", "worst", "age", "maximize"),
         ("tpr_gap@spec=.95@age", "tpr@spec=0.95", "gap", "age", "minimize"),
         ("selection_rate:max", "selection_rate", "overall", None, "maximize"),
+        ("queries", "queries", "overall", None, "minimize"),
     ],
 )
 def test_what_is_read(
@@ -83,6 +86,10 @@ def test_what_is_read(
         ("es_nll@age", "higher is better"),
         ("tpr@spec=1.5", "must lie in"),
         ("worst_auc@", "not an attribute"),
+        ("queries@sex", "the same for every group"),
+        ("worst_queries@sex", "a cost of the model"),
+        ("queries_gap@sex", "a cost of the model"),
+        ("es_queries@sex", "a cost of the model"),
         ("worst_auc@age**sex", "not an attribute"),
         ("auc@spec=0.9", "unknown metric"),
         ("", "not an objective"),

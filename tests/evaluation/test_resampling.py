@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prediction_tables import LAX, table
 
 from fairtune.evaluation.curves import auc, average_precision
-from fairtune.evaluation.metrics import METRICS
+from fairtune.evaluation.metrics import OF_MODELS
 from fairtune.evaluation.objectives import Objective
 from fairtune.evaluation.predictions import Predictions
 from fairtune.evaluation.resampling import bag_chunks, resample, weight_chunks
@@ -56,7 +56,7 @@ def test_weighted_average_precision_equals_its_sum(
     assert average_precision(label, score, weight)[0] == pytest.approx(total, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", sorted(OF_MODELS))
 def test_whole_number_weights_are_repeated_rows(name: str) -> None:
     p = table(80, 2, ties=True)
     times = np.random.default_rng(2).integers(0, 4, 80)

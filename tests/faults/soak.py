@@ -35,6 +35,8 @@ from fairtune.study.worker import Exit  # noqa: E402
 FAULTS = {"kill": 6, "leave": 3, "pause": 4, "restart": 1, "crash": 1, "freeze": 1}
 """How often each fault comes, relative to the others."""
 FAILING = {"oom": 0.04, "nan": 0.02, "error": 0.04}
+PAUSE = (0.1, 1.0)
+"""Seconds before a fault."""
 PEACE = 180.0
 # A worker may be told to leave before it listens.
 EXPECTED = {*LEFT.values(), -signal.SIGKILL, -signal.SIGTERM}
@@ -70,19 +72,26 @@ class Storm:
         chance: Decides what comes when.
         workers: How many there are to be.
         tally: Counts the faults.
+        pause: Least and most seconds before a fault.
     """
 
     def __init__(
-        self, crew: Crew, server: Postgres, chance: random.Random, workers: int, tally: Tally
+        self,
+        crew: Crew,
+        server: Postgres,
+        chance: random.Random,
+        workers: int,
+        tally: Tally,
+        pause: tuple[float, float],
     ) -> None:
         self._crew, self._server, self._chance = crew, server, chance
-        self._workers, self._tally = workers, tally
+        self._workers, self._tally, self._pause = workers, tally, pause
         self._asleep: list[tuple[float, Any]] = []
 
     def blow(self, until: float) -> None:
         """Let faults come until the study is over, or the clock says so."""
         while time.monotonic() < until and self._replaced():
-            time.sleep(self._chance.uniform(0.1, 1.0))
+            time.sleep(self._chance.uniform(*self._pause))
             self._wake(time.monotonic())
             kind = self._chance.choices(list(FAULTS), list(FAULTS.values()))[0]
             self._strike(kind)
@@ -137,7 +146,13 @@ class Storm:
         self._asleep = [pair for pair in self._asleep if pair[0] > now]
 
 
-def soak(seconds: float, workers: int = 8, seed: int = 0, trials: int = 150) -> Tally:
+def soak(
+    seconds: float,
+    workers: int = 8,
+    seed: int = 0,
+    trials: int = 150,
+    pause: tuple[float, float] = PAUSE,
+) -> Tally:
     """Run studies under faults for `seconds` and return what happened.
 
     Raises:
@@ -153,7 +168,7 @@ def soak(seconds: float, workers: int = 8, seed: int = 0, trials: int = 150) -> 
                 Crew(Path(folder), _orders(url, trials, seed + tally.studies)) as crew,
             ):
                 crew.orders.ledger().close()
-                storm = Storm(crew, server, chance, workers, tally)
+                storm = Storm(crew, server, chance, workers, tally, pause)
                 storm.blow(began + seconds)
                 storm.rest()
                 _judge(crew, tally)

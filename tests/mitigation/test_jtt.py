@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +12,17 @@ import pytest
 import torch
 from kit import session, tiny_recipe
 from kit_stepwise import Watching, equal, job, killed, lane, made, polls, resolved
-from kit_tiny import MINIMUM
 from numpy.typing import NDArray
 from torch import nn
 
 from fairtune.errors import DataError, FairtuneError
-from fairtune.experiment.judge import Judge
-from fairtune.experiment.stored import StoredRun
 from fairtune.mitigation import mistakes
 from fairtune.mitigation.context import Context
 from fairtune.mitigation.methods.jtt import Jtt
 from fairtune.mitigation.mistakes import Mistakes, mistaken
 from fairtune.training import cuts as reckoning
 from fairtune.training.session import Session
-from fairtune.training.train import Job, RunResult, train, train_one
+from fairtune.training.train import RunResult, train, train_one
 
 JTT = {"jtt": {"epochs": 2, "upweight": 8.0}}
 ONCE = {"jtt": {"epochs": 1, "upweight": 8.0}}
@@ -286,29 +280,3 @@ def test_what_is_kept_of_frozen_blocks_changes_nothing(
     assert results[1].costs["cut"] == 0
     assert np.array_equal(*seen)
     equal(*results)
-
-
-@pytest.mark.slow
-def test_two_processes_compute_what_one_computes(tmp_path: Path) -> None:
-    """The first fit, its scores, both looks of a step and the followed loss are of all rows."""
-    three = [JTT, {"sam": {"rho": 0.1}}, {"swad": {"converge": 1}}]
-    recipe = tiny_recipe(mitigations=three, adaptation__mask="block:last-2").to_json()
-    card = {"recipe": recipe, "judged_by": Judge.of(["auc"], {"min_group": MINIMUM}).to_json()}
-    (tmp_path / "recipe.json").write_text(json.dumps(card))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "fairtune.cli.app", "finetune", "--seeds", "1"]
-    command += ["--mask", str(tmp_path / "recipe.json"), "--out", str(tmp_path / "out")]
-    own = {"OMP_NUM_THREADS": "1", "FAIRTUNE_DEVICE": "cpu"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **own}, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    (stored,) = [StoredRun(d.parent) for d in sorted((tmp_path / "out").rglob("DONE"))]
-    alone = train_one(Job(stored.recipe, stored.seeds), session())
-    for epoch, scores in zip(alone.epochs, stored.scores, strict=True):
-        assert scores == pytest.approx(epoch.scores, abs=1e-3)
-    assert stored.mitigations["jtt"] == alone.mitigations["jtt"]
-    assert stored.mitigations["swad"]["losses"] == pytest.approx(
-        alone.mitigations["swad"]["losses"], abs=1e-4
-    )
-    assert stored.costs["images"] == alone.costs["images"]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from fairtune.experiment.judge import Judge
 from fairtune.experiment.stored import StoredRun
 from fairtune.training.observer import Quiet
 from fairtune.training.ranks import Ranks, agreed, current, joined
+from fairtune.training.session import Session
 from fairtune.training.train import Job, train_one
 
-PROGRAM = Path(__file__).with_name("ranks_program.py")
+HERE = Path(__file__).parent
+PROGRAM = HERE / "ranks_program.py"
 
 
 def batch(size: int) -> Batch:
@@ -82,16 +85,12 @@ def card(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def launched(
-    folder: Path, *words: object, program: tuple[object, ...] = ("-m", "fairtune.cli.app")
-) -> subprocess.CompletedProcess[str]:
-    """Run `fairtune finetune --mask recipe.json` in two processes."""
+def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a program in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", *map(str, program)]
-    command += ["finetune", "--mask", str(folder / "recipe.json"), "--out", str(folder / "out")]
     own = {"OMP_NUM_THREADS": "1", "FAIRTUNE_DEVICE": "cpu"}
     return subprocess.run(
-        [*command, *map(str, words)],
+        [*command, "--nproc-per-node", "2", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, **own},
@@ -103,62 +102,119 @@ def runs(folder: Path) -> list[StoredRun]:
     return [StoredRun(done.parent) for done in sorted((folder / "out").rglob("DONE"))]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"adaptation__mask": "block:last-2"},
-        {
-            "optim__class_weights": "balanced",
-            "optim__mixup": 0.4,
-            "optim__ema": 0.9,
-            "fit__augment": "medical",
-        },
-        {
-            "adaptation__mask": "block:last-2",
-            "mitigations": [
-                {"sinkhorn": {"attribute": "sex", "queue": 16}},
-                {"group_dro": {"attribute": "sex"}},
-                {"laftr": {"attribute": "age"}},
-                {"domain_independent": {"attribute": "sex"}},
-                {"bad_pairs": {"low": 1.0, "high": 1.0}},
-            ],
-        },
-    ],
-)
-def test_two_processes_compute_what_one_computes(changes: dict[str, Any], tmp_path: Path) -> None:
+BLOCKS = {"adaptation__mask": "block:last-2"}
+HOT = {"lr": 1e30, "head_lr": 1e30, "optimizer": "sgd", "clip_norm": 0.0, "warmup": 0.0}
+CASES: dict[str, dict[str, Any]] = {
+    "plain": BLOCKS,
+    "mixed": {
+        "optim__class_weights": "balanced",
+        "optim__mixup": 0.4,
+        "optim__ema": 0.9,
+        "fit__augment": "medical",
+    },
+    "mitigations": {
+        **BLOCKS,
+        "mitigations": [
+            {"sinkhorn": {"attribute": "sex", "queue": 16}},
+            {"group_dro": {"attribute": "sex"}},
+            {"laftr": {"attribute": "age"}},
+            {"domain_independent": {"attribute": "sex"}},
+            {"bad_pairs": {"low": 1.0, "high": 1.0}},
+        ],
+    },
+    # A first fit, its scores, both looks of a step and the followed loss are of all rows.
+    "looks": {
+        **BLOCKS,
+        "mitigations": [
+            {"jtt": {"epochs": 2, "upweight": 8.0}},
+            {"sam": {"rho": 0.1}},
+            {"swad": {"converge": 1}},
+        ],
+    },
+    "readout": {"adaptation__mask": "none"},
+    "not finite": {
+        "optim": HOT,
+        "adaptation__mask": "fullft",
+    },
+}
+# An adversary and weights that follow losses make more of a rounding than plain training does.
+NEAR = {"mitigations": 2e-3, "looks": 1e-3, "readout": 1e-5}
+SEEDS = {"plain": 2, "mixed": 2, "mitigations": 2}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one of several commands left: its folder, exit codes by rank, words of all ranks."""
+
+    folder: Path
+    code: tuple[int, ...]
+    out: str
+    err: str
+
+
+def all_launched(folder: Path, size: int) -> dict[str, Said]:
+    """Run `fairtune finetune` on every case, in two processes that are started once."""
+    words = []
+    for name, changes in CASES.items():
+        (folder / name).mkdir()
+        batch = {} if "optim" in changes else {"optim__batch_size": size}
+        card(folder / name, **batch, **changes)
+        place = ["--mask", str(folder / name / "recipe.json"), "--out", str(folder / name / "out")]
+        words.append(["finetune", *place, "--seeds", str(SEEDS.get(name, 1))])
+    file = folder / "commands.json"
+    file.write_text(json.dumps(words))
+    done = torchrun(HERE / "ranks_several.py", file)
+    assert done.returncode == 0, done.stderr
+
+    def read(number: int, kind: str) -> list[str]:
+        return [(folder / f"{number}-{rank}.{kind}").read_text() for rank in (0, 1)]
+
+    return {
+        name: Said(
+            folder / name,
+            tuple(map(int, read(i, "code"))),
+            "".join(read(i, "out")),
+            "".join(read(i, "err")),
+        )
+        for i, name in enumerate(CASES)
+    }
+
+
+@pytest.mark.slow  # two processes that load torch, and six recipes
+def test_two_processes_compute_what_one_computes(tmp_path: Path) -> None:
     held = session()
     count = len(held.ground(tiny_recipe()).pack.rows("train"))
     # The last batch has one sample: there is nothing in it for the second process.
     size = next(b for b in range(40, count) if count % b == 1)
-    card(tmp_path, optim__batch_size=size, **changes)
-    done = launched(tmp_path, "--seeds", "2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("checkpoint: ") == 1
-    assert done.stderr.count("epoch 1/2") == 2
-    assert len((tmp_path / "out" / LEDGER).read_text().splitlines()) == 1
-    assert len(runs(tmp_path)) == 2
-    # An adversary and weights that follow losses make more of a rounding than plain training does.
-    near = 2e-3 if "mitigations" in changes else 2e-4
-    for stored in runs(tmp_path):
-        assert stored.card["provenance"]["processes"] == 2
-        alone = train_one(Job(stored.recipe, stored.seeds), held, Quiet())
-        for epoch, scores in zip(alone.epochs, stored.scores, strict=True):
-            assert scores == pytest.approx(epoch.scores, abs=near)
-        losses = [epoch.train_loss for epoch in alone.epochs]
-        assert stored.epochs["train_loss"].tolist() == pytest.approx(losses, abs=near / 20)
-        losses = [epoch.val_loss for epoch in alone.epochs]
-        assert stored.epochs["val_loss"].tolist() == pytest.approx(losses, abs=near / 20)
+    found = all_launched(tmp_path, size)
+    diverged = found.pop("not finite")
+    assert diverged.code[0] != 0
+    assert diverged.err.count("loss is not finite") == 1
+    assert "has ended" not in diverged.err
+    for name, said in found.items():
+        assert said.code == (0, 0), (name, said.err)
+        seeds = SEEDS.get(name, 1)
+        assert said.out.count("checkpoint: ") == 1, name
+        assert said.err.count("epoch 1/2") == (0 if name == "readout" else seeds), name
+        assert len((said.folder / "out" / LEDGER).read_text().splitlines()) == 1
+        assert len(runs(said.folder)) == seeds
+        for stored in runs(said.folder):
+            assert_as_alone(stored, held, NEAR.get(name, 2e-4))
 
 
-@pytest.mark.slow
-def test_a_linear_readout_is_solved_by_the_first(tmp_path: Path) -> None:
-    card(tmp_path, adaptation__mask="none")
-    done = launched(tmp_path, "--seeds", "1")
-    assert done.returncode == 0, done.stderr
-    (stored,) = runs(tmp_path)
-    alone = train_one(Job(stored.recipe, stored.seeds), session(), Quiet())
-    assert stored.scores[0] == pytest.approx(alone.epochs[0].scores, abs=1e-5)
+def assert_as_alone(stored: StoredRun, held: Session, near: float) -> None:
+    """Check a run of two processes against the same run of one."""
+    assert stored.card["provenance"]["processes"] == 2
+    alone = train_one(Job(stored.recipe, stored.seeds), held, Quiet())
+    for epoch, scores in zip(alone.epochs, stored.scores, strict=True):
+        assert scores == pytest.approx(epoch.scores, abs=near)
+    for kind in ("train_loss", "val_loss"):
+        losses = [getattr(epoch, kind) for epoch in alone.epochs]
+        assert stored.epochs[kind].tolist() == pytest.approx(losses, abs=max(near, 2e-4) / 20)
+    assert stored.costs["images"] == alone.costs["images"]
+    assert stored.mitigations.get("jtt") == alone.mitigations.get("jtt")
+    followed, expected = (m.get("swad", {}) for m in (stored.mitigations, alone.mitigations))
+    assert followed.get("losses") == pytest.approx(expected.get("losses"), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -171,19 +227,10 @@ def test_a_linear_readout_is_solved_by_the_first(tmp_path: Path) -> None:
 )
 def test_what_ends_one_process_ends_all(fault: str, said: list[str], tmp_path: Path) -> None:
     card(tmp_path)
-    done = launched(tmp_path, "--seeds", "1", program=(PROGRAM, fault))
+    place = ["--mask", tmp_path / "recipe.json", "--out", tmp_path / "out"]
+    done = torchrun(PROGRAM, fault, "finetune", *place, "--seeds", "1")
     assert done.returncode != 0
     for words in said:
         assert words in done.stderr
     assert runs(tmp_path) == []
     assert not (tmp_path / "out" / LEDGER).exists()
-
-
-@pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
-    hot = {"lr": 1e30, "head_lr": 1e30, "optimizer": "sgd", "clip_norm": 0.0, "warmup": 0.0}
-    card(tmp_path, optim=hot, adaptation__mask="fullft")
-    done = launched(tmp_path, "--seeds", "1")
-    assert done.returncode != 0
-    assert done.stderr.count("loss is not finite") == 1
-    assert "has ended" not in done.stderr

@@ -26,6 +26,11 @@ class Checkpoint(Config):
     file: Path
 
     @property
+    def identity(self) -> str | None:
+        """No endpoint."""
+        return None
+
+    @property
     def checkpoint(self) -> Path | None:
         """The user's file."""
         return self.file

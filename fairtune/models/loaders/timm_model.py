@@ -19,6 +19,11 @@ class TimmModel(Config):
     """A network that `timm.create_model` knows by name."""
 
     @property
+    def identity(self) -> str | None:
+        """No endpoint."""
+        return None
+
+    @property
     def checkpoint(self) -> Path | None:
         """No file of the user's own."""
         return None

@@ -59,6 +59,11 @@ class TransformersModel(Config):
         return self
 
     @property
+    def identity(self) -> str | None:
+        """No endpoint."""
+        return None
+
+    @property
     def checkpoint(self) -> Path | None:
         """No file of the user's own."""
         return None
