@@ -27,7 +27,7 @@ class Snes(Config):
     own and keeps its state to itself, so that no search could go on bit for bit.
 
     Attributes:
-        sigma: s at first. The best edit should lie within about one of it.
+        init_std: s at first. The best edit should lie within about one of it.
         population: L. The authors take 4 + 3 log d: 36 for 224 x 224 pixels, 15 for 7 x 7.
     """
 
@@ -40,7 +40,7 @@ class Snes(Config):
     )
     gradient: ClassVar[bool] = False
 
-    sigma: Annotated[float, pydantic.Field(gt=0), Float(5e-3, 1e-1, log=True)] = 3e-2
+    init_std: Annotated[float, pydantic.Field(gt=0), Float(5e-3, 1e-1, log=True)] = 3e-2
     population: Annotated[int, pydantic.Field(ge=2), Choice((12, 24, 36))] = 36
 
     @property
@@ -52,4 +52,4 @@ class Snes(Config):
         """Return the search."""
         from fairtune.editing.natural import Natural
 
-        return Natural(start, self.sigma, self.population, generator)
+        return Natural(start, self.init_std, self.population, generator)
