@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLACK_BOX = "scalar_normalised"
+BLACK_BOX = "fzoo"
 """The mode to recommend where there is no gradient."""
 
 

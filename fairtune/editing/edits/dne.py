@@ -8,6 +8,7 @@ import pydantic
 
 from fairtune.config import Choice, Config, Float
 from fairtune.config.model import carried
+from fairtune.config.registry import Among
 from fairtune.editing import EDITS, MODES, OBJECTIVES, EditObjective, Mode
 from fairtune.errors import ConfigError
 from fairtune.evaluation.objectives import ATTRIBUTE
@@ -69,9 +70,11 @@ class Dne(Config):
     acts: ClassVar[bool] = True
 
     attribute: Name | None = None
-    mode: Annotated[Config, MODES.field()] = pydantic.Field("white", validate_default=True)
-    objective: Annotated[Config, OBJECTIVES.field()] = pydantic.Field(
-        "uniform", validate_default=True
+    mode: Annotated[Config, MODES.field(), Among(("white", "fzoo", "snes", "gezo"))] = (
+        pydantic.Field("white", validate_default=True)
+    )
+    objective: Annotated[Config, OBJECTIVES.field(), Among(("uniform", "entropy", "neg_ce"))] = (
+        pydantic.Field("uniform", validate_default=True)
     )
     lambda_sa: Annotated[float, pydantic.Field(ge=0), Float(0.1, 10, log=True)] = 1.0
     lambda_reg: Annotated[float, pydantic.Field(ge=0), Float(1e-4, 1e-1, log=True)] = 1e-2

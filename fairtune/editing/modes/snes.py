@@ -20,10 +20,11 @@ class Snes(Config):
     """Move a diagonal Gaussian N(m, diag(s^2)) towards points of lower rank; the edit is m.
 
     L points m + s z_k, z_k ~ N(0, I), are ranked by their losses, the least first, and with u_k =
-    max(0, log(L/2 + 1) - log k) / (sum of these) - 1/L: m <- m + s sum_k u_k z_k and s <- s
-    exp(r/2 sum_k u_k (z_k^2 - 1)), r = (3 + log d) / (5 sqrt d). Points are asked about as the
-    bounds cut them. A loss that is not finite ranks last. Ranks alone count: any scale of the
-    loss will do.
+    max(0, log(L/2 + 1) - log k) / (sum of these) - 1/L: m <- m + s sum_k u_k z_k and
+    s <- s exp(r/2 sum_k u_k (z_k^2 - 1)), r = (3 + log d) / (5 sqrt d). Points are asked about as
+    the bounds cut them. A loss that is not finite ranks last. Ranks alone count: any scale of the
+    loss will do. It is written here as cmaes.SepCMA draws from a generator of its
+    own and keeps its state to itself, so that no search could go on bit for bit.
 
     Attributes:
         init_std: s at first. The best edit should lie within about one of it.
