@@ -13,12 +13,12 @@ from fairtune.training.recipe import Recipe
 LEVELS = np.float32(255)
 APPLIED = (
     "The edit has to be added to every image before this model reads it, before normalisation, as "
-    "it was in training, validation and test. `fairtune predict` and `evaluate` do so; elsewhere "
-    "it is edit.safetensors of this folder."
+    "it was in training, validation and test. “fairtune predict” and “evaluate” do so; elsewhere "
+    "it is the file edit.safetensors beside the model."
 )
 UNPROVEN = (
     "Whether a head that is trained anew still reads the attribute from edited images is not "
-    "measured here: `fairtune dne` does."
+    "measured here: “fairtune dne” does."
 )
 
 

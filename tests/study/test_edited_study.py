@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ from kit_tiny import MINIMUM, Tiny, study_fields
 
 from fairtune.config import shipped
 from fairtune.config.yaml12 import Located, dumps, loads, read
+from fairtune.errors import StudyError
 from fairtune.experiment.stored import EDIT, PAID, USED
 from fairtune.report import card, notes
 from fairtune.report.costs_grid import costs
 from fairtune.report.sections import sections
 from fairtune.report.tables import Tables, load
 from fairtune.study.audit import audit
+from fairtune.study.enqueue import Wanted, enqueue
 from fairtune.study.place import Place
 from fairtune.study.rows import BASELINE, CONFIRM, SEARCH, Row, paid_queries
 from fairtune.study.schema import build_study
 from fairtune.study.select import picked
 from fairtune.study.status import summary
+from fairtune.study.tend import tended
 from fairtune.study.worker import Exit
 
 EDITS: dict[str, Any] = {
@@ -40,27 +44,25 @@ EDITS: dict[str, Any] = {
 }
 
 
+CHANGES: dict[str, Any] = {
+    "recipe": study_fields()["recipe"]
+    | {"adaptation": {"mask": "norm:all"}, "optim": {"epochs": 1, "batch_size": 64}},
+    "space": {"optim.lr": {"float": [1e-4, 1e-2], "log": True}, "edit": EDITS},
+    "objectives": ["worst_auc@sex", "queries"],
+    "constraints": ["queries <= 500"],
+    "seed": 1,
+    "baselines": {"of": ["linear_readout"], "lr_points": 1},
+    "confirm": {"top": 2, "seeds": 1},
+    "select": "minimax",
+}
+
+
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A study with a cache of its own, so that every edit is made and paid for in it."""
     folder = tmp_path_factory.mktemp("edited")
-    recipe = study_fields()["recipe"] | {
-        "adaptation": {"mask": "norm:all"},
-        "optim": {"epochs": 1, "batch_size": 64},
-    }
     made = Tiny(Place(folder, "tiny"), session(folder, cache=folder / "cache"))
-    changes: dict[str, Any] = {
-        "recipe": recipe,
-        "space": {"optim.lr": {"float": [1e-4, 1e-2], "log": True}, "edit": EDITS},
-        "objectives": ["worst_auc@sex", "queries"],
-        "constraints": ["queries <= 500"],
-        "budget": {"trials": 8},
-        "seed": 1,
-        "baselines": {"of": ["linear_readout"], "lr_points": 1},
-        "confirm": {"top": 2, "seeds": 1},
-        "select": "minimax",
-    }
-    assert made.search(**changes) is Exit.DONE
+    assert made.search(**CHANGES, budget={"trials": 8}) is Exit.DONE
     with_edit = next(r for r in made.view.rows[SEARCH] if r.attrs.get(USED))
     made.finetune(trial=with_edit.number + 1, seeds=1)
     return made
@@ -101,6 +103,26 @@ def test_what_is_stored_holds_and_a_rule_can_pick(edited: Tiny) -> None:
     assert picked(edited.view, edited.view.candidates(), "knee") is not None
 
 
+def test_a_point_with_an_edit_is_enqueued_and_told_what_it_may_be(
+    edited: Tiny, tmp_path: Path
+) -> None:
+    copied = edited.copy(tmp_path / "out")
+    white = {"white": {"lr": 1e-3, "optimizer": "adam"}}
+    whole = {"mode": white, "queries": 9, "noise_resolution": 8, "linf": 16}
+    words = [f"edit={json.dumps({'dne': fields})}" for fields in (whole, {**whole, "linf": 4})]
+    with tended(copied.place) as held:
+        done = enqueue(copied.view, held.family, Wanted(words=words[:1]))
+        with pytest.raises(StudyError) as caught:
+            enqueue(copied.view, held.family, Wanted(words=words[1:]))
+    assert done.point.values["edit"] == {"dne": whole}
+    assert "edit.dne.linf: 16" in str(caught.value)
+    assert copied.search(**CHANGES, budget={"trials": 9}) is Exit.DONE
+    row = max(copied.view.rows[SEARCH], key=lambda r: r.number)
+    assert (row.kind, row.state) == ("enqueued", "complete")
+    assert row.recipe["edit"]["dne"]["linf"] == 16
+    assert row.attrs[USED] >= 9
+
+
 def test_tables_tell_edits_and_queries(edited: Tiny, tables: Tables) -> None:
     trials = tables.trials
     own = trials[trials["edit"] != ""]
@@ -108,7 +130,7 @@ def test_tables_tell_edits_and_queries(edited: Tiny, tables: Tables) -> None:
     assert own["queries"].notna().all()
     grid = costs(tables)
     assert grid is not None
-    asked = grid.heads.index("queries for edits")
+    asked = list(grid.columns).index("queries for edits")
     assert grid.rows[-1][asked].text == f"{paid_queries(every(edited)):,.0f}"
 
 
