@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 SHARE = 0.2
 """Of the training patients, held out to say when to stop."""
 MOST, PATIENCE = 2000, 100
+LEAST = 1e-7
+"""By so much a loss is lower, or rounding says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ def fit_early(
     for step in range(MOST + 1):
         told()
         loss = mean_loss(x[held] @ theta.T, y[held], task)[0]
-        if loss < lowest:
+        if loss < lowest - LEAST:
             best, at, lowest = theta, step, loss
         if step - at >= PATIENCE:
             break

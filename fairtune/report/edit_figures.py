@@ -81,7 +81,8 @@ def picture(found: Assessment) -> Figure:
         start = i * (width + gap)
         bare = {"showgrid": False, "showticklabels": False, "ticks": "", "zeroline": False}
         name = CHANNELS[i] if count == len(CHANNELS) else ""
-        side = {**bare, "domain": [start, start + width], "title": {"text": name}}
+        title = {"text": name, "font": {"size": 13, "color": MUTED}, "standoff": 8}
+        side = {**bare, "domain": [start, start + width], "title": title}
         plot.update_layout(
             {
                 f"xaxis{axis}": {**side, "anchor": f"y{axis}", "constrain": "domain"},
@@ -97,8 +98,8 @@ def picture(found: Assessment) -> Figure:
     norms = found.arm("edit").norms
     return Figure(
         "edit-picture",
-        "The edit",
-        f"What is added to every image: root mean square {norms['rms']:.2f}, at most "
+        "What is added",
+        f"Added to every image: root mean square {norms['rms']:.2f}, at most "
         f"{norms['linf']:.2f} levels of 255 in a pixel. Blue darkens, orange brightens."
         + _coarsened(found.picture),
         f"Heat map of the edit, {found.picture.shape[-1]} pixels wide, from {-top:.1f} to "

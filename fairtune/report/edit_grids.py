@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 
 from fairtune.experiment.assessed import COMPARED, FROZEN, RETRAINED, TASK, Arm, Assessment, Figure
 from fairtune.report.grid import Cell, Grid, cell
@@ -105,10 +106,10 @@ def fields(found: Assessment) -> Grid:
     """Return what was asked for: data, model and every field of the edit that acts."""
     data, model = found.recipe["data"], found.recipe["model"]
     rows = {
-        "dataset": data["dataset"],
+        "dataset": name_of(data["dataset"]),
         "target": data["target"],
         "rows": ", ".join(f"{k}={v}" for k, v in data["where"].items()) or "all",
-        "model": model["name"],
+        "model": name_of(model["name"]),
         "image size": f"{model['image_size']} px",
         "weights, SHA-256 of tensors": model["weights_sha"],
         "rows that heads are fitted on": grouped(found.fitted),
@@ -127,6 +128,11 @@ def _rule(found: Assessment) -> Mapping[str, object]:
         return {k: v for k, v in found.about.items() if k not in ("norms", "versions")}
     ((_, fields_),) = rule.items()
     return dict(fields_)
+
+
+def name_of(name: str) -> str:
+    """Return a dataset or model by its name, without the folder of a file."""
+    return PurePath(name).stem
 
 
 def flat(fields: Mapping[str, object], before: str = "") -> dict[str, object]:

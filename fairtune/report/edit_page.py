@@ -12,11 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from fairtune import store
 from fairtune.experiment.assessed import Arm, Assessment, Figure, Pair
 from fairtune.experiment.edit_words import few, headline, sentences
 from fairtune.report import edit_figures, edit_grids
-from fairtune.report.edit_grids import SPLITS
+from fairtune.report.edit_grids import SPLITS, name_of
 from fairtune.report.files import put
 from fairtune.report.grid import Grid
 from fairtune.report.render import document
@@ -46,7 +45,7 @@ def write(
         StorageError: A file cannot be written.
     """
     html, numbers = page(found, pairs), as_json(found)
-    store.write_atomic(path, content)
+    put(path, content)
     return put(path.with_suffix(".html"), html), put(path.with_suffix(".json"), numbers)
 
 
@@ -134,14 +133,9 @@ def as_json(found: Assessment) -> str:
         "trace": [dict(row) for row in found.trace],
         "edit": dict(found.about),
         "recipe": dict(found.recipe),
-        "notes": list(found.notes),
+        "notes": list(map(prose, found.notes)),
     }
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def name_of(name: str) -> str:
-    """Return a dataset or model by its name, without the folder of a file."""
-    return PurePath(name).stem
 
 
 def _facts(found: Assessment) -> list[tuple[str, str]]:

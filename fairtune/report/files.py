@@ -7,13 +7,13 @@ from pathlib import Path
 from fairtune import store
 
 
-def put(path: Path, text: str) -> Path:
-    """Write `text` to `path`, whose folder is made, and return it.
+def put(path: Path, content: str | bytes) -> Path:
+    """Write `content` to `path`, whose folder is made, and return it.
 
     Raises:
         StorageError: The file cannot be written.
     """
     with store.writing(path.parent, what=path.name):
         path.parent.mkdir(parents=True, exist_ok=True)
-    store.write_atomic(path, text.encode())
+    store.write_atomic(path, content.encode() if isinstance(content, str) else content)
     return path

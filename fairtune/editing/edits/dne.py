@@ -157,6 +157,12 @@ class Dne(Config):
         """Return the fields that act, as JSON."""
         return {name: value for name, value in self.to_json().items() if name not in self.idle}
 
+    def check(self, scene: Scene) -> None:
+        """Refuse a scene on which it cannot be learned; see `make`."""
+        from fairtune.editing.learn import asked_of
+
+        asked_of(self, scene)
+
     def make(self, scene: Scene) -> Learned:
         """Return the edit that is learned on the training rows of `scene`.
 
