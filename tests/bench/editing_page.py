@@ -26,7 +26,7 @@ def real(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"## {TITLE}",
         "",
-        "DINOv2 ViT-S/14 at 70 px, bf16, frozen. An edit is learned on training rows, and assessed "
+        "DINOv2 ViT-S/14, 70 px, bf16, frozen. An edit is learned on training rows, and assessed "
         "on test rows with heads that are fitted on training rows; thresholds of eo_diff are from "
         "validation. One query is a batch of 32 images. Intervals are of patients, 95 %, one by "
         "one; *change* is the re-trained head's AUC with the edit less that without, paired. "
