@@ -25,7 +25,7 @@ SURE = (0.9, 0.86, 0.93)
 
 def group(name: str, n: int = 60, positives: int = 20, known: bool = True) -> Group:
     figure = Figure(0.71, 0.6, 0.8) if known else Figure()
-    figures = {metric: figure for metric in ("auc", "tpr", "fpr")}
+    figures = dict.fromkeys(("auc", "tpr", "fpr"), figure)
     return Group(name, n, n, positives, figures)
 
 
@@ -46,7 +46,7 @@ def arm(name: str, frozen: Ends = SURE, retrained: Ends = SURE, **more: Any) -> 
 
 
 def changes(**told: Ends) -> list[Change]:
-    """Return differences to every control, those of `told` by figure and 0 +- .1 for the others."""
+    """Return differences to every control: those of `told` by figure, else 0 +- .1."""
     return [
         Change(figure, against, Figure(*told.get(figure, (0.0, -0.1, 0.1))))
         for against in ("none", "random", "reweighted")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fairtune.config import parse
-from fairtune.config.overrides import apply
+from fairtune.config.overrides import apply, split
 from fairtune.config.yaml12 import Located
 from fairtune.data.spec import load_spec
 from fairtune.errors import ConfigError
@@ -76,6 +76,14 @@ class Asked:
         Raises:
             ConfigError: An unknown mode or field, or a value out of its range.
         """
+        for path in (split(word)[0] for word in words):
+            if path[0] == "mode" and path[1:2] != (mode,):
+                raise ConfigError(
+                    "a field of another mode than the one that was asked for",
+                    where=f"--set {'.'.join(path)}",
+                    found=f"--mode {mode}",
+                    allowed=f"mode.{mode}.FIELD=VALUE",
+                )
         edit = Located({"mode": {mode: {}}, **fields}, {}, "--set", {})
         found = apply(edit, words).data
         plain = self.plain().to_json()

@@ -168,7 +168,7 @@ def test_what_is_in_a_file_is_shown(tmp_path: Path, monkeypatch: Patch, capsys: 
         ({"--mode": "two_points"}, ["unknown edit mode", "did you mean 'two_point'?"]),
         ({"--set": "lambda_s=1"}, ["lambda_s", "did you mean 'lambda_sa'?"]),
         ({"--set": "lambda_sa=much"}, ["lambda_sa"]),
-        ({"--set": "mode.gezo.samples=3"}, ["edit mode"]),
+        ({"--set": "mode.gezo.samples=3"}, ["field of another mode", "mode.two_point.FIELD"]),
         ({"--set": "objective=unifrm"}, ["did you mean 'uniform'?"]),
         ({"--set": "noise_resolution=64"}, ["finer than the image"]),
         ({"--attribute": "sexx"}, ["sexx", "did you mean 'sex'?"]),
