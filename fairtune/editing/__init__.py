@@ -58,6 +58,13 @@ class EditRule(Protocol):
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON."""
 
+    def check(self, scene: Scene) -> None:
+        """Refuse a scene for which no edit can be made; asks the model for nothing.
+
+        Raises:
+            DataError, ModelError: See `make`.
+        """
+
     def make(self, scene: Scene) -> Learned:
         """Return the edit for the training rows of `scene`.
 

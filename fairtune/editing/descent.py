@@ -120,7 +120,7 @@ class Signs:
 class Adam:
     """Move by lr m / (sqrt(v) + 1e-8 G), means of g and g^2 with decays .9 and .999, corrected.
 
-    G is the root mean square of the first g, so that the scale of the loss does not matter.
+    G is the largest root mean square of a g so far, so that the scale of the loss does not matter.
     """
 
     def __init__(self, lr: float, first: float = 0.9, second: float = 0.999) -> None:

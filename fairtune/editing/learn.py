@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLACK_BOX = "scalar_normalised"
+BLACK_BOX = "fzoo"
 """The mode to recommend where there is no gradient."""
 
 
@@ -52,6 +52,15 @@ def learn(rule: Dne, scene: Scene) -> Learned:
         RunError: The loss is not finite for any candidate.
         Interrupted: `scene.told` had a reason to leave.
     """
+    return Search(rule, scene, *asked_of(rule, scene)).run()
+
+
+def asked_of(rule: Dne, scene: Scene) -> tuple[Grid, Cohort]:
+    """Return where the values of an edit stand, and the rows that it is learned on.
+
+    Raises:
+        ConfigError, DataError, ModelError: See `Dne.make`.
+    """
     grid = grid_of(rule, scene)
     if rule.attribute is None:
         raise ConfigError("an edit needs the attribute that it hides", where="attribute")
@@ -62,8 +71,8 @@ def learn(rule: Dne, scene: Scene) -> Learned:
             found=scene.model,
             todo=f"take a mode that asks for values alone, e.g. {BLACK_BOX}",
         )
-    rows = cohort(scene, rule.attribute, everyone=rule.reads_task and not rule.unsearched)
-    return Search(rule, scene, grid, rows).run()
+    everyone = rule.reads_task and not rule.unsearched
+    return grid, cohort(scene, rule.attribute, everyone=everyone)
 
 
 class Search:

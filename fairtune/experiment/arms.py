@@ -27,6 +27,10 @@ Floats = NDArray[np.float64]
 Head = tuple[Floats, Floats]
 """Weight `(outputs, dim)` and bias `(outputs,)`."""
 
+PROBE_L2 = 1e-2
+"""Penalty of heads that read the attribute, as learned edits have it by default: the task's own may
+be too strong for a head that is to find what is there."""
+
 BATCH = 128
 """Images that are embedded at once."""
 
@@ -138,7 +142,7 @@ class Fitting:
         """Return the head that reads the attribute from what `sight` gives."""
         a = self.attribute
         return fit_probe(
-            sight(self.rows), a.codes, a.names, attribute=a.name, l2=self._l2, told=self.told
+            sight(self.rows), a.codes, a.names, attribute=a.name, l2=PROBE_L2, told=self.told
         )
 
     def plain(self, sight: Sight) -> Head:

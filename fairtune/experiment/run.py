@@ -25,6 +25,8 @@ from fairtune.experiment.stored import (
     EDIT,
     EDITING,
     MITIGATIONS,
+    PAID,
+    USED,
     WEIGHTS,
     StoredRun,
     recipe_card,
@@ -71,12 +73,14 @@ class Stopped:
         epochs: Finished epochs.
         values: Objectives of the last finished epoch.
         seconds: Wall time spent.
+        queries: What its edit cost, and how much of it this run paid, as costs.json has them.
     """
 
     reason: str
     epochs: int
     values: Mapping[str, float]
     seconds: float
+    queries: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -224,7 +228,8 @@ def _ended(
         if end.judged and job.checkpoints is not None:
             job.checkpoints.discard()
         values = job.observer.values if isinstance(job.observer, _Judged) else {}
-        return Stopped(end.stopped, len(end.epochs), values, end.costs["seconds"])
+        asked = {name: end.costs[name] for name in (USED, PAID) if name in end.costs}
+        return Stopped(end.stopped, len(end.epochs), values, end.costs["seconds"], asked)
     try:
         return _store(job, session, runs, judge, end, order.keep_weights, order.provenance)
     except Exception as error:

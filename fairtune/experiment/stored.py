@@ -145,6 +145,11 @@ class StoredRun:
         """Return what the model of a final run said on test, before any post-processing."""
         return self._costed(to_predictions(self.table(TEST), self.card))
 
+    @cached_property
+    def editing(self) -> dict[str, Any]:
+        """What is to be known of its edit: queries, norms, trace; empty without one."""
+        return self._json(EDITING) if (self.folder / EDITING).is_file() else {}
+
     @property
     def queries(self) -> float:
         """Batches that making its edit asked the model about, whoever paid; of folds the mean."""

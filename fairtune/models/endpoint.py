@@ -59,6 +59,7 @@ class Endpoint:
         place = {key: i for i, key in enumerate(keys)}
         found, sent = self.answers.find(keys), 0
         while missing := [key for key in place if key not in found]:
+            self._wait(0.0)
             taken = self.answers.take_on(missing, self.asked.batch, self._patience)
             if taken:
                 try:

@@ -16,6 +16,7 @@ from fairtune.experiment.judge import Judge
 from fairtune.experiment.stored import StoredRun
 from fairtune.models import spec as models
 from fairtune.report import grids, post, provenance
+from fairtune.report.edits import APPLIED, edit_words
 from fairtune.report.files import put
 from fairtune.report.grid import Grid
 from fairtune.report.markdown import plain, table, verdict
@@ -181,6 +182,7 @@ def _about(card: Card) -> list[str]:
     )
     if mitigated := mitigation_words(run.recipe):
         said += f" Mitigations: {mitigated}; whether they helped is what its figures say."
+    said += edit_words(run)
     if card.summary is None:
         said += " It was retrained on its own: nothing was compared, so no verdict is given."
     return [plain(said), ""]
@@ -199,7 +201,8 @@ def _use(card: Card) -> list[str]:
     if run.post:
         given = f"an image and the patient's {' and '.join(post.attributes(run))}"
     scores = "scores" if post.by_group(run) else "probabilities"
-    needed = [line for said in post.needs(run) for line in (f"**Note.** {plain(said)}", "")]
+    needed = [f"**Note.** {plain(APPLIED)}", ""] if run.recipe.edited else []
+    needed += [line for said in post.needs(run) for line in (f"**Note.** {plain(said)}", "")]
     return [
         *needed,
         "`fairtune predict RUN IMAGES` scores images, `fairtune evaluate RUN --dataset D` "

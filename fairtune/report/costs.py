@@ -8,7 +8,17 @@ import pandas as pd
 
 from fairtune.report.trials import number_of
 from fairtune.study.overview import Overview
-from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, Row, current, valid
+from fairtune.study.rows import (
+    BASELINE,
+    CONFIRM,
+    CONTROL,
+    FINAL,
+    SEARCH,
+    Row,
+    current,
+    paid_queries,
+    valid,
+)
 
 WATTS = {"cpu": 100.0, "gpu": 400.0}
 """Draw that is assumed for one device and its share of the machine where nobody states one."""
@@ -19,7 +29,8 @@ def cost_frame(view: Overview) -> pd.DataFrame:
 
     Columns: `phase`, `runs`, `complete`, `pruned`, `failed`, `epochs`, `saved` (epochs that
     pruning spared), `seconds` (device time of all attempts that say so: runs that one process
-    made together are counted once), `median` (seconds of a finished run).
+    made together are counted once), `median` (seconds of a finished run), `queries` (asked for
+    edits; NaN where no run had any).
     """
     rows = []
     for phase in (BASELINE, SEARCH, CONTROL, CONFIRM, FINAL):
@@ -38,6 +49,7 @@ def cost_frame(view: Overview) -> pd.DataFrame:
                 "saved": sum(_saved(row) for row in kept),
                 "seconds": _device_seconds(view, kept, [s for s, _ in spent]),
                 "median": float(pd.Series(done, dtype=float).median()),
+                "queries": number_of(paid_queries(kept)),
             }
         )
     return pd.DataFrame(rows)

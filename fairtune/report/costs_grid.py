@@ -12,6 +12,11 @@ HEADS = (
     "device time", "device-seconds", "energy (estimate)", "median run",
 )  # fmt: skip
 
+EDITS = (
+    "A query is one batch of images that the model was asked about to make an edit; an edit is "
+    "made once and paid for by the first run that has it."
+)
+
 
 def costs(tables: Tables, watts: float | None = None) -> Grid | None:
     """Return runs, epochs, device time and energy by phase; None when nothing has run.
@@ -34,6 +39,12 @@ def costs(tables: Tables, watts: float | None = None) -> Grid | None:
         int(frame[k].sum()) for k in ("runs", "complete", "pruned", "failed", "epochs", "saved")
     ]
     rows.append(_row("all", sums, float(frame["seconds"].sum()), draw, ""))
+    heads, notes = list(HEADS), []
+    if frame["queries"].notna().any():
+        asked = [*frame["queries"], frame["queries"].sum()]
+        rows = [[*row, Cell(grouped(number))] for row, number in zip(rows, asked)]
+        heads.append("queries for edits")
+        notes.append(EDITS)
     whose = "as given" if watts is not None else "an assumption, not a measurement"
     name = "not recorded by these runs" if device is None else device
     note = (
@@ -41,7 +52,7 @@ def costs(tables: Tables, watts: float | None = None) -> Grid | None:
         f"another). Device: {name}. Runs that one process made together count once; loading, "
         "waiting and failed attempts that left no time are not in it."
     )
-    return Grid("Runs, time and energy by phase", HEADS, rows, notes=[note])
+    return Grid("Runs, time and energy by phase", heads, rows, notes=[note, *notes])
 
 
 def draw_of(tables: Tables, watts: float | None) -> tuple[float, str | None]:

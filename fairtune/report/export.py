@@ -15,7 +15,7 @@ import pandas as pd
 from fairtune import store
 from fairtune.errors import ConfigError, FairtuneError, StudyError, did_you_mean
 from fairtune.evaluation.scoring import group_table
-from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.stored import PAID, USED, StoredRun
 from fairtune.report.scored import REPLICATES, TEST, VALIDATION, attributes_of, metrics_of
 from fairtune.report.words import FEW
 from fairtune.study.outcome import _threshold
@@ -86,7 +86,8 @@ def trial_table(view: Overview) -> pd.DataFrame:
 
     Columns: those of `RUN`, `attempt`, `state`, `kind`, `digest`, `replicate`, `value.OBJECTIVE`,
     `constraint.NAME` (above 0 when violated), `param.NAME`, `reason`, `degenerate`, `mask`,
-    `share`, `seconds`, `epochs`, `started`, `finished`.
+    `share`, `seconds`, `epochs`, `queries_used` and `queries_paid` (of the run's edit; missing
+    without one), `started`, `finished`.
     """
     rows = [row for phase in PHASES for row in valid(view.rows[phase])]
     objectives = [str(o) for o in view.judge.objectives]
@@ -116,6 +117,8 @@ def _trial(row: Row, objectives: Sequence[str]) -> dict[str, Any]:
         "share": row.attrs.get("trainable_share"),
         "seconds": row.attrs.get("seconds"),
         "epochs": row.attrs.get("epochs", row.attrs.get("epoch")),
+        USED: row.attrs.get(USED),
+        PAID: row.attrs.get(PAID),
         "started": None if row.started is None else row.started.isoformat(),
         "finished": None if row.finished is None else row.finished.isoformat(),
     }

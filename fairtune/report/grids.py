@@ -18,6 +18,7 @@ from fairtune.report.words import (
     count_texts,
     duration,
     ends,
+    grouped,
     metric_words,
     number,
     signed,
@@ -315,6 +316,7 @@ def trials(tables: Tables) -> Grid:
     """Return every trial of the search and every point of the baselines."""
     rows = []
     mitigated = bool((tables.trials["mitigations"] != "").any())
+    edited = bool((tables.trials["edit"] != "").any())
     for t in tables.trials.to_dict("records"):
         reason = t["reason"] if isinstance(t["reason"], str) else ""
         state = f"{t['state']}: {reason}" if reason else str(t["state"])
@@ -324,6 +326,7 @@ def trials(tables: Tables) -> Grid:
                 Cell(f"{t['phase']} {t['number']}"),
                 Cell(t["label"] or t["kind"], "quiet"),
                 *([Cell(t["mitigations"] or NOTHING)] if mitigated else []),
+                *([Cell(t["edit"] or NOTHING), Cell(grouped(t["queries"]))] if edited else []),
                 Cell(state, "plain" if state == "complete" else "alarm"),
                 cell(t["value"]),
                 cell(t["auc"]),
@@ -333,6 +336,7 @@ def trials(tables: Tables) -> Grid:
             ]
         )
     what = ["mitigations"] if mitigated else []
+    what += ["edit", "queries"] if edited else []
     heads = [
         "run",
         "",

@@ -19,7 +19,7 @@ from fairtune.report.words import NOTHING, TOO_SMALL, ends, number, prose
 from fairtune.study.outcome import _threshold
 from fairtune.study.overview import LABEL, Overview
 from fairtune.study.rank import DEGENERATE
-from fairtune.study.rows import FINAL, Row
+from fairtune.study.rows import FINAL, Row, edit_of
 
 KEPT = "write below this line: it is kept"
 # A link definition without a link: Markdown shows nothing of it.
@@ -54,7 +54,12 @@ def note(view: Overview, row: Row) -> str:
     run = view.stored(row) if row.state == "complete" else None
     name = str(row.attrs.get(LABEL) or row.kind)
     mask = str(row.attrs.get("mask", ""))
-    parts = [f"**{plain(name)}**" + (f" trains `{mask}`" if mask else "")]
+    edit = edit_of(row.recipe)
+    parts = [
+        f"**{plain(name)}**"
+        + (f" trains `{mask}`" if mask else "")
+        + (f" on images with the edit `{edit}`" if edit else "")
+    ]
     if run is not None and (row.phase != FINAL or run.has_test):
         parts.append(_figures(view, row, run))
         parts += map(plain, post.needs(run))

@@ -9,10 +9,11 @@ import pandas as pd
 
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.rules import Rule
+from fairtune.experiment.stored import USED
 from fairtune.models.units import Units
 from fairtune.study.overview import Overview
 from fairtune.study.rank import DEGENERATE, Ranked, ranked
-from fairtune.study.rows import BASELINE, SEARCH, Row, current, mitigations_of
+from fairtune.study.rows import BASELINE, SEARCH, Row, current, edit_of, mitigations_of
 
 NAN = float("nan")
 POINTS = 200
@@ -25,7 +26,7 @@ def trial_frame(view: Overview) -> pd.DataFrame:
     Columns: `phase`, `number` (from 1), `state`, `kind`, `label`, `digest`, `value` (primary
     objective), `auc`, `fairness` (value of `fairness_name`), `share` (trained share of the
     parameters), `glyph`, `seconds`, `epochs`, `planned`, `degenerate`, `reason`, `mitigations`
-    (their names), `incumbent`.
+    (their names), `edit` (name and mode), `queries` (what making it cost), `incumbent`.
     """
     name = fairness_name(view)
     rows = [
@@ -46,6 +47,7 @@ def trial_frame(view: Overview) -> pd.DataFrame:
 _COLUMNS = (
     "phase", "number", "state", "kind", "label", "digest", "value", "auc", "fairness",
     "share", "glyph", "seconds", "epochs", "planned", "degenerate", "reason", "mitigations",
+    "edit", "queries",
 )  # fmt: skip
 
 
@@ -70,6 +72,8 @@ def _trial(row: Row, fairness: str, primary: str) -> dict[str, Any]:
         "degenerate": row.attrs.get(DEGENERATE),
         "reason": row.reason,
         "mitigations": mitigations_of(row.recipe),
+        "edit": edit_of(row.recipe),
+        "queries": number_of(row.attrs.get(USED)),
     }
 
 

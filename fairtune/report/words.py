@@ -29,6 +29,7 @@ METRICS = {
     "ppv": "positive predictive value",
     "npv": "negative predictive value",
     "selection_rate": "share called positive",
+    "queries": "number of queries that making the edit of its images cost",
 }
 """Base metrics in the words of a clinic."""
 
@@ -138,6 +139,8 @@ def objective_words(objective: Objective) -> str:
     if objective.metric in COMPOUNDS:
         return words + by
     match objective.reduction:
+        case "overall" if objective.is_cost:
+            return f"the {words}"
         case "overall":
             return f"the {words} over all patients"
         case "worst":

@@ -223,6 +223,7 @@ class Executor:
             # One fold may not answer every objective.
             last = [end.values[name] for name in names] if set(names) <= set(end.values) else None
             spent = {"seconds": end.seconds, "epochs": float(end.epochs), **course.planned}
+            spent |= {name: n + course.spent.get(name, 0.0) for name, n in end.queries.items()}
             return Pruned(end.epochs, last, spent, end.reason.removeprefix(PRUNED))
         if course.claim.poll() is None:
             # Where several processes share a run, another one may be who was told.

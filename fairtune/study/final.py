@@ -13,7 +13,7 @@ from fairtune.errors import DataError, FairtuneError, StudyError
 from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.gate import Gate, Opening
 from fairtune.experiment.masks import with_edit
-from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.stored import PAID, USED, StoredRun
 from fairtune.mitigation.post import post_processing
 from fairtune.study.exports import EXPORTS, Export
 from fairtune.study.ledger import Ledger
@@ -249,7 +249,9 @@ def _write_rows(
             except DataError:
                 continue  # too few test rows for the objective: the verdict says so
             values = [figures.pop(str(objective)) for objective in view.judge.objectives]
-            ledger.append_final(proposal, values, {f"test/{k}": v for k, v in figures.items()})
+            costs = {name: run.costs[name] for name in (USED, PAID) if name in run.costs}
+            told = {f"test/{name}": value for name, value in figures.items()}
+            ledger.append_final(proposal, values, told | costs)
 
 
 def test_figures(view: Overview, run: StoredRun) -> dict[str, float]:

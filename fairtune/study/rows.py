@@ -23,6 +23,9 @@ RUNS_PER_DIGEST = 3
 STALE_RETRIES = 2
 ERROR_RETRIES = 1
 
+PAID = "queries_paid"
+"""Attribute of a row: queries that its runs asked for their edits, as costs.json calls them."""
+
 STOPPED = "stopped"
 ASKED = "asked"
 """A person asked for another try; the attempts before do not count against it."""
@@ -41,9 +44,25 @@ def mitigations_of(recipe: Mapping[str, Any]) -> str:
     return " + ".join(name for member in recipe.get("mitigations", ()) for name in member)
 
 
+def edit_of(recipe: Mapping[str, Any]) -> str:
+    """Return the edit of a recipe as JSON with its mode, `dne white`; empty without one."""
+    return " ".join(
+        name
+        if not isinstance(fields.get("mode"), dict)
+        else f"{name} {next(iter(fields['mode']))}"
+        for name, fields in recipe.get("edit", {}).items()
+    )
+
+
+def paid_queries(rows: Iterable[Row]) -> float | None:
+    """Return the queries that runs asked for their edits, of all attempts; None without edits."""
+    paid = [row.attrs[PAID] for row in valid(rows) if PAID in row.attrs]
+    return float(sum(paid)) if paid else None
+
+
 def in_brief(attrs: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    """Return mask and mitigations of a row or proposal, for one line."""
-    parts = str(attrs.get("mask", "")), mitigations_of(recipe)
+    """Return mask, edit and mitigations of a row or proposal, for one line."""
+    parts = str(attrs.get("mask", "")), edit_of(recipe), mitigations_of(recipe)
     return "  ".join(part for part in parts if part)
 
 

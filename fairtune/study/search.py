@@ -12,6 +12,7 @@ from fairtune.errors import ConfigError, FairtuneError, raise_all
 from fairtune.models.units import Units
 from fairtune.study.bounds import Bounds
 from fairtune.study.control import ControlPhase
+from fairtune.study.edit_fitting import edit_misfits
 from fairtune.study.execute import Event, Executor, few_folds
 from fairtune.study.expected import expected_starts
 from fairtune.study.fields import EDIT, parts_of
@@ -73,7 +74,7 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
     plan = Plan(study, base, units, unit_digests(study, base, session))
     if searches(plan, "medical"):
         session.table(recipe).spec.ranges()
-    raise_all(str(study.source.where()), list(misfits(plan, session)))
+    raise_all(str(study.source.where()), [*misfits(plan, session), *edit_misfits(plan, session)])
     return plan
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from fairtune.errors import FairtuneError
 from fairtune.study.overview import Overview
 from fairtune.study.place import ENDED, Place
-from fairtune.study.rows import BASELINE, CONFIRM, CONTROL, FINAL, SEARCH, counts, results
+from fairtune.study.rows import (
+    BASELINE,
+    CONFIRM,
+    CONTROL,
+    FINAL,
+    SEARCH,
+    counts,
+    paid_queries,
+    results,
+)
 from fairtune.study.select import corrected, picked, rows_in_words
 
 
@@ -19,6 +28,9 @@ def summary(place: Place) -> str:
         if tally:
             parts = ", ".join(f"{n} {state}" for state, n in tally.items())
             lines.append(f"  {phase}: {parts}")
+    asked = paid_queries([row for rows in view.rows.values() for row in rows])
+    if asked is not None:
+        lines.append(f"  queries asked for edits: {asked:,.0f}")
     ended = view.settings.get(ENDED)
     if ended is not None:
         lines.append(f"  search ended by {ended}")

@@ -18,6 +18,7 @@ def costs_of(
     cut: int,
     trained: int,
     first_images: int = 0,
+    ended: bool = True,
 ) -> dict[str, float]:
     """Return the costs of a run, see `RunResult.costs`.
 
@@ -29,6 +30,7 @@ def costs_of(
         cut: Block before which it started to compute.
         trained: Number of trained values without the head.
         first_images: Images of a mitigation's first fit.
+        ended: Whether it will not be gone on with: only then does it pay for its edit.
     """
     mask = ground.mask(recipe)
     images = sum(report.images for report in reports)
@@ -42,13 +44,14 @@ def costs_of(
         "trainable_share": trained / (ground.units.total or 1),
         "lowest_block": float(ground.units.depth if lowest is None else lowest),
         "cut": float(cut),
-        **_queries(recipe, ground),
+        **_queries(recipe, ground, ended),
     }
 
 
-def _queries(recipe: Recipe, ground: Ground) -> dict[str, float]:
+def _queries(recipe: Recipe, ground: Ground, ended: bool) -> dict[str, float]:
     """Return what the edit of a recipe cost, and how much of it this run has paid for."""
     made = made_for(ground, recipe)
     if made is None:
         return {}
-    return {"queries_used": float(made.queries), "queries_paid": float(made.take())}
+    paid = made.take() if ended else 0
+    return {"queries_used": float(made.queries), "queries_paid": float(paid)}

@@ -81,7 +81,10 @@ class Course:
         recipe, lane = self.job.recipe, self.lane
         spent = self.before + time.perf_counter() - self.began
         cut, trained = lane.start.cut, trained_size(lane.trained)
-        costs = costs_of(recipe, self.ground, self.reports, spent, cut, trained, self.first_images)
+        ended = self.stop is None or self.judged
+        costs = costs_of(
+            recipe, self.ground, self.reports, spent, cut, trained, self.first_images, ended
+        )
         return RunResult(
             tuple(self.reports),
             self.weights,

@@ -38,12 +38,12 @@ class Made:
     Attributes:
         edit: The edit.
         record: Queries by what for, and the trace of its making.
-        paid: Whether this process made it, and no run has taken that on itself yet.
+        unpaid: A file that is there until a run has taken on itself what the making cost.
     """
 
     edit: Edit
     record: dict[str, Any]
-    paid: bool
+    unpaid: Path
 
     @property
     def queries(self) -> int:
@@ -51,9 +51,15 @@ class Made:
         return sum(int(n) for n in self.record.get("queries", {}).values())
 
     def take(self) -> int:
-        """Return what a run pays for it: all for the first run of who made it, else nothing."""
-        paid, self.paid = self.paid, False
-        return self.queries if paid else 0
+        """Return what a run pays for it: all for the first that ends, whoever it is, or nothing.
+
+        A run that is cut off after the making has paid nothing, and the next one does.
+        """
+        try:
+            self.unpaid.unlink()
+        except OSError:  # not there, or on a disk that cannot be written
+            return 0
+        return self.queries
 
 
 def made_for(ground: Ground, recipe: Recipe) -> Made | None:
@@ -71,16 +77,15 @@ def made_for(ground: Ground, recipe: Recipe) -> Made | None:
     key = _key(ground, recipe)
     if key in ground.edits:
         return ground.edits[key]
-    paid: list[bool] = []
 
     def make(folder: Path) -> None:
         learned = rule.make(scene_of(ground, recipe, states=states))
-        paid.append(True)
+        unpaid.touch()
         (folder / EDIT).write_bytes(to_bytes(learned.edit))
         (folder / RECORD).write_text(json.dumps(_record(learned)))
 
     cache = ground.pack.cache
-    states = cache / SHELF / f".{key}.state"
+    states, unpaid = cache / SHELF / f".{key}.state", cache / SHELF / f".{key}.unpaid"
     folder = store.get_or_make(
         SHELF,
         key,
@@ -90,7 +95,7 @@ def made_for(ground: Ground, recipe: Recipe) -> Made | None:
         waiting=lambda: ground.told("waiting for an edit that another process learns"),
     )
     record = json.loads((folder / RECORD).read_text())
-    made = Made(read_edit(folder / EDIT), record, bool(paid))
+    made = Made(read_edit(folder / EDIT), record, unpaid)
     made.edit.check(ground.pack.image_size, ground.spec.channels)
     ground.edits[key] = made
     return made
@@ -99,6 +104,7 @@ def made_for(ground: Ground, recipe: Recipe) -> Made | None:
 def _record(learned: Learned) -> dict[str, Any]:
     return {
         "queries": dict(learned.queries),
+        "norms": learned.edit.norms(),
         "trace": [{name: finite(value) for name, value in row.items()} for row in learned.trace],
         "notes": list(learned.notes),
     }

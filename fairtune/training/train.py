@@ -8,6 +8,7 @@ the same numbers in company as alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -185,12 +186,27 @@ def _run(job: Job, session: Session) -> Generator[None, None, RunResult]:
 def _prepared(job: Job, session: Session) -> Course | Callable[[], RunResult]:
     """Return what makes the run, once data and model are open."""
     ground = session.ground(job.recipe)
-    return (lambda: _solved(job, ground)) if job.recipe.solved else Course(job, session, ground)
+    if job.recipe.solved:
+        return lambda: _solved(job, ground)
+    with _obeying(job, ground):
+        return Course(job, session, ground)
+
+
+@contextlib.contextmanager
+def _obeying(job: Job, ground: Ground) -> Iterator[None]:
+    """Leave what is computed for this run, such as its edit, when this run is to end."""
+    before = ground.poll
+    ground.poll = lambda: before() or job.observer.poll()
+    try:
+        yield
+    finally:
+        ground.poll = before
 
 
 def _solved(job: Job, ground: Ground) -> RunResult:
     began = time.perf_counter()
-    report, weights = solve(job.recipe, job.seeds, ground)
+    with _obeying(job, ground):
+        report, weights = solve(job.recipe, job.seeds, ground)
     job.observer.epoch(report)
     spent = time.perf_counter() - began
     costs = costs_of(job.recipe, ground, [report], spent, ground.units.depth, trained=0)

@@ -152,19 +152,28 @@ def test_estimates_are_as_good_as_theory_says_where_the_loss_is_linear(
     assert np.mean(cosines) == pytest.approx(math.sqrt(known / (1 + known)), rel=0.15)
 
 
+def cosine(member: Any, loss: Loss, queries: int, size: int) -> float:
+    """Return the mean cosine of edits with the true gradient over three seeds."""
+    found = []
+    for seed in range(3):
+        model, point = searched(member, loss, queries, seed=seed, size=size, weight=1e-4)
+        found.append(model.cosine(point))
+    return float(np.mean(found))
+
+
 @pytest.mark.parametrize("name", ["two_point", "fzoo"])
 @pytest.mark.parametrize("loss", [neg_ce, uniform])
 def test_slopes_use_what_gezo_as_published_throws_away(name: str, loss: Loss) -> None:
-    # 1.8 is asked of the recommended mode; measured figures are in docs/measured.md.
-    ours, theirs = [], []
-    for seed in range(3):
-        model, point = searched(name, loss, 2000, seed=seed, weight=1e-3)
-        ours.append(model.cosine(point))
-        model, point = searched(
-            {"gezo_as_published": {"init_step": 0.03}}, loss, 2000, seed=seed, weight=1e-3
-        )
-        theirs.append(model.cosine(point))
-    assert np.mean(ours) >= 1.8 * np.mean(theirs)
+    theirs = cosine({"gezo_as_published": {"init_step": 0.03}}, loss, 1000, 112 * 112)
+    assert cosine(name, loss, 1000, 112 * 112) >= 1.8 * theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [neg_ce, uniform])
+def test_the_recommended_mode_does_so_at_full_size(loss: Loss) -> None:
+    """Slow because of 2,000 queries about 50,176 pixels, three times: what docs/edits.md says."""
+    theirs = cosine({"gezo_as_published": {"init_step": 0.03}}, loss, 2000, PIXELS)
+    assert cosine("fzoo", loss, 2000, PIXELS) >= 1.8 * theirs
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,15 @@ def test_who_waits_leaves_when_told(tmp_path: Path) -> None:
     db.close()
 
 
+def test_between_two_requests_it_leaves_when_told(tmp_path: Path) -> None:
+    with Scripted(Answer()) as script:
+        one = endpoint(script.url, tmp_path, batch=1)
+        one.poll = lambda: "Ctrl-C" if len(script.asked) == 2 else None
+        with pytest.raises(Interrupted):
+            one.embed(images(range(5)))
+    assert one.answers.counts() == Counts(2, 2, 2, 0)
+
+
 def test_requests_keep_to_a_rate(tmp_path: Path) -> None:
     with Scripted(Answer()) as script:
         one = endpoint(script.url, tmp_path, batch=1, per_second=20)

@@ -8,6 +8,7 @@ import pydantic
 
 from fairtune.config import Choice, Config, Float
 from fairtune.config.model import carried
+from fairtune.config.registry import Among
 from fairtune.editing import EDITS, MODES, OBJECTIVES, EditObjective, Mode
 from fairtune.errors import ConfigError
 from fairtune.evaluation.objectives import ATTRIBUTE
@@ -68,9 +69,11 @@ class Dne(Config):
     acts: ClassVar[bool] = True
 
     attribute: Name | None = None
-    mode: Annotated[Config, MODES.field()] = pydantic.Field("white", validate_default=True)
-    objective: Annotated[Config, OBJECTIVES.field()] = pydantic.Field(
-        "uniform", validate_default=True
+    mode: Annotated[Config, MODES.field(), Among(("white", "fzoo", "snes", "gezo"))] = (
+        pydantic.Field("white", validate_default=True)
+    )
+    objective: Annotated[Config, OBJECTIVES.field(), Among(("uniform", "entropy", "neg_ce"))] = (
+        pydantic.Field("uniform", validate_default=True)
     )
     lambda_sa: Annotated[float, pydantic.Field(ge=0), Float(0.1, 10, log=True)] = 1.0
     lambda_reg: Annotated[float, pydantic.Field(ge=0), Float(1e-4, 1e-1, log=True)] = 1e-2
@@ -153,6 +156,12 @@ class Dne(Config):
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON."""
         return {name: value for name, value in self.to_json().items() if name not in self.idle}
+
+    def check(self, scene: Scene) -> None:
+        """Refuse a scene on which it cannot be learned; see `make`."""
+        from fairtune.editing.learn import asked_of
+
+        asked_of(self, scene)
 
     def make(self, scene: Scene) -> Learned:
         """Return the edit that is learned on the training rows of `scene`.

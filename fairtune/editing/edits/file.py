@@ -65,6 +65,16 @@ class FileEdit(Config):
         """Return the digest in place of the path, where it is known."""
         return {"path": self.path} if self.sha is None else {"sha": self.sha}
 
+    def check(self, scene: Scene) -> None:
+        """Refuse images that the edit in the file was not made for.
+
+        Raises:
+            ModelError: Another size or number of channels, or the file cannot be read.
+        """
+        from fairtune.editing.stored import read_edit
+
+        read_edit(Path(self.path).expanduser()).check(scene.image_size, scene.channels)
+
     def make(self, scene: Scene) -> Learned:
         """Return the edit in the file.
 

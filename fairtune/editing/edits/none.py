@@ -40,6 +40,9 @@ class NoEdit(Config):
         """Return nothing: no field acts."""
         return {}
 
+    def check(self, scene: Scene) -> None:
+        """Refuse nothing."""
+
     def make(self, scene: Scene) -> Learned:
         """Nothing can be made; never called, as `acts` is False."""
         raise NotImplementedError

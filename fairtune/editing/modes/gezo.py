@@ -47,9 +47,9 @@ class Gezo(Config):
     )
     gradient: ClassVar[bool] = False
 
-    init_step: Annotated[float, pydantic.Field(gt=0), Float(5e-4, 3e-2, log=True)] = 1e-2
-    samples: Annotated[int, pydantic.Field(ge=1), Choice((1, 2, 5, 10))] = 2
-    momentum: Annotated[float, pydantic.Field(ge=0, lt=1), Choice((0.0, 0.5, 0.9))] = 0.9
+    init_step: Annotated[float, pydantic.Field(gt=0), Float(5e-4, 3e-2, log=True)] = 5e-3
+    samples: Annotated[int, pydantic.Field(ge=1), Choice((1, 2, 5, 10))] = 5
+    momentum: Annotated[float, pydantic.Field(ge=0, lt=1), Choice((0.0, 0.5, 0.9))] = 0.5
     step_decay: Annotated[float, pydantic.Field(gt=0, le=1), Float(0.8, 0.99)] = 0.95
 
     @property

@@ -41,7 +41,7 @@ class Spsa(Config):
 
     c: Mu = 1e-2
     samples: Annotated[int, pydantic.Field(ge=1), Choice((1, 5))] = 1
-    first: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1e-2, log=True)] = 1e-2
+    first: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 3e-2, log=True)] = 1e-2
 
     @property
     def queries(self) -> int:

@@ -22,9 +22,10 @@ class SpsaGc(Config):
     """Step by Nesterov's momentum: v <- .9 v + g, x <- x - a_k (g + .9 v), with g as in `spsa`.
 
     g = (1/q) sum_j (f(x + c_k z_j) - f(x - c_k z_j)) / (2 c_k z_j), entry by entry; entries of z
-    are uniform on [-1, -.5] and [.5, 1]. a_k = a / (k + 1 + A)^.4 with A = 1 and c_k = c / (k + 1)^.1,
-    the exponents of the paper's network. Its a is for one scale of the loss; here a follows from
-    `first`, as in `spsa`, divided by what a momentum multiplies steps with, 1 / (1 - .9).
+    are uniform on [-1, -.5] and [.5, 1]. a_k = a / (k + 1 + A)^.4 with A = 1 and
+    c_k = c / (k + 1)^.1, the exponents of the paper's network. Its a is for one scale of the loss;
+    here a follows from `first`, as in `spsa`, divided by what a momentum multiplies steps with,
+    1 / (1 - .9).
 
     Attributes:
         c: How far away a pixel is looked at, at first, at most.
@@ -42,7 +43,7 @@ class SpsaGc(Config):
 
     c: Mu = 1e-2
     samples: Annotated[int, pydantic.Field(ge=1), Choice((1, 5))] = 5
-    first: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 1e-2, log=True)] = 1e-2
+    first: Annotated[float, pydantic.Field(gt=0), Float(1e-4, 3e-2, log=True)] = 1e-2
 
     @property
     def queries(self) -> int:
