@@ -228,11 +228,11 @@ def test_a_file_without_an_edit_is_refused(
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Three processes that load torch, one of them told to leave in the midst of its search."""
-    words = learn(tmp_path / "whole.safetensors", mode="two_point", queries=2400)
+    words = learn(tmp_path / "whole.safetensors", mode="two_point", queries=480)
     whole = process(words, FAIRTUNE_CACHE=str(tmp_path / "one"))
     _, err = whole.communicate(timeout=300)
     assert whole.returncode == 0, err
-    words = learn(tmp_path / "cut.safetensors", mode="two_point", queries=2400)
+    words = learn(tmp_path / "cut.safetensors", mode="two_point", queries=480)
     cut = process(words, FAIRTUNE_CACHE=str(tmp_path / "two"))
     assert cut.stderr is not None
     begun = time.monotonic()
