@@ -111,7 +111,7 @@ def test_images_are_shown_when_asked(tmp_path: Path, monkeypatch: Patch, capsys:
     code, _, err = here(learn(to, "--show-images", mode="random"), monkeypatch, capsys)
     assert code == 0, err
     page = to.with_suffix(".html").read_text()
-    assert page.count('src="data:image/png') == 8
+    assert page.count('<img src="data:image/png') == 8
     assert "This page shows images of patients" in page
     assert "data:image" not in to.with_suffix(".json").read_text()
 
