@@ -113,10 +113,11 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
-    storages = {"postgres", "mysql", "local", "grpc", "remote", "s3"}
+    storages, models = {"postgres", "mysql", "local", "grpc", "remote", "s3"}, {"http"}
     tools = {"dashboard", "mlflow", "tensorboard"}
     launchers = {"slurm", "ray"}
-    assert set(EXTRAS) == {"clip", "medical", "test", "dev"} | storages | tools | launchers
+    others = {"clip", "medical", "test", "dev"} | models
+    assert set(EXTRAS) == others | storages | tools | launchers
     provided = importlib.metadata.metadata("fairtune").get_all("Provides-Extra")
     assert set(provided or []) == set(EXTRAS)
 

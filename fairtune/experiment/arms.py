@@ -28,8 +28,8 @@ Head = tuple[Floats, Floats]
 """Weight `(outputs, dim)` and bias `(outputs,)`."""
 
 PROBE_L2 = 1e-2
-"""Penalty of heads that read the attribute, as learned edits have it by default: the task's own
-may be too strong for a head that is to find what is there."""
+"""Penalty of heads that read the attribute, as learned edits have it: the task's own may be
+too strong for a head that is to find what is there."""
 
 BATCH = 128
 """Images that are embedded at once."""

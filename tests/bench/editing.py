@@ -26,6 +26,7 @@ from machine import surroundings
 from marked import tie
 
 from fairtune.config import parse, settings
+from fairtune.editing.learn import BLACK_BOX
 from fairtune.experiment.assess import assess
 from fairtune.experiment.assessed import Arm, Assessment
 from fairtune.experiment.gate import Gate
@@ -42,7 +43,6 @@ RELEASED = {
     "init_std": 0.0,
 }
 SERVED = {"utility_weight": 1.0, "refit_every": 40}
-BLACK_BOX = "scalar_normalised"
 METHODS: dict[str, dict[str, Any]] = {
     "white": {"mode": "white"},
     "white, refit and utility": {"mode": "white", **SERVED},
@@ -57,6 +57,7 @@ METHODS: dict[str, dict[str, Any]] = {
             "zo_adam",
             "scalar_normalised",
             "snes",
+            "fzoo",
         )
     },
     f"{BLACK_BOX}, refit and utility": {"mode": BLACK_BOX, **SERVED},
