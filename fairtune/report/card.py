@@ -183,23 +183,9 @@ def _about(card: Card) -> list[str]:
     if mitigated := mitigation_words(run.recipe):
         said += f" Mitigations: {mitigated}; whether they helped is what its figures say."
     said += edit_words(run)
-    said += _edited(run)
     if card.summary is None:
         said += " It was retrained on its own: nothing was compared, so no verdict is given."
     return [plain(said), ""]
-
-
-def _edited(run: StoredRun) -> str:
-    if not run.recipe.edited:
-        return ""
-    edit = run.edit
-    hidden = None if edit is None else edit.about.get("attribute")
-    what = f" that was learned to hide {hidden}" if hidden else ""
-    size = "" if edit is None else f" (root mean square {edit.norms()['rms']:.1f} / 255)"
-    return (
-        f" One input edit{what}{size} is added to every image before the model sees it, here and "
-        "wherever this folder is used; the network alone gives other figures."
-    )
 
 
 def _use(card: Card) -> list[str]:
