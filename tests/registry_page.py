@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import pydantic
 
-from fairtune.config import Choice, Float, Int, Registry
+from fairtune.config import Choice, Config, Float, Int, Registry
 from fairtune.config.registry import Among, declared_dimensions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+_HEAD = ("| field | default | bounds | declared search range |", "|---|---|---|---|")
 START, END = "<!-- {}: written by {} -->", "<!-- end of {} -->"
 
 
@@ -35,17 +36,25 @@ def with_tables(page: str, by: str, tables: Mapping[str, Iterator[str]]) -> str:
 
 def fields(registry: Registry[Any]) -> Iterator[str]:
     """Yield the table of the fields of every member."""
-    yield "| field | default | bounds | declared search range |"
-    yield "|---|---|---|---|"
+    yield from _HEAD
     for name in registry:
-        cls = registry.get(name)
-        ranges = declared_dimensions(cls)
-        for field, info in cls.model_fields.items():
-            default = info.default
-            shown = "none" if default is None else default
-            tried = _range(ranges[field]) if field in ranges else _among(info)
-            row = [f"`{name}.{field}`", f"`{shown}`", _bounds(info), tried]
-            yield f"| {' | '.join(row)} |"
+        yield from _rows(name, registry.get(name))
+
+
+def fields_of(name: str, cls: type[Config]) -> Iterator[str]:
+    """Yield the table of the fields of one member."""
+    yield from _HEAD
+    yield from _rows(name, cls)
+
+
+def _rows(name: str, cls: type[Config]) -> Iterator[str]:
+    ranges = declared_dimensions(cls)
+    for field, info in cls.model_fields.items():
+        default = info.default
+        shown = "none" if default is None else default
+        tried = _range(ranges[field]) if field in ranges else _among(info)
+        row = [f"`{name}.{field}`", f"`{shown}`", _bounds(info), tried]
+        yield f"| {' | '.join(row)} |"
 
 
 def _bounds(info: Any) -> str:

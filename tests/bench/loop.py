@@ -65,7 +65,9 @@ class Sides:
         recipe = self.masked(mask)
         made = Lane(recipe, Seeds(), self.session.ground(recipe))
         size = recipe.optim.batch_size
-        made.loader = made.ground.loader(self.train, size, serve=made.start.server(size))
+        made.loader = made.ground.loader(
+            self.train, size, edit=None, serve=made.start.server(size)
+        )
         return made
 
     def ours(self, lane: Lane) -> Callable[[], None]:

@@ -93,7 +93,7 @@ class Bench:
         made = Lane(recipe, Seeds(), ground)
         size = recipe.optim.batch_size
         made.loader = ground.loader(
-            ground.fit_rows(recipe)[:TIMED], size, serve=made.start.server(size)
+            ground.fit_rows(recipe)[:TIMED], size, edit=None, serve=made.start.server(size)
         )
         return made
 

@@ -176,7 +176,7 @@ class Plain:
     def _batches(self, rows: np.ndarray, how: How, *, shuffle: bool) -> Any:
         size = self.batch_size if shuffle else SCORE_BATCH
         if how.packed:
-            loader = self.ground.loader(rows, size, seed=0)
+            loader = self.ground.loader(rows, size, edit=None, seed=0)
             return ((b.image, b.label) for b in loader.epoch(shuffle=shuffle))
         data = Images(self.ground, rows)
         return DataLoader(data, size, shuffle=shuffle, num_workers=self.workers)

@@ -139,7 +139,7 @@ def test_the_bare_loop_computes_what_a_trial_computes(tmp_path: Path) -> None:
     matter = bare.read(stored(Bench(held, recipe, 1, True, tmp_path)))
     ground = held.ground(recipe)
     rows = ground.pack.rows("val")
-    batch = next(iter(ground.loader(rows, len(rows)).epoch(shuffle=False)))
+    batch = next(iter(ground.loader(rows, len(rows), edit=None).epoch(shuffle=False)))
     assert torch.equal(matter.label[matter.val].long(), batch.label)
     assert np.array_equal(matter.group[matter.val], batch.group.numpy())
     head = torch.nn.Linear(ground.backbone.dim, 1)

@@ -66,7 +66,7 @@ class Unit(nn.Module):
         return image * 4 - 2
 
 
-def network(rows: int = 8000, epochs: int = 3, size: int = 64, seed: int = 0) -> nn.Module:
+def network(rows: int = 4000, epochs: int = 3, size: int = 64, seed: int = 0) -> nn.Module:
     """Return a frozen encoder, trained on unbiased images for disease and attribute."""
     torch.manual_seed(seed)
     body = nn.Sequential(

@@ -224,7 +224,7 @@ def test_a_mode_that_needs_a_gradient_is_refused_for_a_black_box() -> None:
         dne(mode="white").make(held.scene)
     (named,) = [mode for mode in MODES if mode in str(fault.value.todo)]
     rule = dne(mode=named, queries=40, batch_size=8)
-    assert rule.make(held.scene).spent == 40
+    assert 0 < rule.make(held.scene).spent <= 40
 
 
 def test_a_grid_finer_than_the_image_is_refused() -> None:

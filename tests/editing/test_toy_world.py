@@ -64,7 +64,7 @@ def test_what_is_learned_for_an_affine_embedding_shifts_and_hides_nothing(mode: 
     assert one.retrained(edit).auc == pytest.approx(before.auc, abs=1e-3)
 
 
-@pytest.mark.slow  # 3 s: the network is trained.
+@pytest.mark.slow  # 4 s alone: the network is trained.
 def test_the_world_is_biased_and_the_optimum_mends_it(held: Toy) -> None:
     biased, even = held.task(None), held.task(None, reweighted=True)
     assert held.frozen(None).auc > 0.99
@@ -76,7 +76,7 @@ def test_the_world_is_biased_and_the_optimum_mends_it(held: Toy) -> None:
     assert best[0] > biased[0] + 0.08
 
 
-@pytest.mark.slow  # 3 s a mode: 400 queries of 64 images.
+@pytest.mark.slow  # 2 to 4 s alone, a mode: 400 queries of 64 images.
 @pytest.mark.parametrize("mode", ["white", "gezo", "two_point", "fzoo"])
 def test_the_published_objective_fools_the_frozen_head_and_no_other(mode: str, held: Toy) -> None:
     edit = learned(
@@ -93,10 +93,59 @@ def test_the_published_objective_fools_the_frozen_head_and_no_other(mode: str, h
     assert held.retrained(edit).auc >= 0.9
 
 
-@pytest.mark.slow  # 1 s: the test images are embedded.
+@pytest.mark.slow  # 4 s alone: 400 queries of 64 images.
 def test_noise_of_the_same_size_does_not(held: Toy) -> None:
-    # An L2 norm of 2.5 over 28 x 28 pixels.
-    noise = learned(held, mode={"random": {"rms": 2.5 / SIDE * 255}}, clamp=False).edit
-    assert noise.norms()["l2"] == pytest.approx(2.5, rel=0.01)
-    assert held.frozen(noise).accuracy >= 0.95
-    assert held.retrained(noise).auc >= 0.99
+    edit = learned(
+        held,
+        mode="two_point",
+        objective="neg_ce",
+        regulariser="l2",
+        lambda_reg=1e-3,
+        clamp=False,
+        batch_size=64,
+        queries=400,
+    ).edit
+    size = edit.norms()
+    assert size["l2"] < 2
+    for seed in range(3):
+        mode = {"random": {"rms": size["rms"]}}
+        noise = learned(held, mode=mode, clamp=False, seed=seed).edit
+        assert noise.norms()["rms"] == pytest.approx(size["rms"], rel=1e-3)
+        assert held.frozen(noise).accuracy >= 0.95
+        assert held.retrained(noise).auc >= 0.99
+
+
+@pytest.mark.slow  # 15 s alone: 344 steps and 16 refits, of 256 images a query.
+def test_refits_and_a_fair_task_hide_from_a_retrained_head_too(held: Toy) -> None:
+    made = learned(
+        held,
+        mode={"white": {"lr": 2e-2}},
+        utility_weight=1.0,
+        refit_every=20,
+        batch_size=256,
+        queries=600,
+    )
+    before, after = held.task(None), held.task(made.edit)
+    assert made.queries == {"heads": 16, "steps": 344, "refits": 256}
+    assert held.retrained(made.edit).auc <= 0.85
+    # Measured: 0.20 and 0.25 of what it was, by the version of the search.
+    assert after[2] <= 0.35 * before[2]
+    assert after[0] >= before[0] - 0.03
+
+
+@pytest.mark.slow  # 10 s alone: 2,000 queries of 64 images, 14 x 14 cells.
+def test_without_a_gradient_it_is_hidden_in_part(held: Toy) -> None:
+    made = learned(
+        held,
+        mode={"snes": {"init_std": 0.05, "population": 24}},
+        utility_weight=1.0,
+        refit_every=3,
+        refit_rows=1000,
+        noise_resolution=14,
+        batch_size=64,
+        queries=2000,
+    )
+    assert made.spent <= 2000
+    # How far it gets depends on the seed: AUC 0.83 and 0.92, 0.34 and 0.76 of the difference.
+    assert held.retrained(made.edit).auc <= 0.95
+    assert held.task(made.edit)[2] <= 0.85 * held.task(None)[2]

@@ -48,7 +48,7 @@ def made(held: Session, folder: Path, method: Any, mask: str = "block:0+5") -> S
 
 def batch(restored: Restored) -> tuple[torch.Tensor, np.ndarray]:
     rows = restored.ground.pack.rows("val")[:32]
-    (only,) = restored.ground.loader(rows, 64).epoch(shuffle=False)
+    (only,) = restored.ground.loader(rows, 64, edit=None).epoch(shuffle=False)
     return only.image, restored.score(rows)
 
 

@@ -175,7 +175,7 @@ def test_an_export_loads_strictly_into_timm_and_scores_alike(tiny: Tiny, tmp_pat
     net.eval()
     ground = restored.ground
     rows = ground.pack.rows("val")
-    loader = ground.loader(rows, 256)
+    loader = ground.loader(rows, 256, edit=None)
     with torch.inference_mode():
         (batch,) = loader.epoch(shuffle=False)
         logits = net(batch.image).numpy()

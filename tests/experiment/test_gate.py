@@ -93,7 +93,7 @@ def test_test_rows_stay_closed_without_a_pass_or_with_that_of_another_split(
     rows = ground.pack.rows("test", test_pass=mine)
     assert len(rows)
     for read in (
-        lambda p: ground.loader(rows, 8, test_pass=p),
+        lambda p: ground.loader(rows, 8, edit=None, test_pass=p),
         lambda p: ground.features(recipe, rows, test_pass=p),
         lambda p: ground.pack.labels(rows, test_pass=p),
         lambda p: ground.pack.images(rows, test_pass=p),

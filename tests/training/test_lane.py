@@ -98,7 +98,7 @@ def rebuilt(one: Lane) -> np.ndarray:
     with torch.no_grad():
         for name, value in one.weights().items():
             trained[name].copy_(value)
-    loader = one.ground.loader(one.ground.val_rows(one.recipe), 128)
+    loader = one.ground.loader(one.ground.val_rows(one.recipe), 128, edit=None)
     forward, autocast = one.ground.forward(one.recipe), one.ground.autocast(one.recipe)
     return score_rows(net, loader, forward, autocast)[0]
 

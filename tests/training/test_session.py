@@ -137,7 +137,7 @@ def test_rows_of_the_test_split_cannot_be_loaded(held: Session) -> None:
     rows = [row for row in range(hidden + 1) if row not in visible]
     assert rows
     with pytest.raises(StudyError):
-        ground.loader(torch.tensor(rows[:2]).numpy(), 2)
+        ground.loader(torch.tensor(rows[:2]).numpy(), 2, edit=None)
     with pytest.raises(StudyError):
         ground.pack.rows("test")
 

@@ -66,7 +66,7 @@ def test_a_usage_gives_loss_score_and_embedding(
 ) -> None:
     ground = held.ground(tiny_recipe())
     net = usage(name).build(backbone, task, outputs, source())
-    batch = next(iter(ground.loader(ground.pack.rows("val"), 5).epoch(shuffle=False)))
+    batch = next(iter(ground.loader(ground.pack.rows("val"), 5, edit=None).epoch(shuffle=False)))
     if task == "multilabel":
         batch = type(batch)(**{**vars(batch), "label": torch.zeros(5, outputs)})
     out = usage(name).forward(net, batch, task)
@@ -82,7 +82,7 @@ def test_loss_and_score_are_fp32_under_autocast(
 ) -> None:
     ground = held.ground(tiny_recipe())
     net = usage(name).build(backbone, "binary", 1, source())
-    batch = next(iter(ground.loader(ground.pack.rows("val"), 3).epoch(shuffle=False)))
+    batch = next(iter(ground.loader(ground.pack.rows("val"), 3, edit=None).epoch(shuffle=False)))
     with torch.autocast("cpu", torch.bfloat16):
         out = usage(name).forward(net, batch, "binary")
     assert (out.loss.dtype, out.score.dtype) == (torch.float32, torch.float32)

@@ -53,7 +53,8 @@ class Dne(Config):
         lambda_reg: Factor of the size; 0 for none.
         regulariser: `rms2`, the mean square of a pixel, or `l2`, the norm; in units of [0, 1].
         utility_weight: Factor of the task's loss; 0 fits no task head.
-        refit_every: Steps from one fit of the heads to the next; 0 keeps the first.
+        refit_every: Steps from one fit of the heads to the next; 0 keeps the first. The costlier a
+            step of the mode, the fewer.
         refit_rows: Training rows that are embedded for a refit; 0 for all.
         linf: Largest change of a pixel, in 1/255; 0 for none.
         clamp: Cut edited images to [0, 1].
@@ -79,7 +80,7 @@ class Dne(Config):
     lambda_reg: Annotated[float, pydantic.Field(ge=0), Float(1e-4, 1e-1, log=True)] = 1e-2
     regulariser: Annotated[Literal["rms2", "l2"], Choice(("rms2", "l2"))] = "rms2"
     utility_weight: Annotated[float, pydantic.Field(ge=0), Float(0.1, 3, log=True)] = 0.0
-    refit_every: Annotated[Count, Choice((0, 20, 100))] = 0
+    refit_every: Annotated[Count, Choice((0, 5, 20, 100))] = 0
     refit_rows: Count = 0
     linf: Annotated[int, pydantic.Field(ge=0, le=255), Choice((0, 4, 8, 16, 32))] = 0
     clamp: bool = True
