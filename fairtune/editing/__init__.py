@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from fairtune.editing.asks import Asks
     from fairtune.editing.edit import Edit
     from fairtune.editing.learned import Learned
     from fairtune.editing.scene import Scene
@@ -57,6 +58,9 @@ class EditRule(Protocol):
 
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON."""
+
+    def asks(self, rows: int) -> Asks:
+        """Return the most that making it asks of the model, learned on so many rows."""
 
     def check(self, scene: Scene) -> None:
         """Refuse a scene for which no edit can be made; asks the model for nothing.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fairtune.experiment.assessed import FROZEN, RETRAINED, Assessment
 from fairtune.report.figure import BASE, CELL, MUTED, PICK, PLAIN, Figure, bar, blank, safe
@@ -58,8 +62,18 @@ def arms(found: Assessment) -> Figure:
 
 
 def picture(found: Assessment) -> Figure:
-    """Draw what is added to every pixel, on a colour scale that is symmetric about 0."""
-    values = _coarse(found.picture)
+    """Draw the edit of an assessment."""
+    return drawn(found.picture, found.arm("edit").norms)
+
+
+def drawn(added: NDArray[np.float32], norms: Mapping[str, float]) -> Figure:
+    """Draw what is added to every pixel, on a colour scale that is symmetric about 0.
+
+    Args:
+        added: `(1 or c, side, side)` in 1/255.
+        norms: See `Edit.norms`.
+    """
+    values = _coarse(added)
     top = float(np.abs(values).max()) or 1.0
     count = len(values)
     gap = 0.04
@@ -95,22 +109,30 @@ def picture(found: Assessment) -> Figure:
                 },
             }
         )
-    norms = found.arm("edit").norms
     return Figure(
         "edit-picture",
         "What is added",
         f"Added to every image: root mean square {norms['rms']:.2f}, at most "
         f"{norms['linf']:.2f} levels of 255 in a pixel. Blue darkens, orange brightens."
-        + _coarsened(found.picture),
-        f"Heat map of the edit, {found.picture.shape[-1]} pixels wide, from {-top:.1f} to "
+        + _coarsened(added),
+        f"Heat map of the edit, {added.shape[-1]} cells wide, from {-top:.1f} to "
         f"{top:.1f} of 255.",
         plot,
     )
 
 
 def trace(found: Assessment) -> Figure | None:
-    """Draw loss and size by query; None where nothing was searched."""
-    rows = pd.DataFrame(list(found.trace))
+    """Draw how the edit of an assessment was found; None where nothing was searched."""
+    return followed(found.trace)
+
+
+def followed(steps: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Draw loss and size by query; None where nothing was searched.
+
+    Args:
+        steps: See `Learned.trace`.
+    """
+    rows = pd.DataFrame(list(steps))
     if not len(rows) or rows["loss"].notna().sum() == 0:
         return None
     plot = blank(420, panels=2)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fairtune.config.registry import name_of
-from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.stored import EDIT, StoredRun
 from fairtune.report.words import grouped
 from fairtune.training.recipe import Recipe
 
+LEVELS = np.float32(255)
 APPLIED = (
     "The edit has to be added to every image before this model reads it, before normalisation, as "
-    "it was in training, validation and test. `fairtune predict` and `evaluate` do so; elsewhere "
-    "it is edit.safetensors of this folder."
+    "it was in training, validation and test. “fairtune predict” and “evaluate” do so; elsewhere "
+    "it is the file edit.safetensors beside the model."
 )
 UNPROVEN = (
     "Whether a head that is trained anew still reads the attribute from edited images is not "
-    "measured here: `fairtune dne` does."
+    "measured here: “fairtune dne” does."
 )
 
 
@@ -26,6 +30,17 @@ def recipe_edit(recipe: Recipe) -> str:
     said = [*([] if mode is None else [name_of(mode)]), recipe.rule.attribute]
     inner = ", ".join(word for word in said if word)
     return name_of(recipe.edit) + (f" ({inner})" if inner else "")
+
+
+def added(run: StoredRun) -> NDArray[np.float32] | None:
+    """Return the cells of a run's edit, `(1 or c, m, m)` in 1/255; None where they are gone."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return np.asarray(load_file(run.folder / EDIT)["edit"], dtype=np.float32) * LEVELS
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def edit_words(run: StoredRun) -> str:

@@ -87,6 +87,8 @@ def _shares(study: optuna.Study, better: FloatArray) -> dict[str, float]:
     with warnings.catch_warnings():
         # It says that low targets count as good: hence the sign.
         warnings.filterwarnings("ignore", message=".*computes the importances")
+        # A parameter that few trials have: what chance makes of as few stands beside it.
+        warnings.filterwarnings("ignore", message=".*regimes for parameter")
         return get_param_importances(
             study, evaluator=judge, target=lambda trial: -float(better[trial.number])
         )

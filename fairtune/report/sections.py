@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fairtune.report import grids, mitigations, post, provenance
+from fairtune.report import edit_figures, grids, mitigations, post, provenance
 from fairtune.report.costs_grid import costs
+from fairtune.report.edits import APPLIED, added, edit_words
 from fairtune.report.figure import Figure
 from fairtune.report.figures import FIGURES
 from fairtune.report.grid import Grid, plain_grid
@@ -75,6 +76,7 @@ def sections(view: Overview, tables: Tables, watts: float | None = None) -> list
         Section("decisions", "What the scores do", _figures(drawn, DECISIONS)),
         Section("search", "The search", _figures(drawn, SEARCH)),
         Section("mitigations", "Mitigations", _mitigations(view, tables)),
+        Section("edit", "The edit", _edit(tables)),
         Section("parts", "What trains", _figures(drawn, MASKS)),
         Section("costs", "Costs", _costs(tables, watts)),
         Section("provenance", "Recipe and provenance", _provenance(view, tables)),
@@ -145,6 +147,18 @@ def _mitigations(view: Overview, tables: Tables) -> list[Part]:
     if tables.run is not None:
         found += mitigations.pick_grids(tables.run.mitigations)
     return list(map(_table, found))
+
+
+def _edit(tables: Tables) -> list[Part]:
+    """Return what the pick adds to every image: no image of a patient is in it."""
+    if tables.run is None or not tables.run.recipe.edited:
+        return []
+    parts = [Part("text", f"{edit_words(tables.run).strip()} {APPLIED}")]
+    norms, found = tables.run.editing.get("norms"), added(tables.run)
+    if norms is not None and found is not None:
+        parts.append(Part("figure", figure=edit_figures.drawn(found, norms)))
+    path = edit_figures.followed(tables.run.editing.get("trace", ()))
+    return parts if path is None else [*parts, Part("figure", figure=path)]
 
 
 def _costs(tables: Tables, watts: float | None) -> list[Part]:

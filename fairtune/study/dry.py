@@ -12,6 +12,7 @@ from fairtune.evaluation.power import outlook
 from fairtune.mitigation import MITIGATIONS as REGISTRY
 from fairtune.study.bill import baseline_runs, bill, confirm_runs, control_runs, reached
 from fairtune.study.checks import members_of
+from fairtune.study.edit_fitting import edit_bill
 from fairtune.study.fields import MASK, MITIGATIONS
 from fairtune.study.ground import validation_table
 from fairtune.study.plan import Plan
@@ -57,7 +58,7 @@ def estimate(plan: Plan, session: Session) -> str:
     dims = plan.dimensions()
     lines.append(f"space: {len(dims)} parameters")
     if not ground.backbone.differentiable:
-        return "\n".join([*lines, _unasked(plan), bill(plan)])
+        return "\n".join([*lines, _unasked(plan), *edit_bill(plan, session), bill(plan)])
     seconds = _step_seconds(plan, session)
     steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
     per_run = seconds * steps * plan.base.optim.epochs * study.judge.validation.folds
@@ -72,6 +73,7 @@ def estimate(plan: Plan, session: Session) -> str:
         f"{ground.device}, {total * per_run / 3600:.1f} hours in all, without pruning"
     )
     lines += _dearer(plan)
+    lines += edit_bill(plan, session)
     if study.fidelity.values:
         lines.append(
             f"levels of {study.fidelity.name}: a trial of the search that is pruned at none costs "

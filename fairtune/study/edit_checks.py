@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from fairtune.study.space import Constant, Leaf, Member, Node, OneOf, Space
 from fairtune.training.recipe import Recipe
 
 MOST = 512
-"""Combinations of values that are looked at of one edit."""
+"""Combinations of values up to which all of them are looked at."""
 
 
 def edit_faults(
@@ -62,11 +63,17 @@ def rules_of(member: Member) -> Iterator[dict[str, Any]]:
     """Yield what may be drawn of an edit, as `{NAME: {FIELD: value}}`, ranges at both ends.
 
     Every combination of what the fields may say, fields inside a mode or objective each by itself;
-    the first 512 where there are more.
+    where there are more than 512, every combination of two fields.
     """
-    fields = [(name, _values(node)) for name, node in member.fields]
-    for values in itertools.islice(itertools.product(*(v for _, v in fields)), MOST):
-        yield {member.name: {name: value for (name, _), value in zip(fields, values)}}
+    fields = {name: _values(node) for name, node in member.fields}
+    if math.prod(map(len, fields.values())) <= MOST:
+        for values in itertools.product(*fields.values()):
+            yield {member.name: dict(zip(fields, values))}
+        return
+    first = {name: values[0] for name, values in fields.items()}
+    for one, other in itertools.combinations(fields, 2):
+        for pair in itertools.product(fields[one], fields[other]):
+            yield {member.name: first | dict(zip((one, other), pair))}
 
 
 def _member_faults(

@@ -193,7 +193,9 @@ def _unsayable(
             where=sources.get(path, path),
             allowed=[str(space) for space in plan.space.mask_spaces()] or None,
         )
-    ranges = {name: dim.to_json() for name, dim, _ in node.names(path, plan.units)}
+    ranges: dict[str, Any] = {n: dim.to_json() for n, dim, _ in node.names(path, plan.units)}
+    inner = f"{path}."  # what the file fixes inside members has to be said too
+    ranges |= {n: value for n, value in plan.space.constants().items() if n.startswith(inner)}
     return StudyError(
         "the study's space has no such value",
         where=f"{path} ({sources.get(path, MIDDLE)})",

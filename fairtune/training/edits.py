@@ -21,6 +21,7 @@ from fairtune.editing.edit import Edit
 from fairtune.editing.learned import Learned
 from fairtune.editing.scene import Scene
 from fairtune.editing.stored import read_edit, to_bytes
+from fairtune.errors import Interrupted
 from fairtune.evaluation.predictions import Attribute
 from fairtune.training.recipe import PROTOCOL, Recipe
 
@@ -175,6 +176,19 @@ def scene_of(ground: Ground, recipe: Recipe, *, states: Path | None = None) -> S
         device=ground.device,
         differentiable=ground.backbone.differentiable,
         model=recipe.model.name,
-        told=ground.told,
+        told=functools.partial(_told, ground),
         states=states,
     )
+
+
+def _told(ground: Ground, what: str, done: int = 0, total: int = 0) -> None:
+    """Tell how far `what` is; say of what is left that it is gone on with.
+
+    Raises:
+        Interrupted: There is a reason to leave.
+    """
+    try:
+        ground.told(what, done, total)
+    except Interrupted as left:
+        said = f"stopped while {what}; the same command goes on from there"
+        raise Interrupted(said, found=left.found) from None

@@ -121,6 +121,11 @@ class Ground:
             self._tensors[name] = tensor_hash(found[name])
         return digest({name: self._tensors[name] for name in sorted(found)})
 
+    def obey(self, poll: Callable[[], str | None]) -> None:
+        """Ask `poll` from now on for a reason to leave, also while an endpoint is waited for."""
+        self.poll = poll
+        self.backbone.obeys(poll)
+
     def told(self, what: str, done: int = 0, total: int = 0) -> None:
         """Tell whoever shows progress how far `what` is, if anything can be told.
 

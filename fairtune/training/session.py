@@ -206,8 +206,8 @@ class Session:
             self._grounds[name] = Ground(pack, backbone, units, spec, self.device, cap)
         ground = self._grounds[name]
         ground.reuse, ground.expected = self.reuse, self.expected
-        ground.progress, ground.poll = self.progress, self.poll
-        ground.backbone.obeys(self.poll)
+        ground.progress = self.progress
+        ground.obey(self.poll)
         return ground
 
     def weights(self, recipe: Recipe) -> Weights | None:

@@ -196,11 +196,11 @@ def _prepared(job: Job, session: Session) -> Course | Callable[[], RunResult]:
 def _obeying(job: Job, ground: Ground) -> Iterator[None]:
     """Leave what is computed for this run, such as its edit, when this run is to end."""
     before = ground.poll
-    ground.poll = lambda: before() or job.observer.poll()
+    ground.obey(lambda: before() or job.observer.poll())
     try:
         yield
     finally:
-        ground.poll = before
+        ground.obey(before)
 
 
 def _solved(job: Job, ground: Ground) -> RunResult:

@@ -14,8 +14,9 @@ from fairtune.data.batch import normalise
 from fairtune.editing.edit import Edit
 from fairtune.editing.stored import to_bytes
 from fairtune.errors import ConfigError, ModelError
+from fairtune.training.observer import Decision, Epoch
 from fairtune.training.recipe import Recipe, Seeds
-from fairtune.training.train import Job, train
+from fairtune.training.train import Job, RunResult, train
 
 
 def edit_file(folder: Path, size: int = 32, scale: float = 0.3, name: str = "edit") -> Path:
@@ -116,3 +117,54 @@ def test_it_is_told_what_an_edit_of_a_file_costs(tmp_path: Path) -> None:
 def test_an_unknown_edit_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="unknown edit"):
         tiny_recipe(edit={"fil": {"path": "x"}})
+
+
+class Leaving:
+    """An observer that is told to leave, once so many queries were made for an edit."""
+
+    def __init__(self, after: int | None) -> None:
+        self.after, self.asked = after, 0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.asked = done if what.startswith("learning an edit") else self.asked
+
+    def epoch(self, report: Epoch) -> Decision:
+        return Decision()
+
+    def poll(self) -> str | None:
+        return None if self.after is None or self.asked < self.after else "stop --now"
+
+
+def left(cache: Path, recipe: Recipe, after: int | None) -> RunResult:
+    held, leaving = session(cache=cache), Leaving(after)
+    held.progress = leaving.progress
+    return train([Job(held.resolve(recipe), Seeds(), leaving)], held)[0]
+
+
+@pytest.mark.parametrize("mask", ["none", "norm:all"])
+def test_a_run_told_to_stop_while_its_edit_is_learned_goes_on_from_there(
+    tmp_path: Path, mask: str
+) -> None:
+    rule = {"dne": {"attribute": "sex", "mode": "two_point", "queries": 40, "refit_every": 4}}
+    recipe = tiny_recipe(edit=rule, adaptation__mask=mask, optim__epochs=1)
+    one, two = tmp_path / "one", tmp_path / "two"
+    stopped = left(one, recipe, 12)
+    assert stopped.stopped == "stop --now"
+    assert "queries_paid" not in stopped.costs
+    assert len(list((one / "edits").glob(".*.state/*"))) == 1
+    again, whole = left(one, recipe, None), left(two, recipe, None)
+    assert np.array_equal(again.epochs[-1].scores, whole.epochs[-1].scores)
+    assert again.costs["queries_used"] == whole.costs["queries_used"] > 24
+    assert again.costs["queries_paid"] == again.costs["queries_used"]
+    assert left(one, recipe, None).costs["queries_paid"] == 0
+
+
+def test_a_run_that_is_left_after_its_edit_was_made_pays_nothing(tmp_path: Path) -> None:
+    recipe = tiny_recipe(edit={"dne": {"attribute": "sex", "mode": "white", "queries": 2}})
+    held = session(cache=tmp_path)
+    assert held.ground(recipe).edit(held.resolve(recipe)) is not None
+    stopped = left(tmp_path, recipe, 0)
+    assert stopped.stopped == "stop --now"
+    assert stopped.costs.get("queries_paid", 0) == 0
+    whole = left(tmp_path, recipe, None)
+    assert whole.costs["queries_paid"] == whole.costs["queries_used"] > 2

@@ -174,6 +174,7 @@ def test_what_frozen_blocks_compute_is_read_after_a_stop(
     folder = session().ground(tiny_recipe()).pack.folder
     shutil.copytree(folder, tmp_path / "cache" / "packs" / folder.name)
     held = session(cache=tmp_path / "cache")
+    Whole(held, {})  # who computes them asks meanwhile whether to stop
     Whole(held, {}).compare(tmp_path / "run", 3, 8)
     assert {line["computes"] for line in log(tmp_path / "run") if line["event"] == "start"} == {
         "starts at block 5, of which what is before is kept"

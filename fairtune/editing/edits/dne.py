@@ -14,6 +14,7 @@ from fairtune.errors import ConfigError
 from fairtune.evaluation.objectives import ATTRIBUTE
 
 if TYPE_CHECKING:
+    from fairtune.editing.asks import Asks
     from fairtune.editing.learned import Learned
     from fairtune.editing.scene import Scene
 
@@ -157,6 +158,16 @@ class Dne(Config):
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON."""
         return {name: value for name, value in self.to_json().items() if name not in self.idle}
+
+    def asks(self, rows: int) -> Asks:
+        """Return its budget, and what its first heads ask; nothing where nothing is searched."""
+        from fairtune.editing.asks import Asks
+
+        step = self.searched.queries
+        if not step or self.queries < step:
+            return Asks()
+        heads = -(-rows // self.batch_size) if self.reads_attribute or self.reads_task else 0
+        return Asks(heads, self.queries, self.batch_size, self.searched.gradient)
 
     def check(self, scene: Scene) -> None:
         """Refuse a scene on which it cannot be learned; see `make`."""

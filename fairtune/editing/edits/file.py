@@ -9,6 +9,7 @@ from fairtune.config import Config
 from fairtune.editing import EDITS
 
 if TYPE_CHECKING:
+    from fairtune.editing.asks import Asks
     from fairtune.editing.learned import Learned
     from fairtune.editing.scene import Scene
 
@@ -64,6 +65,12 @@ class FileEdit(Config):
     def canonical(self) -> dict[str, Any]:
         """Return the digest in place of the path, where it is known."""
         return {"path": self.path} if self.sha is None else {"sha": self.sha}
+
+    def asks(self, rows: int) -> Asks:
+        """Return nothing: the file is there."""
+        from fairtune.editing.asks import Asks
+
+        return Asks()
 
     def check(self, scene: Scene) -> None:
         """Refuse images that the edit in the file was not made for.

@@ -8,6 +8,7 @@ from fairtune.config import Config
 from fairtune.editing import EDITS
 
 if TYPE_CHECKING:
+    from fairtune.editing.asks import Asks
     from fairtune.editing.learned import Learned
     from fairtune.editing.scene import Scene
 
@@ -39,6 +40,12 @@ class NoEdit(Config):
     def canonical(self) -> dict[str, Any]:
         """Return nothing: no field acts."""
         return {}
+
+    def asks(self, rows: int) -> Asks:
+        """Return nothing: there is no edit."""
+        from fairtune.editing.asks import Asks
+
+        return Asks()
 
     def check(self, scene: Scene) -> None:
         """Refuse nothing."""
