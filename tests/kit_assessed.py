@@ -46,7 +46,7 @@ def arm(name: str, frozen: Ends = SURE, retrained: Ends = SURE, **more: Any) -> 
 
 
 def changes(**told: Ends) -> list[Change]:
-    """Return differences to every control, those of `told` by figure and 0 +- .1 for the others."""
+    """Return differences to every control: those of `told` by figure, else 0 +- .1."""
     return [
         Change(figure, against, Figure(*told.get(figure, (0.0, -0.1, 0.1))))
         for against in ("none", "random", "reweighted")

@@ -54,6 +54,11 @@ class Registry(Generic[T]):
         self._loaded = False
         self._lock = threading.RLock()
 
+    @property
+    def one(self) -> str:
+        """The kind with its article, for messages."""
+        return f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}"
+
     def register(self, name: str) -> Callable[[M], M]:
         """Return the class decorator that enters a member under `name`.
 
@@ -116,7 +121,7 @@ class Registry(Generic[T]):
             source = Source(path=(str(name),))
             return parse(self.get(str(name)), {} if fields is None else fields, source)
         raise ConfigError(
-            f"a {self.kind} is written NAME or {{NAME: {{field: value}}}}",
+            f"{self.one} is written NAME or {{NAME: {{field: value}}}}",
             found=value,
             allowed=self.names(),
         )
@@ -156,7 +161,7 @@ class Registry(Generic[T]):
         names = [name_of(member) for member in members]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError(f"a {self.kind} stands twice", found=twice, todo="keep one of them")
+            raise ConfigError(f"{self.one} stands twice", found=twice, todo="keep one of them")
         return tuple(sorted(members, key=name_of))
 
     def _holds(self, cls: type[Config]) -> bool:

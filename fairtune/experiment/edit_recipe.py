@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from fairtune.config import parse
-from fairtune.config.overrides import apply
+from fairtune.config.overrides import apply, split
 from fairtune.config.yaml12 import Located
 from fairtune.data.spec import load_spec
 from fairtune.errors import ConfigError
 from fairtune.experiment.masks import read_card
 from fairtune.training.recipe import Recipe
+
+PRECISION = "fp32"
+"""Never measured: the second of two equal commands would not go on with what the first one did
+where a machine was measured twice, and a search by values needs their last digits."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Asked:
     def plain(self) -> Recipe:
         """Return the recipe of a head alone, with images as they are.
 
+        It is computed in fp32, or as the recipe.json says.
+
         Raises:
             ConfigError: Neither data and model nor a recipe are named, or both.
         """
@@ -63,7 +69,7 @@ class Asked:
             "where": dict(self.where),
         }
         model = {"name": self.model, "image_size": self.image_size, "weights": self.weights}
-        return parse(Recipe, {"data": data, "model": model})
+        return parse(Recipe, {"data": data, "model": model, "fit": {"precision": PRECISION}})
 
     def edited(self, mode: str, fields: Mapping[str, Any], words: Sequence[str]) -> Recipe:
         """Return the recipe with a learned edit.
@@ -76,6 +82,14 @@ class Asked:
         Raises:
             ConfigError: An unknown mode or field, or a value out of its range.
         """
+        for path in (split(word)[0] for word in words):
+            if path[0] == "mode" and path[1:2] != (mode,):
+                raise ConfigError(
+                    "a field of another mode than the one that was asked for",
+                    where=f"--set {'.'.join(path)}",
+                    found=f"--mode {mode}",
+                    allowed=f"mode.{mode}.FIELD=VALUE",
+                )
         edit = Located({"mode": {mode: {}}, **fields}, {}, "--set", {})
         found = apply(edit, words).data
         plain = self.plain().to_json()

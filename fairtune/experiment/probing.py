@@ -11,7 +11,7 @@ import numpy as np
 from fairtune.data.values import IntArray
 from fairtune.editing.probe import fit_probe, table_of
 from fairtune.evaluation.predictions import Attribute
-from fairtune.experiment.arms import groups_of
+from fairtune.experiment.arms import PROBE_L2, groups_of
 from fairtune.experiment.assess import auc_of
 from fairtune.experiment.assessed import Figure
 from fairtune.training.ground import Ground
@@ -71,7 +71,7 @@ def _probed(ground: Ground, recipe: Recipe, name: str) -> Probed:
         fitted.codes,
         fitted.names,
         attribute=name,
-        l2=recipe.optim.l2,
+        l2=PROBE_L2,
         told=lambda: ground.told(f"fitting a head for {name}"),
     )
     patient = ground.pack.patient_codes[val]

@@ -89,7 +89,7 @@ def _plain(dist: dict[str, Any], field: Field) -> Dimension:
     kind = _kind(dist)
     if field.registry is not None:
         raise ConfigError(
-            f"a {field.registry.kind} is chosen by name",
+            f"{field.registry.one} is chosen by name",
             found=dist,
             allowed=f"{{one_of: [...]}} of {', '.join(field.registry.names())}",
         )
@@ -153,7 +153,7 @@ def _member(written: Any, registry: Registry[Any]) -> Member:
         return Member(written, tuple(_declared(cls)))
     if not isinstance(written, dict) or len(written) != 1:
         raise ConfigError(
-            f"a {registry.kind} is written NAME or {{NAME: {{FIELD: ...}}}}",
+            f"{registry.one} is written NAME or {{NAME: {{FIELD: ...}}}}",
             found=written,
             allowed=registry.names(),
         )

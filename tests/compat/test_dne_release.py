@@ -34,7 +34,7 @@ def noise(side: int = 224) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        # Recalls of M without and with, then of F without and with, of the notebook of the release.
+        # Recalls of M without and with, then of F, of the notebook of the release.
         ((94, 39.5, 45.5, 97), (48.5, 57.5, 0.5928)),
         ((86.5, 63, 61.5, 86), (25.0, 23.0, 0.2674)),
     ],

@@ -14,6 +14,7 @@ from kit import AP, session, tiny_recipe
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from fairtune.config import shipped
 from fairtune.data.batch import normalise
 from fairtune.editing.edit import Edit
 from fairtune.errors import ConfigError, DataError
@@ -31,8 +32,9 @@ from fairtune.training.train import Job, train
 
 EDIT = {"attribute": "sex", "mode": {"two_point": {"lr": 0.03}}, "queries": 48}
 FEW = GroupMinimum(5, 2, 2)
+NAMES = ("none", "edit", "random", "reweighted", "early")
 L2 = 1e-2
-"""Of a softmax over two groups, whose two vectors are penalised, half of it acts on their difference."""
+"""Of a softmax over two groups both vectors are penalised: half of it acts on their difference."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,3 +268,42 @@ def test_few_rows_leave_figures_out_and_say_nothing_of_them(tmp_path: Path) -> N
         assert not found.arm("edit").figures[name].known
     assert not found.change("worst_auc").known
     assert found.change("auc").known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "rule"),
+    [
+        ("multilabel", "separator: '|', labels: [Effusion, Infiltration], negative: rest"),
+        ("multiclass", "classes: {clear: [No Finding]}, other: finding"),
+        ("multiclass", "classes: {clear: [No Finding], fluid: [Effusion]}, other: else"),
+    ],
+)
+def test_other_kinds_of_label(task: str, rule: str, tmp_path: Path) -> None:
+    """Three data sets that are packed anew, each with arms of its own."""
+    shipped_spec = shipped.root("configs") / "datasets" / "nih-cxr-64.yaml"
+    own = f"targets:\n  own: {{column: findings, {rule}}}\n"
+    text = shipped_spec.read_text().replace("targets:\n", own)
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    held = session(tmp_path)
+    recipe = tiny_recipe(
+        adaptation__mask="none",
+        data={"dataset": str(path), "target": "own", "attributes": ["sex"]},
+        edit={"dne": EDIT | {"queries": 8}},
+    )
+    resolved = held.resolve(recipe)
+    found = assess(resolved, held, minimum=FEW)
+    (result,) = train([Job(resolved.unedited(), Seeds())], held)
+    ground = held.ground(resolved)
+    label, scores = ground.labels(ground.val_rows(resolved)), result.epochs[-1].scores
+    assert ground.task == task
+    if task == "multilabel":
+        parts = [roc_auc_score(label[:, j], scores[:, j]) for j in range(2)]
+    else:
+        parts = [roc_auc_score(label == k, p) for k, p in enumerate(probabilities(scores, task).T)]
+    figures = found.arm("none").figures
+    assert figures["auc"].value == pytest.approx(np.mean(parts))
+    assert figures["eo_diff"].known == (task == "multilabel")
+    assert found.arm("edit").released == {}
+    assert {arm.name for arm in found.arms if arm.figures["auc"].known} == set(NAMES)
