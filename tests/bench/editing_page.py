@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evidence_page import source, table
@@ -41,6 +41,45 @@ def real(found: Mapping[str, Any]) -> list[str]:
         if mine:
             lines += [f"### {title}", "", *_said(mine), "", *table(HEADS, list(_rows(mine))), ""]
     return lines
+
+
+def brief(found: Mapping[str, Any]) -> list[str]:
+    """Return means over seeds, for the page of edits."""
+    edits: list[Made] = list(found["edits"].values())
+    lines: list[str] = []
+    for data, title in DATA.items():
+        mine = [made for made in edits if made["data"] == data]
+        if mine:
+            lines += ["", f"{title}:", "", *table(BRIEF, list(_brief(mine)))]
+    return lines[1:]
+
+
+def _brief(mine: Sequence[Made]) -> Iterator[list[str]]:
+    plain = mine[0]["arms"]["none"]
+    yield ["no edit", "", *(_number(plain["figures"][name]["value"]) for name in SHOWN), NONE]
+    settings = dict.fromkeys((m["queries"], m["method"]) for m in mine)
+    for queries, method in sorted(settings):
+        made = [m for m in mine if (m["queries"], m["method"]) == (queries, method)]
+        edits = [m["arms"]["edit"] for m in made]
+        means = [_mean(e["figures"][name]["value"] for e in edits) for name in SHOWN]
+        yield [
+            f"{method}, {queries:,}",
+            str(len(made)),
+            *map(_number, means),
+            f"{_mean(e['norms']['rms'] for e in edits):.1f}",
+        ]
+
+
+def _mean(values: Iterable[float]) -> float:
+    held = list(values)
+    return sum(held) / len(held)
+
+
+SHOWN = ("sa_auc_frozen", "sa_auc_retrained", "auc", "worst_auc", "eo_diff")
+BRIEF = (
+    "method, queries", "seeds", "sex, frozen head", "sex, re-trained head", "AUC", "worst group",
+    "eo_diff", "RMS, 1/255",
+)  # fmt: skip
 
 
 def _said(mine: Sequence[Made]) -> list[str]:

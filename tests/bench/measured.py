@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster_page
+import editing_page
 import edits_page
 import evidence_page
 import mitigating_page
@@ -44,6 +45,7 @@ ORDER = (
     "Steps with mitigations",
     "Distances between scores",
     edits_page.TITLE,
+    editing_page.TITLE,
     "Coverage of intervals",
     "What confirming is worth",
     "Many workers on one PostgreSQL",
@@ -76,11 +78,12 @@ def main() -> None:
     parser.add_argument("--steps", type=Path, help="JSON that mitigation_steps.py wrote")
     parser.add_argument("--transport", type=Path, help="JSON that transport.py wrote")
     parser.add_argument("--edits", type=Path, help="JSON that edits.py wrote")
+    parser.add_argument("--editing", type=Path, help="JSON that editing.py wrote")
     parser.add_argument(
         "--edits-page",
         type=Path,
         default=Path("docs/edits.md"),
-        help="page whose marked block is filled with what --edits says in brief",
+        help="page whose marked blocks are filled with what --edits and --editing say in brief",
     )
     parser.add_argument(
         "--cluster", type=Path, nargs="+", help="JSON that cluster.py wrote, one per sampler"
@@ -127,6 +130,8 @@ def main() -> None:
         lines += mitigating_page.distances(read(options.transport))
     if options.edits is not None:
         lines += edits_page.searches(read(options.edits))
+    if options.editing is not None:
+        lines += editing_page.real(read(options.editing))
     if options.cluster is not None:
         lines += cluster_page.cluster([read(path) for path in options.cluster])
     lines += [line for study in studies for line in result(study)]
@@ -138,6 +143,9 @@ def main() -> None:
         mark(options.mitigations_page, "measured mitigations", told)
     if options.edits is not None:
         mark(options.edits_page, "measured edits", edits_page.brief(read(options.edits)))
+    if options.editing is not None:
+        told = editing_page.brief(read(options.editing))
+        mark(options.edits_page, "measured edits on images", told)
     if options.cluster is not None:
         told = cluster_page.brief(read(options.cluster[0]))
         mark(options.storages_page, "measured storage", told)

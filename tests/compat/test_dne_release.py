@@ -111,18 +111,16 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_edit(path)
 
 
-@pytest.mark.slow
 def test_finetune_takes_it_at_the_size_it_was_made_for(tmp_path: Path) -> None:
-    """The size of the release, 224 pixels, is what takes the time."""
     held = session(tmp_path)
-    recipe = tiny_recipe(adaptation__mask="none", model__image_size=224)
+    recipe = tiny_recipe(adaptation__mask="none", model__image_size=32)
     plain = run(Job(held.resolve(recipe), Seeds()), held, Runs(tmp_path), JUDGE, keep_weights=True)
     assert isinstance(plain, StoredRun)
     path = tmp_path / "dne_layer.pt"
-    torch.save({"noise": noise()}, path)
+    torch.save({"noise": noise(32)}, path)
     card = str(plain.folder / "recipe.json")
     alone = finetune_alone(card, held, tmp_path, edit=str(path), seed=1, command="test")
     assert alone.deploy.edit is not None
-    assert torch.equal(alone.deploy.edit.value[0], noise())
+    assert torch.equal(alone.deploy.edit.value[0], noise(32))
     edited, unedited = alone.deploy.raw_validation(1).score, plain.raw_validation(1).score
     assert not np.allclose(edited, unedited)
