@@ -120,7 +120,7 @@ def _key(ground: Ground, recipe: Recipe) -> str:
     rule = recipe.rule
     said = {name_of(recipe.edit): rule.canonical()}
     if "sha" in rule.canonical():
-        return digest(said)
+        return digest([said, ground.spec.name])
     return digest(
         {
             "edit": said,

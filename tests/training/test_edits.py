@@ -70,6 +70,18 @@ def test_an_edit_of_another_size_is_refused(tmp_path: Path) -> None:
         train([Job(resolved, Seeds())], held)
 
 
+def test_an_edit_of_another_model_is_refused_unless_that_is_what_is_wanted(tmp_path: Path) -> None:
+    held = session(tmp_path)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(to_bytes(Edit(torch.zeros(1, 4, 4), 32, about={"model": "vit_small_dinov2"})))
+    said = {"path": str(path)}
+    with pytest.raises(ModelError, match="another model"):
+        train([Job(held.resolve(tiny_recipe(edit={"file": said})), Seeds())], held)
+    wanted = tiny_recipe(edit={"file": {**said, "other_model": True}})
+    (made,) = train([Job(held.resolve(wanted), Seeds())], held)
+    assert len(made.epochs) == 2
+
+
 @pytest.mark.parametrize("mask", ["none", "norm:all", "block:last-1"])
 def test_training_and_validation_see_the_edited_images(tmp_path: Path, mask: str) -> None:
     held = session(tmp_path)

@@ -10,6 +10,7 @@ from fairtune.editing import EDITS
 
 if TYPE_CHECKING:
     from fairtune.editing.asks import Asks
+    from fairtune.editing.edit import Edit
     from fairtune.editing.learned import Learned
     from fairtune.editing.scene import Scene
 
@@ -21,12 +22,14 @@ class FileEdit(Config):
     Attributes:
         path: A `.safetensors` of `fairtune dne learn`, or a file of another known format.
         sha: Digest of its values, pinned when the recipe is resolved; it stands for the path.
+        other_model: Take an edit that was learned against another model, to see what it does here.
     """
 
     acts: ClassVar[bool] = True
 
     path: str
     sha: str | None = None
+    other_model: bool = False
 
     @property
     def queries(self) -> int:
@@ -64,7 +67,8 @@ class FileEdit(Config):
 
     def canonical(self) -> dict[str, Any]:
         """Return the digest in place of the path, where it is known."""
-        return {"path": self.path} if self.sha is None else {"sha": self.sha}
+        said: dict[str, Any] = {"path": self.path} if self.sha is None else {"sha": self.sha}
+        return said | ({"other_model": True} if self.other_model else {})
 
     def asks(self, rows: int) -> Asks:
         """Return nothing: the file is there."""
@@ -73,23 +77,39 @@ class FileEdit(Config):
         return Asks()
 
     def check(self, scene: Scene) -> None:
-        """Refuse images that the edit in the file was not made for.
+        """Refuse images and a model that the edit in the file was not made for.
 
         Raises:
-            ModelError: Another size or number of channels, or the file cannot be read.
+            ModelError: Another size or number of channels, another model that is not allowed, or
+                the file cannot be read.
         """
-        from fairtune.editing.stored import read_edit
+        self._read(scene)
 
-        read_edit(Path(self.path).expanduser()).check(scene.image_size, scene.channels)
+    def _read(self, scene: Scene) -> Edit:
+        from fairtune.editing.stored import read_edit
+        from fairtune.errors import ModelError
+
+        edit = read_edit(Path(self.path).expanduser())
+        edit.check(scene.image_size, scene.channels)
+        known, here = edit.about.get("model"), Path(scene.model).stem
+        if isinstance(known, str) and Path(known).stem != here and not self.other_model:
+            raise ModelError(
+                "the edit was learned against another model",
+                where=self.path,
+                found=Path(known).stem,
+                allowed=here,
+                todo="learn one with this model; to try it all the same, write it into the recipe "
+                "as edit: {file: {path: FILE, other_model: true}}",
+            )
+        return edit
 
     def make(self, scene: Scene) -> Learned:
         """Return the edit in the file.
 
         Raises:
-            ModelError: The file cannot be read, or is not the one that was pinned.
+            ModelError: The file cannot be read, is not the one that was pinned, or see `check`.
         """
         from fairtune.editing.learned import Learned
-        from fairtune.editing.stored import read_edit
 
         self.pinned()
-        return Learned(read_edit(Path(self.path).expanduser()))
+        return Learned(self._read(scene))
