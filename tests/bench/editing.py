@@ -43,6 +43,9 @@ RELEASED = {
     "init_std": 0.0,
 }
 SERVED = {"utility_weight": 1.0, "refit_every": 40}
+OFTEN = {**SERVED, "refit_every": 5}
+"""A step of the black box asks 16 times what a step of `white` does."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "white": {"mode": "white"},
     "white, refit and utility": {"mode": "white", **SERVED},
@@ -60,7 +63,7 @@ METHODS: dict[str, dict[str, Any]] = {
             "fzoo",
         )
     },
-    f"{BLACK_BOX}, refit and utility": {"mode": BLACK_BOX, **SERVED},
+    f"{BLACK_BOX}, refit and utility": {"mode": BLACK_BOX, **OFTEN},
     "gezo_as_published": RELEASED,
 }
 """Rules by name: what differs from the defaults of a learned edit."""
@@ -105,18 +108,20 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--more", type=int, default=2000, help="queries of those carried on")
-    parser.add_argument("--carried", nargs="*", help="methods carried on; default: the best three")
+    parser.add_argument("--carried", nargs="*", help="methods carried on; default: the best")
+    parser.add_argument("--best", type=int, default=3, help="black boxes that are carried on")
     parser.add_argument("--only", nargs="*", help="methods, all by default")
-    parser.add_argument("--marked", nargs="*", default=["white", BLACK_BOX, "gezo_as_published"])
+    marked = ["white", "white, refit and utility", BLACK_BOX, "gezo_as_published"]
+    parser.add_argument("--marked", nargs="*", default=marked)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        marked = Path(folder) / "marked"
-        tie(options.data_root, marked)
+        tied = Path(folder) / "marked"
+        tie(options.data_root, tied)
         place = Place(
             (options.data_root,),
             options.weights,
-            marked,
+            tied,
             options.cache or settings().cache,
         )
         held = _read(options.out)
@@ -128,7 +133,7 @@ def main() -> None:
         _make(first, place, held, options)
         carried = options.carried
         if carried is None:
-            carried = [*best(held, options.queries), "gezo_as_published"]
+            carried = [*best(held, options.queries, options.best), "gezo_as_published"]
         second = [Task(MARKED, method, options.queries, 0) for method in options.marked]
         second += [Task(XRAYS, method, options.more, 0) for method in carried]
         _make(second, place, held, options)
