@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+VIEW = "added to images in [0, 1], augmented ones too, before they are normalised"
+
 BLACK_BOX = "fzoo"
 """The mode to recommend where there is no gradient."""
 
@@ -228,6 +230,7 @@ class Search:
             "objective": None if "objective" in rule.idle else name_of(rule.objective),
             "mode": name_of(rule.mode),
             "image_size": self.grid.image_size,
+            "view": VIEW,
             "queries": dict(self.queries),
             "versions": {"fairtune": fairtune.__version__, "torch": str(torch.__version__)},
         }

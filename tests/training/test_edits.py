@@ -82,10 +82,28 @@ def test_an_edit_of_another_model_is_refused_unless_that_is_what_is_wanted(tmp_p
     assert len(made.epochs) == 2
 
 
-@pytest.mark.parametrize("mask", ["none", "norm:all", "block:last-1"])
-def test_training_and_validation_see_the_edited_images(tmp_path: Path, mask: str) -> None:
+WITH: dict[str, dict[str, object]] = {
+    "readout": {"adaptation__mask": "none"},
+    "mask": {"adaptation__mask": "norm:all"},
+    "adapters": {"adaptation__mask": "attn:last-1", "adaptation__method": "lora"},
+    "mitigations": {
+        "adaptation__mask": "block:last-1",
+        "mitigations": [{"sinkhorn": {"attribute": "sex"}}, {"sam": {"rho": 0.05}}],
+    },
+    "a head with a mitigation": {
+        "adaptation__mask": "none",
+        "mitigations": [{"group_dro": {"attribute": "sex"}}],
+    },
+    "augmentation": {"adaptation__mask": "norm:all", "fit__augment": "medical"},
+}
+
+
+@pytest.mark.parametrize("changes", WITH.values(), ids=list(WITH))
+def test_training_and_validation_see_the_edited_images(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     held = session(tmp_path)
-    plain, edited = (held.resolve(r) for r in recipes(tmp_path, adaptation__mask=mask))
+    plain, edited = (held.resolve(r) for r in recipes(tmp_path, **changes))
     ground = held.ground(edited)
     found = ground.edit(edited)
     assert found is not None

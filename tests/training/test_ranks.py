@@ -132,6 +132,11 @@ CASES: dict[str, dict[str, Any]] = {
         ],
     },
     "readout": {"adaptation__mask": "none"},
+    # One of the two learns the edit, the other waits for it.
+    "edited": {
+        **BLOCKS,
+        "edit": {"dne": {"attribute": "sex", "mode": "fzoo", "queries": 33, "linf": 32}},
+    },
     "not finite": {
         "optim": HOT,
         "adaptation__mask": "fullft",
@@ -180,7 +185,7 @@ def all_launched(folder: Path, size: int) -> dict[str, Said]:
     }
 
 
-@pytest.mark.slow  # two processes that load torch, and six recipes
+@pytest.mark.slow  # two processes that load torch, and seven recipes
 def test_two_processes_compute_what_one_computes(tmp_path: Path) -> None:
     held = session()
     count = len(held.ground(tiny_recipe()).pack.rows("train"))
