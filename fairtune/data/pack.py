@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -152,6 +153,21 @@ class Pack:
         if attribute not in self.table.attributes:
             raise ConfigError("unknown attribute", found=attribute, allowed=self.table.attributes)
         return codes[:, self.table.attributes.index(attribute)]
+
+    def attribute(
+        self, rows: IntArray, name: str, *, test_pass: TestPass | None = None
+    ) -> Attribute:
+        """Return the groups of `rows` by an attribute, or by a crossing `A*B`.
+
+        Raises:
+            StudyError: A test row without a pass.
+            ConfigError: The table has no such attribute.
+        """
+        single = [
+            Attribute(part, self.group_names(part), self.groups(rows, part, test_pass=test_pass))
+            for part in map(str.strip, name.split("*"))
+        ]
+        return functools.reduce(Attribute.cross, single)
 
     def group_names(self, attribute: str) -> tuple[str, ...]:
         """Return the group names of `attribute` in the order of their codes."""

@@ -127,7 +127,7 @@ class Fitting:
     def of(cls, ground: Ground, recipe: Recipe, attribute: str) -> Fitting:
         """Return the training rows of `recipe` with the groups of an attribute or crossing."""
         rows = ground.fit_rows(recipe)
-        return cls(ground, recipe.unedited(), rows, groups_of(ground, rows, attribute))
+        return cls(ground, recipe.unedited(), rows, ground.pack.attribute(rows, attribute))
 
     @property
     def told(self) -> Callable[[], None]:
@@ -187,20 +187,6 @@ class Fitting:
     @property
     def _l2(self) -> float:
         return self.recipe.optim.l2
-
-
-def groups_of(
-    ground: Ground, rows: IntArray, attribute: str, test_pass: TestPass | None = None
-) -> Attribute:
-    """Return the groups of rows by an attribute or crossing.
-
-    Raises:
-        DataError: It is none of the recipe's.
-        StudyError: A test row without a pass.
-    """
-    shape = (len(rows),) if ground.task == "binary" else (len(rows), ground.outputs)
-    table = ground.pack.predictions(rows, np.zeros(shape), test_pass=test_pass)
-    return table.attribute(attribute)
 
 
 def noise_like(edit: Edit, seed: int = 0) -> Edit:

@@ -25,7 +25,7 @@ from fairtune.evaluation.sampled import Sampled, Side, sample
 from fairtune.evaluation.table import group_table
 from fairtune.evaluation.thresholds import fit_threshold
 from fairtune.evaluation.values import BARE, Question
-from fairtune.experiment.arms import Fitted, Fitting, fitted, groups_of
+from fairtune.experiment.arms import Fitted, Fitting, fitted
 from fairtune.experiment.assessed import (
     COMPARED,
     EDIT,
@@ -172,7 +172,7 @@ class _Reading:
     def groups(self, probe: Probe, arm: Fitted) -> Predictions:
         """Return what `probe` says of the group from what an arm sees; the group is the label."""
         rows, test_pass = self.told.rows, self.told.test_pass
-        named = groups_of(self.ground, rows, self.attribute, test_pass)
+        named = self.ground.pack.attribute(rows, self.attribute, test_pass=test_pass)
         seen, patient = arm.sight(rows, test_pass), self.ground.pack.patient_codes[rows]
         return table_of(probe, seen, named.codes, named.names, patient)
 

@@ -13,7 +13,6 @@ from fairtune.editing.cohort import compact
 from fairtune.editing.edit import Edit
 from fairtune.editing.stored import read_edit
 from fairtune.errors import ConfigError, Interrupted
-from fairtune.experiment.arms import groups_of
 from fairtune.experiment.assessed import Pair
 from fairtune.training.edits import made_for
 from fairtune.training.ground import Ground
@@ -50,7 +49,7 @@ def learn_edit(recipe: Recipe, session: Session) -> Edit:
     ground = session.ground(recipe)
     attribute = recipe.rule.attribute
     if attribute is not None:
-        named = groups_of(ground, ground.val_rows(recipe), attribute)
+        named = ground.pack.attribute(ground.val_rows(recipe), attribute)
         compact(named.codes, named.names, attribute, "validation rows")
     try:
         made = made_for(ground, recipe)

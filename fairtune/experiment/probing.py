@@ -11,7 +11,7 @@ import numpy as np
 from fairtune.data.values import IntArray
 from fairtune.editing.probe import fit_probe, table_of
 from fairtune.evaluation.predictions import Attribute
-from fairtune.experiment.arms import PROBE_L2, groups_of
+from fairtune.experiment.arms import PROBE_L2
 from fairtune.experiment.assess import auc_of
 from fairtune.experiment.assessed import Figure
 from fairtune.training.ground import Ground
@@ -65,7 +65,7 @@ def probe_attributes(recipe: Recipe, session: Session, attributes: Sequence[str]
 
 def _probed(ground: Ground, recipe: Recipe, name: str) -> Probed:
     rows, val = ground.fit_rows(recipe), ground.val_rows(recipe)
-    fitted, read = (groups_of(ground, part, name) for part in (rows, val))
+    fitted, read = (ground.pack.attribute(part, name) for part in (rows, val))
     probe = fit_probe(
         ground.features(recipe, rows),
         fitted.codes,

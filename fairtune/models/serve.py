@@ -16,6 +16,7 @@ from fairtune.config.yaml12 import dumps
 from fairtune.data.batch import normalise
 from fairtune.errors import ConfigError, ModelError
 from fairtune.models.backbone import Backbone, build
+from fairtune.models.device import device_of
 from fairtune.models.serve_http import EMBED, Refusal, listen
 from fairtune.models.spec import ModelSpec, load
 from fairtune.models.weights import resolve
@@ -234,13 +235,6 @@ def open_server(
         )
     spec = load(name)
     side, held = spec.side(image_size), resolve(spec, weights, settings)
-    backbone = build(spec, side, held).requires_grad_(False).to(_device(settings))
+    backbone = build(spec, side, held).requires_grad_(False).to(device_of(settings))
     version = f"{spec.name} {'random' if held is None else held.sha[:16]} {side} px"
     return Served(spec, backbone, side, version, host=host, port=port, token=token, most=most)
-
-
-def _device(settings: Settings) -> torch.device:
-    if settings.device is not None:
-        return torch.device(settings.device)
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device("cpu") if found is None else found

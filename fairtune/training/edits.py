@@ -22,7 +22,6 @@ from fairtune.editing.learned import Learned
 from fairtune.editing.scene import Scene
 from fairtune.editing.stored import read_edit, to_bytes
 from fairtune.errors import Interrupted
-from fairtune.evaluation.predictions import Attribute
 from fairtune.training.recipe import PROTOCOL, Recipe
 
 if TYPE_CHECKING:
@@ -154,13 +153,8 @@ def scene_of(ground: Ground, recipe: Recipe, *, states: Path | None = None) -> S
             return ground.backbone.embed(normalise(image, spec.mean, spec.std)).float()
 
     def group(attribute: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        spec, every = ground.pack.table.spec, ground.pack.groups
-        single = [
-            Attribute(name, tuple(spec.attribute(name).names), every(rows, name))
-            for name in attribute.split("*")
-        ]
-        crossed = functools.reduce(Attribute.cross, single)
-        return np.asarray(crossed.codes), crossed.names
+        found = ground.pack.attribute(rows, attribute)
+        return found.codes, found.names
 
     return Scene(
         rows=rows,

@@ -20,6 +20,7 @@ from fairtune.mitigation.combine import unnamed
 from fairtune.mitigation.post import wrong_task
 from fairtune.models import load as load_model
 from fairtune.models.backbone import build, describe
+from fairtune.models.device import device_of
 from fairtune.models.precision import FP32, choose
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
@@ -74,11 +75,7 @@ class Session:
     @property
     def device(self) -> torch.device:
         """The device runs are made on."""
-        named = self.settings.device
-        if named is not None:
-            return torch.device(named)
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if accelerator is None else accelerator
+        return device_of(self.settings)
 
     def table(self, recipe: Recipe) -> Table:
         """Return the table of the recipe's data."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from planted import Marker, Plan, draw, hashed
+from planted import Marker, Plan, draw, hashed, spec_of
 
 from fairtune.data.spec import load_spec
 from fairtune.data.table import Table, load_table
@@ -90,38 +90,16 @@ def assigned(
 
 def described(table: Table, attribute: str, strength: float, seed: int) -> dict[str, Any]:
     """Return the dataset spec."""
-    spec = table.spec
-    written = spec.to_json()
-    names = list(spec.attribute(attribute).names)
-    kept = ("licence", "citation", "link", "acknowledgement")
-    return {
-        "title": f"{spec.title}; changed: a marker tells {attribute} (strength {strength:g}, "
-        f"seed {seed})",
-        **{name: written[name] for name in kept if written.get(name) is not None},
-        "layouts": [
-            {
-                "folders": ["."],
-                "tables": ["marked.csv"],
-                "images": {"at": "images.zip", "name": "{image_id}.jpg"},
-            }
-        ],
-        "id": "image_id",
-        "patient": "patient",
-        "patient_ids": spec.id_space,
-        "targets": {
-            table.target: {
-                "column": "label",
-                "positive": 1,
-                "negative": 0,
-                "names": list(table.classes),
-            }
-        },
-        "attributes": {
+    names = table.spec.attribute(attribute).names
+    return spec_of(
+        table,
+        f"a marker tells {attribute} (strength {strength:g}, seed {seed})",
+        "marked.csv",
+        {
             attribute: {"column": attribute, "map": {name: name for name in names}},
             "marker": {"column": "marker", "map": {"with": 1, "without": 0}},
         },
-        "split": {"column": "split"},
-    }
+    )
 
 
 def main() -> None:

@@ -212,18 +212,40 @@ def draw(table: Table, rows: pd.DataFrame, plan: Plan, file: Path) -> None:
 
 def described(table: Table, plan: Plan) -> dict[str, Any]:
     """Return the dataset spec."""
+    how = f"strength {plan.strength:g}, {plan.arm} validation, seed {plan.seed}"
+    return spec_of(
+        table,
+        "one image of each drawn patient, base rates not natural, a marker painted into some "
+        f"images ({how})",
+        "planted.csv",
+        {
+            "group": {"column": "group", "map": {name: name for name in GROUPS}},
+            "marker": {"column": "marker", "map": {"with": 1, "without": 0}},
+        },
+    )
+
+
+def spec_of(
+    table: Table, changed: str, file: str, attributes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the dataset spec of a changed copy: images in `images.zip`, rows in `file`.
+
+    Args:
+        table: What was copied.
+        changed: What was changed, in words.
+        file: The table of the copy.
+        attributes: Its attributes.
+    """
     spec = table.spec
     written = spec.to_json()
-    how = f"strength {plan.strength:g}, {plan.arm} validation, seed {plan.seed}"
     kept = ("licence", "citation", "link", "acknowledgement", "flip", "augment")
-    own: dict[str, Any] = {
-        "title": f"{spec.title}; changed: one image of each drawn patient, base rates not "
-        f"natural, a marker painted into some images ({how})",
+    return {
+        "title": f"{spec.title}; changed: {changed}",
         **{name: written[name] for name in kept if written.get(name) is not None},
         "layouts": [
             {
                 "folders": ["."],
-                "tables": ["planted.csv"],
+                "tables": [file],
                 "images": {"at": "images.zip", "name": "{image_id}.jpg"},
             }
         ],
@@ -238,13 +260,9 @@ def described(table: Table, plan: Plan) -> dict[str, Any]:
                 "names": list(table.classes),
             }
         },
-        "attributes": {
-            "group": {"column": "group", "map": {name: name for name in GROUPS}},
-            "marker": {"column": "marker", "map": {"with": 1, "without": 0}},
-        },
+        "attributes": {name: dict(rule) for name, rule in attributes.items()},
         "split": {"column": "split"},
     }
-    return own
 
 
 def main() -> None:

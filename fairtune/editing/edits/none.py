@@ -51,5 +51,10 @@ class NoEdit(Config):
         """Refuse nothing."""
 
     def make(self, scene: Scene) -> Learned:
-        """Nothing can be made; never called, as `acts` is False."""
-        raise NotImplementedError
+        """Return an edit that adds nothing; where `acts` is False nobody needs one."""
+        import torch
+
+        from fairtune.editing.edit import Edit
+        from fairtune.editing.learned import Learned
+
+        return Learned(Edit(torch.zeros(1, 1, 1), scene.image_size, clamp=False))
