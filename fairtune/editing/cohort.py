@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fairtune.data.values import IntArray
 from fairtune.errors import DataError
@@ -124,18 +123,3 @@ def sample(cell: IntArray, size: int, number: int, seed: int) -> IntArray:
     rank = (np.arange(count) - begin[ordered]) / sizes[ordered]
     least = max(size, int((sizes > 0).sum()))
     return np.sort(by_cell[np.argsort(rank, kind="stable")[:least]])
-
-
-def even(cell: IntArray) -> NDArray[np.float64]:
-    """Return `(n,)` weights of mean 1 that give every cell with rows the same total.
-
-    w_i = 1 / (cells with rows * P(cell of i)); 1 / (K C P(y, a)) where every class has rows in
-    every group. Rows of no cell (-1) have weight 1.
-    """
-    known = cell >= 0
-    weight = np.ones(len(cell))
-    if known.any():
-        sizes = np.bincount(cell[known])
-        share = (sizes > 0).sum() * sizes[cell[known]]
-        weight[known] = known.sum() / share
-    return weight

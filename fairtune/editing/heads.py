@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairtune.data.values import IntArray
-from fairtune.editing.cohort import Cohort, even
+from fairtune.editing.cohort import Cohort
 from fairtune.usage import Task, readout
+from fairtune.usage.weights import even
 
 Floats = NDArray[np.float64]
 Told = Callable[[], None]

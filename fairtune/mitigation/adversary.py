@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from fairtune.data.batch import Batch
 from fairtune.errors import DataError
-from fairtune.mitigation.cells import even
 from fairtune.mitigation.context import Context
 from fairtune.mitigation.hooks import Look
 from fairtune.mitigation.memory import by_row
 from fairtune.usage import Output
+from fairtune.usage.weights import even
 
 
 class _Reversed(torch.autograd.Function):

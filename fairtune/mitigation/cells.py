@@ -29,23 +29,6 @@ def cells(
     return np.where(groups.codes < 0, -1, groups.codes * classes + label), len(groups) * classes
 
 
-def even(cell: Ints, count: int) -> Floats:
-    """Return `(n,)` weights of mean 1 that give every cell with rows the same total.
-
-    w_i = n_known / (cells with rows * n of its cell); a row of no cell keeps weight 1.
-
-    Args:
-        cell: `(n,)`, -1 for no cell.
-        count: Number of cells.
-    """
-    known = cell >= 0
-    sizes = np.bincount(cell[known], minlength=count)
-    share = (sizes > 0).sum() * sizes
-    weight = np.zeros(count)
-    np.divide(known.sum(), share, out=weight, where=sizes > 0)
-    return np.where(known, weight[np.where(known, cell, 0)], 1.0)
-
-
 def cell_names(
     context: Context, attribute: str | None, by: Literal["group", "class", "both"]
 ) -> list[str]:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fairtune.data.values import IntArray
-from fairtune.editing.cohort import even
 from fairtune.editing.edit import Edit
 from fairtune.editing.heads import Floats
 from fairtune.editing.probe import Read, fit_probe, read
 from fairtune.usage import readout
+from fairtune.usage.weights import even
 
 SIDE, DIM = 28, 48
 SQUARE = slice(2, 7)

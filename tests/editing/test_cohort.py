@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairtune.editing.budget import plan
-from fairtune.editing.cohort import batch, compact, even, sample
+from fairtune.editing.cohort import batch, compact, sample
 from fairtune.errors import DataError
+from fairtune.usage.weights import even
 
 codes = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array)
 

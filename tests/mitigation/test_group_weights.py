@@ -14,9 +14,10 @@ from kit_mitigation import batch_of, context, output
 
 from fairtune.errors import DataError
 from fairtune.mitigation import MITIGATIONS
-from fairtune.mitigation.cells import cells, even
+from fairtune.mitigation.cells import cells
 from fairtune.mitigation.hooks import Hooks
 from fairtune.mitigation.sampling import drawn_by
+from fairtune.usage.weights import even
 
 LABEL = [0, 0, 0, 1, 0, 1, 1, 1]
 GROUP = [0, 0, 0, 0, 0, 0, 1, 1]

@@ -49,8 +49,9 @@ class Resample(Config):
         Raises:
             DataError: Fewer than two groups, or several targets where classes are asked for.
         """
-        from fairtune.mitigation.cells import cells, even
+        from fairtune.mitigation.cells import cells
         from fairtune.mitigation.hooks import Hooks
         from fairtune.mitigation.sampling import drawn_by
+        from fairtune.usage.weights import even
 
         return Hooks(sampler=drawn_by(even(*cells(context, self.attribute, self.by, "resample"))))

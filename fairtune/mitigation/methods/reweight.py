@@ -51,9 +51,10 @@ class Reweight(Config):
         Raises:
             DataError: Fewer than two groups, or several targets where classes are asked for.
         """
-        from fairtune.mitigation.cells import cells, even
+        from fairtune.mitigation.cells import cells
         from fairtune.mitigation.hooks import Hooks
         from fairtune.mitigation.memory import by_row
+        from fairtune.usage.weights import even
 
         weight = even(*cells(context, self.attribute, self.by, "reweight"))
         look = by_row(context, weight)

@@ -92,9 +92,10 @@ class Sinkhorn(Config):
                 be aligned within one class.
         """
         from fairtune.mitigation.alignment import Alignment
-        from fairtune.mitigation.cells import cells, even
+        from fairtune.mitigation.cells import cells
         from fairtune.mitigation.hooks import Hooks
         from fairtune.mitigation.sampling import drawn_by
+        from fairtune.usage.weights import even
 
         named = self.attribute if isinstance(self.attribute, dict) else {str(self.attribute): 1.0}
         align = Alignment(self, context, {context.groups(n): w for n, w in named.items()})
