@@ -62,8 +62,8 @@ def vocabulary() -> list[str]:
     letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
     return [
         *SPECIAL,
-        *WORDS,
-        *(c for c in letters if c not in WORDS),
+        *words,
+        *(c for c in letters if c not in words),
         *(f"##{c}" for c in letters),
     ]
 
