@@ -14,11 +14,13 @@ from fairtune.config.model import carried
 from fairtune.data.augment_rule import AugmentRule
 from fairtune.data.groups import AttributeRule
 from fairtune.data.labels import Target
+from fairtune.data.prompts import ClassPrompts, PromptRule
 from fairtune.data.readers.base import READERS, Reader
 from fairtune.data.readers.pil import PilReader
 from fairtune.data.rules import Condition, Derive, fields_of
 from fairtune.data.split import SplitRule
 from fairtune.data.subsample import Subsample
+from fairtune.data.text import TextRule, as_rule
 from fairtune.data.values import Scalar
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean
 
@@ -111,10 +113,12 @@ class DatasetSpec(Config):
         id: Column that names an image, unique.
         patient: Column of what is split and resampled by (patient, lesion).
         patient_ids: Name of the space of those ids; data sets that share it share patients.
-        text: Column with a text for each image.
+        text: Column with a text for each image, or the rule by which it is read.
+        text_leaks_label: The text was written by somebody or something that knew the label.
         derive: Columns made out of others, in this order.
         filter: Conditions that every row must pass.
         targets: Label rules by name.
+        prompts: What the classes of a target are called in words, by target.
         attributes: Attribute rules by name.
         split: How rows are divided.
         subsample: Which rows of the splits are drawn; all when absent.
@@ -133,10 +137,12 @@ class DatasetSpec(Config):
     id: str
     patient: str
     patient_ids: str | None = None
-    text: str | None = None
+    text: Annotated[TextRule | None, pydantic.BeforeValidator(as_rule)] = None
+    text_leaks_label: bool = False
     derive: Mapping[str, Derive] = {}
     filter: tuple[Condition, ...] = ()
     targets: Mapping[str, Target] = pydantic.Field(min_length=1)
+    prompts: Mapping[str, PromptRule] = {}
     attributes: Mapping[str, AttributeRule] = {}
     split: SplitRule
     subsample: Subsample | None = None
@@ -159,6 +165,18 @@ class DatasetSpec(Config):
         if self.subsample is not None:
             for problem, field in self.subsample.faults(self.targets, self.attributes):
                 raise carried(problem, "subsample", field)
+        if self.text_leaks_label and self.text is None:
+            raise carried(ConfigError("there is no 'text' that could leak"), "text_leaks_label")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _prompted(self) -> DatasetSpec:
+        for name, rule in self.prompts.items():
+            if name not in self.targets:
+                raise carried(_unknown("target", name, self.targets), "prompts", name)
+            target = self.targets[name]
+            for problem, field in rule.faults(target.class_names(name), target.task):
+                raise carried(problem, "prompts", name, *field)
         return self
 
     @property
@@ -217,6 +235,38 @@ class DatasetSpec(Config):
             raise _unknown("attribute", name, self.attributes, f"dataset {self.name}")
         return self.attributes[name]
 
+    def texts(self) -> TextRule:
+        """Return the rule by which texts are read.
+
+        Raises:
+            ConfigError: The data set has none.
+        """
+        if self.text is None:
+            raise ConfigError(
+                "the data set has no texts",
+                where=f"dataset {self.name}",
+                todo="name the column that holds them: `text: COLUMN`",
+            )
+        return self.text
+
+    def prompts_of(self, target: str) -> ClassPrompts:
+        """Return the prompts of `target`, in the order of its class codes.
+
+        Raises:
+            ConfigError: There is no such target, or there are no prompts for it.
+        """
+        rule = self.target(target)
+        if target not in self.prompts:
+            raise ConfigError(
+                "the data set declares no prompts for this target",
+                where=f"dataset {self.name}",
+                found=target,
+                allowed=list(self.prompts) or "none has prompts",
+                todo=f"add `prompts: {{{target}: {{templates: [..], classes: {{..}}}}}}` to its "
+                f"YAML, with phrases for {', '.join(rule.class_names(target))}",
+            )
+        return self.prompts[target].of(rule.class_names(target))
+
     def columns(self, layout: Layout) -> dict[str, list[str]]:
         """Return the columns that `id`, `patient`, `images.name` and the rest always read."""
         out: dict[str, list[str]] = {}
@@ -225,7 +275,7 @@ class DatasetSpec(Config):
             ("patient", (self.patient,)),
         ]
         reads.append(("images.name", fields_of(layout.images.name)))
-        reads += [("text", (self.text,))] if self.text else []
+        reads += [("text.column", (self.text.column,))] if self.text else []
         reads += [("split.column", (self.split.column,))] if self.split.column else []
         reads += [(f"filter.{i}", (rule.column,)) for i, rule in enumerate(self.filter)]
         for field, columns in reads:
