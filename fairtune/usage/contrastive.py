@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from fairtune.config import Choice, Config
+from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
 from fairtune.usage.classify import sample_loss
 
@@ -36,12 +37,11 @@ class Contrastive(Config):
 
     fits: ClassVar[Literal["mask"]] = "mask"
     pairs: ClassVar[bool] = True
-    convex: ClassVar[bool] = False
 
     loss_by: Annotated[Literal["auto", "softmax", "sigmoid"], Choice(("softmax", "sigmoid"))] = (
         "auto"
     )
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
 
     @property
     def sees(self) -> tuple[str, ...]:
