@@ -16,9 +16,9 @@ _WORD = re.compile(r"\w(?:[\w-]*\w)?")
 _SHORTEST = 3
 # They stand in any text and say nothing of a class.
 _COMMON = frozenset(
-    {"absence", "absent", "and", "any", "are", "for", "free", "from", "has", "have", "negative"}
-    | {"non", "not", "other", "rest", "sign", "signs", "than", "that", "the", "this", "with"}
-    | {"without"}
+    {"absence", "absent", "and", "another", "any", "are", "for", "free", "from", "has", "have"}
+    | {"negative", "non", "not", "other", "rest", "sign", "signs", "than", "that", "the", "this"}
+    | {"with", "without"}
 )
 
 

@@ -124,6 +124,9 @@ def test_notes_of_covid_cxr_name_neither_disease_nor_patient(shared_data: Path) 
     assert table.dropped == {"no label": 28, "text": 92}
     assert (len(table), table.frame["patient"].nunique()) == (183, 106)
     assert table.split_hash == every.split_hash
+    # Both sexes have enough rows to be compared.
+    val = table.frame[table.frame["split"] == "val"]
+    assert val.groupby(["sex", "label"], observed=True).size().tolist() == [10, 11, 10, 28]
     own = pd.read_csv(shared_data / "covid_cxr_224" / "covid_cxr_224.csv", dtype=str)
     notes = own.set_index("image")["clinical_notes"][table.frame["id"]]
     assert sum(NAMING.search(note) is not None for note in notes) > 90
@@ -131,5 +134,5 @@ def test_notes_of_covid_cxr_name_neither_disease_nor_patient(shared_data: Path) 
     assert all(len(text.split()) >= 3 for text in table.frame["text"])
     found = check(spec, roots=[shared_data]).targets["covid"].prompts
     assert found.sentences == {"other": 4, "COVID-19": 4}
-    # Words such as "lung" stand in prompts and notes alike, and name no finding.
+    # Words such as "lungs" stand in prompts and notes alike, and name no finding.
     assert not {"covid", "covid-19", "pneumonia"} & set(found.words)
