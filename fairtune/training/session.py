@@ -92,6 +92,7 @@ class Session:
                 roots=[*self.data_roots, *self.settings.data],
                 where=part.where,
                 text=text,
+                cache=self.settings.cache,
             )
         return self._tables[name]
 
