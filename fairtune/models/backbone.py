@@ -168,8 +168,10 @@ class Backbone(nn.Module):
     @property
     def tokens(self) -> int:
         """Image tokens of an input; 0 where the architecture has none."""
-        embed = getattr(split.image_of(self.net), "patch_embed", None)
-        return int(getattr(embed, "num_patches", 0))
+        tower = split.image_of(self.net)
+        own = getattr(tower, "patches", None)
+        embed = getattr(tower, "patch_embed", None)
+        return own if isinstance(own, int) else int(getattr(embed, "num_patches", 0))
 
     @property
     def differentiable(self) -> bool:
