@@ -41,6 +41,12 @@ class Context:
         """Return the context of the first placement on `net`."""
         return cls(net, units, dict(net.named_modules()), dict(net.named_parameters()), steps)
 
+    @property
+    def image(self) -> nn.Module:
+        """The tower that images go through; a network of one itself."""
+        tower = self.units.image_tower
+        return self.net if tower is None else self.modules[tower]
+
     def module_of(self, tensor: str) -> nn.Module:
         """Return the module that holds the tensor called `tensor`."""
         return self.modules[tensor.rpartition(".")[0]]
