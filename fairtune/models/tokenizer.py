@@ -138,7 +138,8 @@ def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
 
 def _made(spec: ModelSpec, rule: TokenizerRule, content: bytes) -> Any:
     try:
-        from tokenizers import BertWordPieceTokenizer, Tokenizer as Fast
+        from tokenizers import BertWordPieceTokenizer
+        from tokenizers import Tokenizer as Fast
     except ImportError:
         raise ModelError(
             f"model '{spec.name}' needs the package tokenizers",
