@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit_language import pair_fields
+from kit_language import network_spec
 from kit_nets import with_fields
 from torch import Tensor, nn
 
@@ -16,9 +16,8 @@ from fairtune.adaptation.attach import Attached
 from fairtune.adaptation.methods import METHODS
 from fairtune.adaptation.placement import Methods
 from fairtune.adaptation.rules import Rule
-from fairtune.config import parse
 from fairtune.errors import ModelError
-from fairtune.models import ModelSpec, Units
+from fairtune.models import Units
 from fairtune.models.backbone import Backbone, build, describe
 from fairtune.models.language import similarity
 from fairtune.training.net import adapted, set_modes
@@ -39,7 +38,7 @@ FIELDS: dict[str, dict[str, Any]] = {"lora": {"targets": "qv"}}
 @functools.cache
 def base() -> tuple[Backbone, Units]:
     """Return the frozen network and its units; only to be read."""
-    spec = parse(ModelSpec, {**pair_fields(), "name": "pair"})
+    spec = network_spec()
     backbone = build(spec, None, None)
     with torch.random.fork_rng():
         torch.manual_seed(0)
