@@ -14,8 +14,9 @@ from torch import nn
 from fairtune.models import split
 from fairtune.models import weights as weights_
 from fairtune.models.language import LanguageNet
+from fairtune.models.partition import partition
 from fairtune.models.spec import ModelSpec
-from fairtune.models.units import Units, partition
+from fairtune.models.units import Units
 from fairtune.models.weights import Weights
 
 if TYPE_CHECKING:
