@@ -107,6 +107,16 @@ class Backbone(nn.Module):
         """Whether something of the text tower trains."""
         return self.reads and any(p.requires_grad for p in self.language.text.parameters())
 
+    @property
+    def image_trains(self) -> bool:
+        """Whether something trains that what is compared of an image goes through."""
+        texts = {id(p) for p in self.language.text.parameters()} if self.reads else set()
+        names = ("logit_scale", "logit_bias")
+        return any(
+            p.requires_grad and id(p) not in texts and name not in names
+            for name, p in self.net.named_parameters()
+        )
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return `embed(image)`."""
         return self.embed(image)
