@@ -10,6 +10,8 @@ from fairtune.errors import ModelError, did_you_mean
 from fairtune.models.units import Units
 
 HEAD = "head"
+IMAGE = "image"
+"""Name of the tower whose blocks a pass starts at, in a network of several."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,26 @@ class Mask:
         """Return the depth of the first block with a trainable unit; -1 before the blocks.
 
         The backward pass has to reach this deep, so it decides the cost of a step. None when no
-        unit in or before the blocks trains.
+        unit in or before the blocks trains. Of a network of several towers it is the image tower
+        that counts.
         """
         chosen, reached = set(self.units), False
         for name in units.names:
+            if units.towers and not name.startswith(f"{IMAGE}."):
+                continue
             depth = units.depth_of(name)
             reached = reached or depth is not None
             if name in chosen and (depth is not None or not reached):
                 return -1 if depth is None else depth
         return None
+
+    def start(self, units: Units) -> int:
+        """Return the block at which training starts: 0 for the stem too, behind the last for None.
+
+        What stands before it is the same in every pass, whatever else of the network trains.
+        """
+        lowest = self.lowest_block(units)
+        return blocks_of(units) if lowest is None else max(0, lowest)
 
     def glyph(self, units: Units) -> str:
         """Return one character per block: `.` frozen, `:` a part, `#` everything trains."""
@@ -80,3 +93,9 @@ class Mask:
             on = sum(name in chosen for name in block)
             marks.append("." if on == 0 else "#" if on == len(block) else ":")
         return "".join(marks)
+
+
+def blocks_of(units: Units) -> int:
+    """Return the number of blocks that an image passes through: those of the image tower."""
+    held = [path for path in units.paths if path.startswith(f"{IMAGE}.")] if units.towers else []
+    return units.below(held[0]) if held else units.depth
