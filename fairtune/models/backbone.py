@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         return self.net
 
     def joint(self, image: torch.Tensor) -> torch.Tensor:
-        """Return what is compared with texts, `(batch, d)` or `(batch, queries, d)`, of any length.
+        """Return what is compared with texts, `(batch, d)` or `(batch, queries, d)`.
 
         Args:
             image: As `features` takes it.
@@ -143,8 +143,10 @@ class Backbone(nn.Module):
 
         Of a network of several towers those of the image tower, under their names in it.
         """
-        whole = cut is None
-        return split.image_of(self.net).state_dict() if whole else split.before(self.net, cut)
+        if cut is None:
+            every: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
+            return every
+        return split.before(self.net, cut)
 
     def plain_attention(self) -> None:
         """Compute attention by plain matrix products instead of torch's fused kernel.

@@ -32,11 +32,11 @@ class LanguageNet(Protocol):
     logit_scale: nn.Parameter
 
     def joint(self, features: Tensor) -> Tensor:
-        """Return `(batch, joint_dim)`, or `(batch, queries, joint_dim)`, of what `forward_features` made."""
+        """Return `(batch, joint_dim)` or `(batch, queries, joint_dim)` of `forward_features`."""
         ...
 
     def words(self, tokens: Tensor) -> Tensor:
-        """Return `(texts, joint_dim)` of token numbers `(texts, length)`, `PADDED` where none is."""
+        """Return `(texts, joint_dim)` of token numbers `(texts, length)`, padded by `PADDED`."""
         ...
 
 
@@ -60,13 +60,13 @@ def similarity(image: Tensor, text: Tensor) -> Tensor:
 
 
 def own_similarity(image: Tensor, text: Tensor) -> Tensor:
-    """Return the `(batch,)` cosine of every image with its own text, of several queries the largest."""
+    """Return the `(batch,)` cosine of every image with its own text, see `similarity`."""
     if image.ndim == 2:
         return (unit(image) * unit(text)).sum(dim=-1)
     return torch.einsum("bqd,bd->bq", unit(image), unit(text)).amax(dim=1)
 
 
 def attended(tokens: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """Return token numbers with `padding` where none is, and the `(texts, length)` 0/1 of those that are."""
+    """Return token numbers with `padding` where none is, and 0/1 for where one is."""
     mask = tokens != PADDED
     return tokens.masked_fill(~mask, padding), mask.long()

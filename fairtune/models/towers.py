@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fairtune.models.language import attended
 
 Pool = Callable[[Any, Tensor], Tensor]
-"""Makes of a text tower's output and the 0/1 of its tokens the `(texts, dim)` that is projected."""
+"""Makes `(texts, dim)`, to be projected, of a text tower's output and the 0/1 of its tokens."""
 
 
 class Towers(nn.Module):

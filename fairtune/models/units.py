@@ -60,7 +60,7 @@ class Units:
         return next((d for one in self.paths if (d := _depth(path, one)) is not None), None)
 
     def block(self, depth: int) -> str:
-        """Return the path of block `depth`, counted from 0, in the network, or in its first tower."""
+        """Return the path of block `depth`, counted from 0, in the network or its first tower."""
         return _block(self.paths[0], depth)
 
     @property

@@ -73,12 +73,10 @@ class Usage(Protocol):
     """Builds the net round a backbone and reads a batch with it.
 
     Attributes:
-        fits: What is fitted: `all` (mask and head), `head` (with an empty mask alone), `mask` (there
-            is no head that trains) or `nothing`.
+        fits: What is fitted: `all` (mask and head), `head` (with an empty mask alone), `mask`
+            (there is no head that trains) or `nothing`.
         pairs: Whether the loss of a sample depends on the others of its batch.
         convex: Whether a head without a mask is the solution of a convex problem.
-        reads_text: Whether the texts of the rows are read.
-        reads_prompts: Whether sentences that say the classes are.
     """
 
     fits: ClassVar[Literal["all", "head", "mask", "nothing"]]
@@ -86,10 +84,19 @@ class Usage(Protocol):
     convex: ClassVar[bool]
 
     @property
-    def reads_text(self) -> bool: ...
+    def sees(self) -> tuple[str, ...]:
+        """Of what a head sees the embeddings: `image`, `text`, or both in this order."""
+        ...
 
     @property
-    def reads_prompts(self) -> bool: ...
+    def reads_text(self) -> bool:
+        """Whether the texts of the rows are read."""
+        ...
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether sentences that say the classes are read."""
+        ...
 
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:
         """Return backbone and head."""

@@ -36,9 +36,9 @@ class Classify(Config):
     pairs: ClassVar[bool] = False
     convex: ClassVar[bool] = True
 
-    features: Annotated[
-        Literal["image", "text", "both"], Choice(("image", "text", "both"))
-    ] = "image"
+    features: Annotated[Literal["image", "text", "both"], Choice(("image", "text", "both"))] = (
+        "image"
+    )
 
     @pydantic.model_serializer(mode="wrap")
     def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -46,9 +46,14 @@ class Classify(Config):
         return {} if self.features == "image" else fields(self)
 
     @property
+    def sees(self) -> tuple[str, ...]:
+        """What the head sees."""
+        return ("image", "text") if self.features == "both" else (self.features,)
+
+    @property
     def reads_text(self) -> bool:
         """Whether the head sees texts."""
-        return self.features != "image"
+        return "text" in self.sees
 
     @property
     def reads_prompts(self) -> bool:
@@ -75,14 +80,14 @@ class Classify(Config):
     def dim(self, backbone: Backbone) -> int:
         """Return the length of what the head sees."""
         texts = backbone.language.joint_dim if self.reads_text else 0
-        return texts + (0 if self.features == "text" else backbone.dim)
+        return texts + (backbone.dim if "image" in self.sees else 0)
 
     def forward(self, net: Net, batch: Batch, task: Task) -> Output:
         """Return the output of a batch; loss and score are fp32 whatever the autocast type."""
         import torch
 
         parts = []
-        if self.features != "text":
+        if "image" in self.sees:
             parts.append(net.backbone.embed(batch.image))
         if self.reads_text:
             assert batch.text is not None

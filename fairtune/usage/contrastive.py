@@ -26,8 +26,8 @@ class Contrastive(Config):
     step's batch: symmetric InfoNCE (Radford et al., CLIP, ICML 2021). A model with a bias of its
     logits is trained with the sigmoid loss (Zhai et al., SigLIP, ICCV 2023): -sum over j of
     log sigmoid(z_ij (s cos_ij + b)), z = 1 for the own text and -1 for another. What is masked
-    trains, of either tower; labels take no part. Scored is zero-shot, so the epoch rule, objectives
-    and thresholds are those of every other usage, and an empty mask is zero-shot itself.
+    trains, of either tower; labels take no part. Scored is zero-shot, so the epoch rule,
+    objectives and thresholds are those of every other usage; an empty mask is zero-shot itself.
 
     Attributes:
         loss_by: `softmax`, `sigmoid`, or `auto`: sigmoid where the model has a bias.
@@ -38,10 +38,15 @@ class Contrastive(Config):
     pairs: ClassVar[bool] = True
     convex: ClassVar[bool] = False
 
-    loss_by: Annotated[
-        Literal["auto", "softmax", "sigmoid"], Choice(("softmax", "sigmoid"))
-    ] = "auto"
+    loss_by: Annotated[Literal["auto", "softmax", "sigmoid"], Choice(("softmax", "sigmoid"))] = (
+        "auto"
+    )
     templates: tuple[str, ...] = ()
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """The image."""
+        return ("image",)
 
     @property
     def reads_text(self) -> bool:
@@ -56,7 +61,7 @@ class Contrastive(Config):
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:
         """Return backbone and sentences."""
         from fairtune.models.net import Net
-        from fairtune.usage.prompts import PromptHead
+        from fairtune.usage.nets.prompts import PromptHead
 
         return Net(backbone, PromptHead(question))
 
@@ -80,14 +85,17 @@ class Contrastive(Config):
     def paired(self, net: Net, out: Output) -> Output:
         """Return `out` with the loss of every pair among all of them."""
         from fairtune.models.language import similarity
-        from fairtune.usage.prompts import scale_of
+        from fairtune.usage.nets.prompts import scale_of
 
-        assert out.image is not None and out.text is not None
+        assert out.image is not None
+        assert out.text is not None
         bias = getattr(net.backbone.language, "logit_bias", None)
         logit = scale_of(net.backbone).float() * similarity(out.image, out.text)
         sigmoid = self.loss_by == "sigmoid" or (self.loss_by == "auto" and bias is not None)
         if sigmoid:
-            return dataclasses.replace(out, loss=sigmoid_loss(logit if bias is None else logit + bias))
+            return dataclasses.replace(
+                out, loss=sigmoid_loss(logit if bias is None else logit + bias)
+            )
         return dataclasses.replace(out, loss=info_nce(logit))
 
     def loss(
@@ -112,7 +120,7 @@ def info_nce(logit: Tensor) -> Tensor:
 
 
 def sigmoid_loss(logit: Tensor) -> Tensor:
-    """Return the `(n,)` sum over each row of -log sigmoid(z logit), z = 1 on the diagonal, else -1."""
+    """Return `(n,)` sums over rows of -log sigmoid(z logit), z = 1 for a row's own, else -1."""
     import torch
     from torch.nn import functional
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class ZeroShot(Config):
     """Score = scale * (cosine with the class that it says - cosine with the other).
 
-    Radford et al., CLIP, ICML 2021; see `PromptHead.forward` for several classes and targets. A run
-    has no epoch: nothing trains. Sentences are those of the dataset spec, each class under its own
-    name, so that their order cannot be wrong.
+    Radford et al., CLIP, ICML 2021; see `PromptHead.forward` for several classes and targets. A
+    run has no epoch: nothing trains. Sentences are those of the dataset spec, each class under its
+    own name, so that their order cannot be wrong.
 
     Attributes:
         templates: Sentences with `{}` in place of the class, in place of the dataset spec's.
@@ -34,6 +34,11 @@ class ZeroShot(Config):
     convex: ClassVar[bool] = False
 
     templates: tuple[str, ...] = ()
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """The image."""
+        return ("image",)
 
     @property
     def reads_text(self) -> bool:
@@ -48,7 +53,7 @@ class ZeroShot(Config):
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:
         """Return backbone and sentences."""
         from fairtune.models.net import Net
-        from fairtune.usage.prompts import PromptHead
+        from fairtune.usage.nets.prompts import PromptHead
 
         return Net(backbone, PromptHead(question))
 

@@ -33,7 +33,8 @@ class PromptHead(nn.Module):
 
     def __init__(self, question: Question) -> None:
         super().__init__()
-        assert question.prompts is not None and question.owner is not None
+        assert question.prompts is not None
+        assert question.owner is not None
         self.register_buffer("prompts", question.prompts, persistent=False)
         self.register_buffer("owner", question.owner, persistent=False)
         self._task, self._outputs = question.task, question.outputs
