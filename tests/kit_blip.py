@@ -14,6 +14,8 @@ from transformers import (
     BlipForImageTextRetrieval,
 )
 
+from fairtune.config import shipped
+from fairtune.config.yaml12 import dumps, loads
 from fairtune.models import ModelSpec, load
 from fairtune.models.loaders.blip import BlipModel
 from fairtune.models.loaders.blip2 import Blip2Model
@@ -103,3 +105,19 @@ def _small(name: str, loader: Any) -> ModelSpec:
         "weights": (),
     }
     return load(SHIPPED[name]).model_copy(update=changes)
+
+
+def write(name: str, folder: Path) -> Path:
+    """Write the small model's YAML and its vocabulary below `folder`; return the YAML's path."""
+    (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
+    fields: dict[str, Any] = loads(shipped.find("models", SHIPPED[name]).read_text()).data
+    fields |= {
+        "loader": {name: LOADERS[name]},
+        "architecture": f"tiny-{name}",
+        "image_size": {"default": SIDE, "multiple_of": 16},
+        "tokenizer": {"limit": 16, "kind": "wordpiece", "file": "vocab.txt"},
+        "weights": [],
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(dumps(fields))
+    return path
