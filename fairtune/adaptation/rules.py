@@ -118,8 +118,11 @@ class Term:
             )
         if not self.depths:
             return set(Mask.of(self.types, units).units)
-        blocks = {b for depth in self.depths for b in depth.blocks(units.depth)}
-        return {name for kind in self.types for b in sorted(blocks) for name in units.of(kind, b)}
+        found: set[str] = set()
+        for kind in (part for type_ in self.types for part in units.expand(type_)):
+            blocks = {b for depth in self.depths for b in depth.blocks(units.deep(kind))}
+            found.update(name for b in sorted(blocks) for name in units.of(kind, b))
+        return found
 
 
 @dataclass(frozen=True)

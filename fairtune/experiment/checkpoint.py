@@ -55,9 +55,12 @@ class Restored:
         Raises:
             StudyError: `rows` holds test rows and there is no pass for them.
         """
-        loader = self.ground.loader(rows, SCORE_BATCH, edit=self.edit, test_pass=test_pass)
+        text = self.ground.scored_text(self.recipe, self.net, test_pass=test_pass)
+        loader = self.ground.loader(
+            rows, SCORE_BATCH, edit=self.edit, text=text, test_pass=test_pass
+        )
         autocast = self.ground.autocast(self.recipe)
-        scores, _ = score_rows(self.net, loader, self.ground.forward(self.recipe), autocast)
+        scores, _ = score_rows(self.net, loader, self.ground.scorer(self.recipe), autocast)
         return scores
 
 

@@ -69,6 +69,7 @@ class Alignment:
         """
         x = {
             "score": lambda: margins(out.score, self._task)[:, :, None],
+            "similarity": lambda: _similarity(out)[:, None, None],
             "loss": lambda: out.loss[:, None, None],
             "embedding": lambda: out.embedding.float()[:, None],
         }[self._config.score]()
@@ -124,6 +125,12 @@ class Alignment:
     def report(self) -> dict[str, Any]:
         """Return the steps, and the transport problems that did not converge in them."""
         return {"steps": self._steps, "unsolved": int(self._unsolved)}
+
+
+def _similarity(out: Output) -> Tensor:
+    found = out.similarity
+    assert found is not None  # a recipe without pairs is refused before
+    return found
 
 
 def margins(score: Tensor, task: Task) -> Tensor:

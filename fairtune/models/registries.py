@@ -71,6 +71,14 @@ class WeightsSource(Protocol):
         """
         ...
 
+    def content(self, spec: ModelSpec, settings: Settings) -> bytes:
+        """Return the file as it is: a tokenizer's.
+
+        Raises:
+            ModelError: It cannot be had from here; the message says why.
+        """
+        ...
+
     def reachable(self, spec: ModelSpec, settings: Settings) -> str | None:
         """Return None when `fetch` can be expected to work, else the reason; a few seconds."""
         ...

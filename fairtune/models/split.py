@@ -13,15 +13,17 @@ Through = Callable[..., Tensor]
 """Computes a block: `(block, hidden, **positions)` -> what stands behind it."""
 
 # Modules that act after the last block; whatever is neither these nor a block acts before.
-_TAIL = frozenset({"norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist"})
+_TAIL = frozenset({"norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist", "projection"})
 
 
 def depth(net: nn.Module) -> int:
     """Return the number of blocks that `net` can be cut behind; 0 when it cannot be cut.
 
-    Cut are the vision transformers of timm (ViT, DeiT, DINOv2, MAE, CLIP towers, EVA). A network
-    whose pass through the blocks is not the family's own counts as one that cannot.
+    Cut are the vision transformers of timm (ViT, DeiT, DINOv2, MAE, CLIP towers, EVA), alone or
+    as the image tower of a network of several. A network whose pass through the blocks is not the
+    family's own counts as one that cannot.
     """
+    net = image_of(net)
     # Looking at a network must not cost the import of a library that has not built it.
     from timm.models.vision_transformer import VisionTransformer
 
@@ -33,6 +35,7 @@ def depth(net: nn.Module) -> int:
 
 def front(net: Any, image: Tensor, cut: int) -> Tensor:
     """Return what stands before block `cut`, `(batch, tokens, dim)` for a vision transformer."""
+    net = image_of(net)
     x: Any = net._pos_embed(net.patch_embed(image))
     x = x[0] if _is_eva(net) else net.patch_drop(x)
     return _blocks(net, net.norm_pre(x), 0, cut)
@@ -51,20 +54,27 @@ def rest(
     With `checkpointing` the backward pass computes the inside of each block again; `through`
     computes the blocks, by default by calling them.
     """
+    net = image_of(net)
     last = len(net.blocks)
     made = _blocks(net, hidden, cut, last, again=checkpointing, through=through)
     features: Tensor = net.norm(made)
     return features
 
 
+def image_of(net: Any) -> Any:
+    """Return the image tower of a network of several, any other network itself."""
+    held = getattr(net, "image", None)
+    return held if isinstance(held, nn.Module) else net
+
+
 def first_trained(net: nn.Module) -> int:
-    """Return the first block with a tensor that requires a gradient.
+    """Return the first block of the image tower with a tensor that requires a gradient.
 
     0 stands for the stem and for a network that cannot be cut, `depth(net)` for one of which
     only what follows the blocks trains, or nothing.
     """
     lowest = blocks = depth(net)
-    for name, parameter in net.named_parameters():
+    for name, parameter in image_of(net).named_parameters():
         if parameter.requires_grad:
             place = _place(name, blocks)
             if place is None:
@@ -74,11 +84,14 @@ def first_trained(net: nn.Module) -> int:
 
 
 def before(net: nn.Module, cut: int) -> dict[str, Tensor]:
-    """Return every tensor, buffers included, that `front(net, ..., cut)` depends on, by name."""
+    """Return every tensor, buffers included, that `front(net, ..., cut)` depends on, by name.
+
+    Names are those in the image tower.
+    """
     blocks = depth(net)
     return {
         name: tensor
-        for name, tensor in net.state_dict().items()
+        for name, tensor in image_of(net).state_dict().items()
         if (place := _place(name, blocks)) is None or place < cut
     }
 

@@ -29,7 +29,8 @@ class Units:
         sizes: Number of parameters of each unit.
         types: For each type and each depth, its units in the order of the network.
         blocks: Module path before the depth number; with `*` at its end the number follows at
-            once and counts from 1 (`layer*` for `layer1` to `layer4`).
+            once and counts from 1 (`layer*` for `layer1` to `layer4`). Of a network of several
+            towers the path of each: blocks of one number stand side by side.
     """
 
     depth: int
@@ -37,7 +38,7 @@ class Units:
     parameters: Mapping[str, tuple[str, ...]]
     sizes: Mapping[str, int]
     types: Mapping[str, tuple[tuple[str, ...], ...]]
-    blocks: str = "blocks"
+    blocks: str | tuple[str, ...] = "blocks"
 
     def depth_of(self, unit: str) -> int | None:
         """Return the block number of `unit`, counted from 0, or None for a single unit.
@@ -56,13 +57,61 @@ class Units:
         Args:
             path: Module path of a tensor or module, of the architecture or added to it.
         """
-        return _depth(path, self.blocks)
+        return next((d for one in self.paths if (d := _depth(path, one)) is not None), None)
 
     def block(self, depth: int) -> str:
-        """Return the path of block `depth`, counted from 0, in the network."""
-        if self.blocks.endswith("*"):
-            return f"{self.blocks[:-1]}{depth + 1}"
-        return f"{self.blocks}.{depth}"
+        """Return the path of block `depth`, counted from 0, in the network or its first tower."""
+        return _block(self.paths[0], depth)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The module path of the blocks of every tower; one for a network of one."""
+        return (self.blocks,) if isinstance(self.blocks, str) else self.blocks
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """The names of the towers; none for a network of one."""
+        return () if isinstance(self.blocks, str) else tuple(map(_first, self.blocks))
+
+    def path_of(self, name: str) -> str | None:
+        """Return which of `paths` a unit, tensor or module lies below; None outside the blocks."""
+        return next((path for path in self.paths if _depth(name, path) is not None), None)
+
+    def expand(self, type_: str) -> tuple[str, ...]:
+        """Return one type for each tower that has it: `text.attn` is itself, `attn` of both.
+
+        Raises:
+            ModelError: No unit at any depth is of that type.
+        """
+        if type_ in self.types or not self.towers or _first(type_) in self.towers:
+            return (type_,)
+        found = tuple(f"{t}.{type_}" for t in self.towers if self._has(f"{t}.{type_}"))
+        if not found:
+            raise self._unknown("unit type", type_, self.types)
+        return found
+
+    def deep(self, type_: str) -> int:
+        """Return the blocks of the tower that a type is of, of joined ones of the deepest.
+
+        Raises:
+            ModelError: No unit at any depth is of that type.
+        """
+        units = [unit for part in self.by_depth(type_) for unit in part]
+        return max(self.below(path) for path in {self.path_of(unit) for unit in units} if path)
+
+    def below(self, path: str) -> int:
+        """Return the number of blocks below one of `paths`."""
+        return self._counts[path]
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        found = dict.fromkeys(self.paths, 0)
+        for unit in self.names:
+            for path in self.paths:
+                found[path] = max(
+                    found[path], 1 + (-1 if (d := _depth(unit, path)) is None else d)
+                )
+        return found
 
     def of(self, type_: str, depth: int) -> tuple[str, ...]:
         """Return the units of `type_` in block `depth`; empty when that block has none.
@@ -149,7 +198,7 @@ class Units:
         """Return plain JSON values that `from_json` reads."""
         return {
             "depth": self.depth,
-            "blocks": self.blocks,
+            "blocks": self.blocks if isinstance(self.blocks, str) else list(self.blocks),
             "names": list(self.names),
             "parameters": {unit: list(names) for unit, names in self.parameters.items()},
             "sizes": dict(self.sizes),
@@ -161,7 +210,9 @@ class Units:
         """Read what `to_json` wrote."""
         return cls(
             depth=value["depth"],
-            blocks=value["blocks"],
+            blocks=tuple(value["blocks"])
+            if isinstance(value["blocks"], list)
+            else value["blocks"],
             names=tuple(value["names"]),
             parameters={unit: tuple(names) for unit, names in value["parameters"].items()},
             sizes=dict(value["sizes"]),
@@ -170,7 +221,7 @@ class Units:
 
     @cached_property
     def _depths(self) -> dict[str, int | None]:
-        return {unit: _depth(unit, self.blocks) for unit in self.names}
+        return {unit: self.depth_at(unit) for unit in self.names}
 
     @cached_property
     def _rank(self) -> dict[str, int]:
@@ -181,12 +232,29 @@ class Units:
         if name in self.types:
             return self.types[name]
         inside: list[list[str]] = [[] for _ in range(self.depth)]
-        for unit in self.names:
-            depth = self._depths[unit]
-            if depth is not None and name and _contains(_rest(unit, self.blocks), name):
-                inside[depth].append(unit)
+        for part in self.expand(name):
+            for depth, units in enumerate(self._ending(part)):
+                inside[depth] += units
         if not any(inside):
             raise self._unknown("unit type", name, self.types)
+        return tuple(_ordered(units, self._rank) for units in inside)
+
+    def _has(self, type_: str) -> bool:
+        return any(self._ending(type_))
+
+    def _ending(self, type_: str) -> tuple[tuple[str, ...], ...]:
+        """Return the units of a declared type, or whose name ends so, for each block."""
+        if type_ in self.types:
+            return self.types[type_]
+        tower = _first(type_) if _first(type_) in self.towers else None
+        entry = type_ if tower is None else type_[len(tower) + 1 :]
+        paths = [p for p in self.paths if tower is None or _first(p) == tower]
+        inside: list[list[str]] = [[] for _ in range(self.depth)]
+        for unit in self.names:
+            for path in paths:
+                depth = _depth(unit, path)
+                if depth is not None and entry and _contains(_rest(unit, path), entry):
+                    inside[depth].append(unit)
         return tuple(tuple(units) for units in inside)
 
     def _unknown(self, what: str, found: str, known: Iterable[str]) -> ModelError:
@@ -211,6 +279,8 @@ def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
         ModelError: A tensor is in no unit or in two, or a declared name fits no tensor.
         Problems: Several of these.
     """
+    if names.towers:
+        return _joined(names, tensors)
     depths = {name: _depth(name, names.blocks) for name, _ in tensors}
     found = sorted({d for d in depths.values() if d is not None})
     # What has no tensors at all is an endpoint.
@@ -238,6 +308,49 @@ def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
         types=_types(names, tuple(parameters), blocks),
         blocks=names.blocks,
     )
+
+
+def _joined(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
+    """Return the units of a network of several towers, each called by its tower."""
+    own = {
+        tower: [(n[len(tower) + 1 :], size) for n, size in tensors if n.startswith(f"{tower}.")]
+        for tower in names.towers
+    }
+    empty = [tower for tower, held in own.items() if not held]
+    if empty:
+        raise ModelError("the architecture has no such tower", where="units.towers", found=empty)
+    made = {tower: partition(names.towers[tower], held) for tower, held in own.items()}
+    owner = {
+        f"{tower}.{tensor}": f"{tower}.{unit}"
+        for tower, units in made.items()
+        for unit in units.names
+        for tensor in units.parameters[unit]
+    }
+    problems: list[FairtuneError] = []
+    for name, _ in tensors:
+        if name not in owner:
+            owners = _owners(names, name)
+            owner[name] = owners[0] if owners else name
+            if len(owners) != 1:
+                problems.append(_not_one(name, owners, names))
+    raise_all("the units do not fit the architecture", problems)
+    parameters: dict[str, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
+    for name, size in tensors:
+        unit = owner[name]
+        parameters[unit] = (*parameters.get(unit, ()), name)
+        sizes[unit] = sizes.get(unit, 0) + size
+    depth = max(units.depth for units in made.values())
+    types = {
+        f"{tower}.{type_}": tuple(
+            tuple(f"{tower}.{unit}" for unit in by_depth[d]) if d < len(by_depth) else ()
+            for d in range(depth)
+        )
+        for tower, units in made.items()
+        for type_, by_depth in units.types.items()
+    }
+    paths = tuple(f"{tower}.{path}" for tower, u in made.items() for path in u.paths)
+    return Units(depth, tuple(parameters), parameters, sizes, types, paths)
 
 
 def _types(
@@ -320,12 +433,23 @@ def _depth(name: str, blocks: str) -> int | None:
     return int(number) - counted if inside else None
 
 
+def _block(path: str, depth: int) -> str:
+    return f"{path[:-1]}{depth + 1}" if path.endswith("*") else f"{path}.{depth}"
+
+
+def _first(name: str) -> str:
+    """Return the tower that a type or path is called by."""
+    return name.split(".", 1)[0]
+
+
 def _rest(name: str, blocks: str) -> str:
     start = blocks[:-1] if blocks.endswith("*") else blocks + "."
     return name[len(start) :].split(".", 1)[1]
 
 
 def _contains(rest: str, entry: str) -> bool:
+    if entry.startswith("^"):
+        return f"{rest}.".startswith(f"{entry[1:]}.")
     return entry == "*" or f".{entry}." in f".{rest}."
 
 

@@ -39,7 +39,7 @@ def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[s
     steps = max(1, math.ceil(rows / images)) * recipe.optim.epochs
     backbone, attached = adapted(ground.backbone, placed, ground.units, steps, seeds.init)
     generator = torch.Generator().manual_seed(seeds.init)
-    net = recipe.usage.build(backbone, ground.task, ground.outputs, generator).to(ground.device)
+    net = recipe.usage.build(backbone, ground.question(recipe), generator).to(ground.device)
     net.attached = attached
     trained = {name: p for one in attached for name, p in one.trained.items()}
     return net, trained | {f"head.{name}": p for name, p in net.head.named_parameters()}

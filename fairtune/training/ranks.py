@@ -104,6 +104,8 @@ class Ranks:
             self._gathered(out.loss, size),
             self._gathered(out.score, size),
             self._gathered(out.embedding, size),
+            None if out.image is None else self._gathered(out.image, size),
+            None if out.text is None else self._gathered(out.text, size),
         )
 
     def _gathered(self, own: Tensor, size: int) -> Tensor:

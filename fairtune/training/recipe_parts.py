@@ -98,13 +98,21 @@ class ModelPart(Config):
         weights: `auto`, `none` (random, only if asked for) or a file.
         weights_sha: Digest of the tensors, pinned when the recipe is resolved.
         units: Digest of the model's units, pinned likewise.
+        tokenizer: Digest of how texts are read, pinned likewise where the usage reads any.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     name: str
     image_size: Annotated[int, pydantic.Field(gt=0)] | None = None
     weights: str = "auto"
     weights_sha: str | None = None
     units: str | None = None
+    tokenizer: str | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return brief(self, self.ADDED, fields(self))
 
 
 class AdaptationPart(Config):

@@ -23,6 +23,7 @@ from fairtune.models.backbone import build, describe
 from fairtune.models.device import device_of
 from fairtune.models.precision import FP32, choose
 from fairtune.models.spec import ModelSpec
+from fairtune.models.tokenizer import load as load_tokenizer
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.compiled import check_compiler
@@ -33,6 +34,7 @@ from fairtune.training.pins import (
     refuse_other,
     refuse_tf32,
     refuse_uncut,
+    refuse_unread,
     refuse_unvalidated,
     resolve_mask,
 )
@@ -80,7 +82,8 @@ class Session:
     def table(self, recipe: Recipe) -> Table:
         """Return the table of the recipe's data."""
         part = recipe.data
-        name = digest([part.dataset, part.target, part.attributes, part.where])
+        text = recipe.usage.reads_text
+        name = digest([part.dataset, part.target, part.attributes, part.where, text])
         if name not in self._tables:
             self._tables[name] = load_table(
                 load_spec(part.dataset),
@@ -89,6 +92,7 @@ class Session:
                 roots=[*self.data_roots, *self.settings.data],
                 where=part.where,
                 cache=self.settings.cache,
+                text=text,
             )
         return self._tables[name]
 
@@ -120,11 +124,13 @@ class Session:
             spec.ranges()
         else:
             asked = asked.model_copy(update={"augmentation": None})
+        tokenizer = ground.tokenizer if recipe.reads else None
         model = recipe.model.model_copy(
             update={
                 "image_size": self.image_size(recipe),
                 "weights_sha": self._sha(recipe),
                 "units": ground.units.hash,
+                "tokenizer": None if tokenizer is None else tokenizer.sha,
             }
         )
         data = recipe.data.model_copy(
@@ -136,6 +142,7 @@ class Session:
         )
         for part, pinned in ((asked, data), (recipe.model, model)):
             refuse_other(part.to_json(), pinned.to_json())
+        refuse_unread(recipe, ground.backbone.reads)
         refuse_uncut(recipe, ground.backbone.depth)
         refuse_tf32(recipe, self.device)
         if recipe.fit.compile == "blocks":
@@ -179,7 +186,7 @@ class Session:
         part = recipe.data
         name = digest(
             [
-                [part.dataset, part.target, part.attributes, part.where],
+                [part.dataset, part.target, part.attributes, part.where, recipe.usage.reads_text],
                 [recipe.model.name, size, recipe.model.weights],
             ]
         )
@@ -203,6 +210,8 @@ class Session:
             units, cap = describe(spec, size), self.settings.cache_gib
             self._grounds[name] = Ground(pack, backbone, units, spec, self.device, cap)
         ground = self._grounds[name]
+        if recipe.reads and ground.tokenizer is None:
+            ground.tokenizer = load_tokenizer(self.spec(recipe), self.settings)
         ground.reuse, ground.expected = self.reuse, self.expected
         ground.progress = self.progress
         ground.obey(self.poll)

@@ -44,14 +44,25 @@ class Hub(Config):
         Raises:
             ModelError: The hub is switched off, cannot be reached or has no such file.
         """
+        from fairtune.models import tensors
+
+        return tensors.read(self._file(spec, settings))
+
+    def content(self, spec: ModelSpec, settings: Settings) -> bytes:
+        """Return the file as it is.
+
+        Raises:
+            ModelError: The hub is switched off, cannot be reached or has no such file.
+        """
+        return self._file(spec, settings).read_bytes()
+
+    def _file(self, spec: ModelSpec, settings: Settings) -> Path:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        from fairtune.models import tensors
-
         held = self._held(spec)
         if held is not None:
-            return tensors.read(held)
+            return held
         reason = self.reachable(spec, settings)
         if reason is not None:
             raise ModelError(reason)
@@ -59,7 +70,7 @@ class Hub(Config):
             path = hf_hub_download(self._repository(spec), self.file, etag_timeout=_SECONDS)
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise ModelError(str(error).strip().splitlines()[0]) from None
-        return tensors.read(Path(path))
+        return Path(path)
 
     def reachable(self, spec: ModelSpec, settings: Settings) -> str | None:
         """Return why the hub cannot be asked, or None; takes at most five seconds."""
