@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from fairtune.errors import FairtuneError, ModelError, raise_all
+from fairtune.models.registries import Renames
 
 if TYPE_CHECKING:
     from fairtune.models.spec import ModelSpec
@@ -108,6 +109,8 @@ def canonical(spec: ModelSpec, tensors: Tensors, where: str) -> Tensors:
     """
     outline = spec.loader.outline(spec, spec.side())
     expected: dict[str, torch.Tensor] = dict(outline.state_dict())
+    if isinstance(spec.loader, Renames):
+        tensors = spec.loader.renamed(tensors, where)
     found = _without_prefix(tensors, expected)
     if not set(expected) <= set(found) or _other_channels(found, expected):
         found = _renamed(spec, found, expected, where)
@@ -178,7 +181,7 @@ def _renamed(
                 where=where,
                 found=_some(list(tensors)),
                 allowed=_some(missing),
-                todo=f"give weights of timm's '{spec.architecture}'",
+                todo=f"give weights of '{spec.architecture}'",
             ) from None
     state: Tensors = dict(net.state_dict())
     return state

@@ -63,7 +63,7 @@ def _count(
     if recipe.head_only and not mitigated:
         return
     lowest = plan.mask(recipe).lowest_block(plan.units)
-    counter[plan.units.depth if lowest is None else max(0, lowest)] += runs
+    counter[plan.units.image_depth if lowest is None else max(0, lowest)] += runs
 
 
 def _mitigated(plan: Plan) -> bool:

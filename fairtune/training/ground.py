@@ -197,6 +197,7 @@ class Ground:
         copies: int = 0,
         serve: Callable[[Rows, int | None], torch.Tensor] | None = None,
         text: Callable[[Rows], torch.Tensor] | None = None,
+        text_id: Callable[[Rows], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that edits, then normalises as the model expects."""
@@ -213,6 +214,7 @@ class Ground:
             view=None if edit is None else edit.on(self.device),
             serve=serve,
             text=text,
+            text_id=text_id,
             test_pass=test_pass,
         )
 

@@ -91,8 +91,8 @@ class Session:
                 attributes=part.attributes,
                 roots=[*self.data_roots, *self.settings.data],
                 where=part.where,
-                cache=self.settings.cache,
                 text=text,
+                cache=self.settings.cache,
             )
         return self._tables[name]
 
