@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 import torch
 from kit_wheels import indexed
 from onnx import helper, numpy_helper
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fairtune.config import Settings, settings
 from fairtune.errors import ModelError
@@ -225,6 +226,62 @@ def test_an_architecture_without_repository_says_so(spec: ModelSpec, here: Setti
     unknown = spec.model_copy(update={"architecture": "vit_so150m_patch16_reg4_map_256"})
     with pytest.raises(ModelError, match="names no hub repository"):
         Hub().fetch(unknown, here)
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a repository in a cache of the hub's client."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--somebody--large"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1234")
+    (repository / "snapshots" / "1234").mkdir(parents=True)
+    return repository / "snapshots" / "1234"
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def test_weights_in_several_files_are_put_together(
+    spec: ModelSpec, state: Tensors, here: Settings, held: Path
+) -> None:
+    names = list(state)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, own in parts.items():
+        # A tensor that the index does not name is none of the model's.
+        save_file({n: state[n] for n in own} | {"spare": torch.zeros(1)}, held / file)
+    placed = {name: file for file, own in parts.items() for name in own}
+    (held / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    hub = Hub(repository="somebody/large", file=INDEX)
+    assert hub.reachable(spec, here) is None
+    weights = resolve(spec.model_copy(update={"weights": (hub,)}), "auto", here)
+    assert weights is not None
+    assert weights.sha == tensor_sha(state)
+    (held / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match="switched off"):
+        hub.fetch(spec, here)
+    save_file({n: state[n] for n in names[3::2]}, held / "b.safetensors")
+    with pytest.raises(ModelError, match="lack tensors that their index names") as caught:
+        hub.fetch(spec, here)
+    assert caught.value.found == [names[1]]
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"weight_map": ["a"]}', "is damaged"),
+        ('{"weight_map": {}}', "names no files beside it"),
+        ('{"weight_map": {"a": "../../x.safetensors"}}', "names no files beside it"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(
+    index: str, said: str, spec: ModelSpec, here: Settings, held: Path
+) -> None:
+    (held / INDEX).write_text(index)
+    with pytest.raises(ModelError, match=said):
+        Hub(repository="somebody/large", file=INDEX).fetch(spec, here)
 
 
 @pytest.mark.slow
