@@ -10,6 +10,8 @@ from fairtune.errors import ModelError, did_you_mean
 from fairtune.models.units import Units
 
 HEAD = "head"
+IMAGE = "image"
+"""Name of the tower whose blocks a pass starts at, in a network of several."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class Mask:
         mine = set(self.units).intersection(units.of_tower(units.image_tower))
         depths = [d for name in mine if (d := units.depth_of(name)) is not None]
         return -1 if mine & units.entrance else min(depths, default=None)
+
+    def start(self, units: Units) -> int:
+        """Return the block at which training starts: 0 for the stem too, behind the last for None.
+
+        What stands before it is the same in every pass, whatever else of the network trains.
+        """
+        lowest = self.lowest_block(units)
+        return units.image_depth if lowest is None else max(0, lowest)
 
     def glyph(self, units: Units) -> str:
         """Return one character per block: `.` frozen, `:` a part, `#` everything trains.

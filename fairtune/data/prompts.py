@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from fairtune.config import Config
+from fairtune.config import Config, digest, parse
 from fairtune.config.model import carried
 from fairtune.data.labels import Task
 from fairtune.errors import ConfigError, did_you_mean
@@ -129,6 +129,27 @@ class ClassPrompts:
 
     templates: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
+
+    @property
+    def sha(self) -> str:
+        """Digest of templates and phrases by the codes of their classes."""
+        return digest([self.templates, self.classes])
+
+    def to_json(self, names: Sequence[str], task: Task) -> dict[str, Any]:
+        """Return templates and phrases by class name, as a dataset spec has them."""
+        said: list[Any] = [list(phrases) for phrases in self.classes]
+        if task == MANY:
+            pairs = zip(said[::2], said[1::2], strict=True)
+            said = [{"present": present, "absent": absent} for absent, present in pairs]
+        return {
+            "templates": list(self.templates),
+            "classes": dict(zip(names, said, strict=True)),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ClassPrompts:
+        """Read what `to_json` wrote; classes in the order in which they stand."""
+        return parse(PromptRule, dict(value)).of(list(value["classes"]))
 
     def sentences(self) -> list[tuple[int, str]]:
         """Return `(index into classes, sentence)` for every template with every phrase."""

@@ -44,8 +44,9 @@ class TextRule(Config):
 
     Attributes:
         column: Column with the text, or a derived one.
-        cut: Most characters. What is longer loses its end from the last white space on, so that no
-            word is cut in two; only a first word that alone is longer is cut inside.
+        cut: Most characters. Of what is longer this many are taken, and of these what stands
+            before the last blank, so that no word is cut in two (as FairCLIP's released code does
+            at 180); only a first word that alone is longer is cut inside.
         missing: What rows without a text are where texts are used: `refuse` says which they are,
             `drop` leaves them out and counts them.
         strip: Words and phrases, or `{pattern: REGEX}`, that are taken out in this order, before
@@ -99,8 +100,8 @@ class TextRule(Config):
             text = " ".join(text.split())
         if self.cut is None or len(text) <= self.cut:
             return text, False, times
-        # One character more: a word that ends with the last character allowed stays.
-        return text[: self.cut + 1].rpartition(" ")[0] or text[: self.cut], True, times
+        short = text[: self.cut]
+        return short.rpartition(" ")[0] or short, True, times
 
 
 @dataclass(frozen=True)

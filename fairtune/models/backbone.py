@@ -107,6 +107,16 @@ class Backbone(nn.Module):
         """Whether something of the text tower trains."""
         return self.reads and any(p.requires_grad for p in self.language.text.parameters())
 
+    @property
+    def image_trains(self) -> bool:
+        """Whether something trains that what is compared of an image goes through."""
+        texts = {id(p) for p in self.language.text.parameters()} if self.reads else set()
+        names = ("logit_scale", "logit_bias")
+        return any(
+            p.requires_grad and id(p) not in texts and name not in names
+            for name, p in self.net.named_parameters()
+        )
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return `embed(image)`."""
         return self.embed(image)
@@ -169,8 +179,10 @@ class Backbone(nn.Module):
     @property
     def tokens(self) -> int:
         """Image tokens of an input; 0 where the architecture has none."""
-        embed = getattr(split.image_of(self.net), "patch_embed", None)
-        return int(getattr(embed, "num_patches", 0))
+        tower = split.image_of(self.net)
+        own = getattr(tower, "patches", None)
+        embed = getattr(tower, "patch_embed", None)
+        return own if isinstance(own, int) else int(getattr(embed, "num_patches", 0))
 
     @property
     def differentiable(self) -> bool:

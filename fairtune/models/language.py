@@ -55,7 +55,8 @@ def similarity(image: Tensor, text: Tensor) -> Tensor:
     Returns:
         `(batch, texts)`, fp32.
     """
-    cosine = unit(image) @ unit(text).T
+    with torch.autocast(image.device.type, enabled=False):  # which would round the products
+        cosine = unit(image) @ unit(text).T
     return cosine if image.ndim == 2 else cosine.amax(dim=1)
 
 
@@ -63,7 +64,7 @@ def own_similarity(image: Tensor, text: Tensor) -> Tensor:
     """Return the `(batch,)` cosine of every image with its own text, see `similarity`."""
     if image.ndim == 2:
         return (unit(image) * unit(text)).sum(dim=-1)
-    return torch.einsum("bqd,bd->bq", unit(image), unit(text)).amax(dim=1)
+    return (unit(image) * unit(text)[:, None]).sum(dim=-1).amax(dim=1)
 
 
 def attended(tokens: Tensor, padding: int) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ class Towers(nn.Module):
         joint_dim: Length of what is compared.
         scale: Factor of cosines before training.
         padding: Token number that stands where a text has none.
+        bias: Added to scaled cosines before training (SigLIP); None for no such tensor.
     """
 
     def __init__(
@@ -38,10 +39,13 @@ class Towers(nn.Module):
         joint_dim: int,
         scale: float,
         padding: int = 0,
+        bias: float | None = None,
     ) -> None:
         super().__init__()
         self.image, self.text = image, text
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        if bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(bias))
         self.joint_dim = self.num_features = joint_dim
         self._pool, self._padding = pool, padding
 
@@ -70,10 +74,12 @@ class Towers(nn.Module):
         return self.joint(self.forward_features(image))
 
     def no_weight_decay(self) -> set[str]:
-        """Return the tensors that are never decayed: those of the image tower, and the scale."""
-        named = getattr(self.image, "no_weight_decay", None)
-        own = named() if callable(named) else set()
-        return {"logit_scale", *(f"image.{name}" for name in own)}
+        """Return the tensors that are never decayed: those of the towers, scale and bias."""
+        found = {"logit_scale", "logit_bias"} & set(self._parameters)
+        for path, tower in (("image", self.image), ("text", self.text)):
+            named = getattr(tower, "no_weight_decay", None)
+            found |= {f"{path}.{name}" for name in (named() if callable(named) else ())}
+        return found
 
 
 def project(tower: nn.Module, found: int, wanted: int) -> None:

@@ -37,7 +37,7 @@ def costs_of(
     lowest = mask.lowest_block(ground.units)
     return {
         "seconds": seconds,
-        "epochs": float(len(reports)),
+        "epochs": float(sum(report.images > 0 for report in reports)),
         "images": float(images + first_images),
         "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
         "trainable": float(trained),

@@ -17,6 +17,7 @@ from fairtune.data.augment import Augment
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack
+from fairtune.data.prompts import ClassPrompts
 from fairtune.editing.edit import Edit
 from fairtune.models.backbone import Backbone
 from fairtune.models.net import Net
@@ -100,15 +101,19 @@ class Ground:
             self._texts = Texts(self, self.tokenizer)
         return self._texts
 
-    def question(self, recipe: Recipe) -> Question:
+    def question(self, recipe: Recipe, prompts: ClassPrompts | None = None) -> Question:
         """Return what a recipe asks of every image.
+
+        Args:
+            recipe: The recipe.
+            prompts: What classes are called, in place of the data set's own.
 
         Raises:
             ConfigError: It needs prompts, and the data set has none for its target.
         """
         if not recipe.usage.reads_prompts:
             return Question(self.task, self.outputs)
-        found = prompts_of(self.pack.table, recipe)
+        found = prompts or prompts_of(self.pack.table, recipe)
         sentences = found.sentences()
         owner = torch.tensor([number for number, _ in sentences])
         tokens = self.texts.of([sentence for _, sentence in sentences])
@@ -197,6 +202,7 @@ class Ground:
         copies: int = 0,
         serve: Callable[[Rows, int | None], torch.Tensor] | None = None,
         text: Callable[[Rows], torch.Tensor] | None = None,
+        text_id: Callable[[Rows], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that edits, then normalises as the model expects."""
@@ -213,6 +219,7 @@ class Ground:
             view=None if edit is None else edit.on(self.device),
             serve=serve,
             text=text,
+            text_id=text_id,
             test_pass=test_pass,
         )
 

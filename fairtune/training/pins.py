@@ -117,7 +117,7 @@ def without_pins(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(
-                update={"fingerprint": None, "split": None, "augmentation": None}
+                update=dict.fromkeys(("fingerprint", "split", "augmentation", "prompts"))
             ),
             "model": recipe.model.model_copy(
                 update={"weights_sha": None, "units": None, "tokenizer": None}

@@ -182,6 +182,10 @@ class Recipe(Config):
             del out["model"]["weights"]
         if self.fit.augment != "medical" or self.solved:
             out["data"].pop("augmentation", None)
+        if not self.usage.reads_prompts:
+            out["data"].pop("prompts", None)
+        if not self.reads:
+            out["model"].pop("tokenizer", None)
         if not self.data.drawn:
             out["data"].pop("seed", None)
         if self.fit.augment == "none" or self.solved:

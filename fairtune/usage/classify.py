@@ -100,7 +100,7 @@ class Classify(Config):
         """Return the same as `forward`."""
         return self.forward(net, batch, task)
 
-    def paired(self, net: Net, out: Output) -> Output:
+    def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
 

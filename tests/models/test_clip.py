@@ -15,7 +15,8 @@ from fairtune.config import Settings, settings
 from fairtune.errors import ConfigError, ModelError
 from fairtune.models import ModelSpec, load
 from fairtune.models.backbone import build, describe
-from fairtune.models.clip import POSITION, resampled
+from fairtune.models.clip import POSITION
+from fairtune.models.made import resampled
 from fairtune.models.registries import LOADERS
 from fairtune.models.weights import from_file
 

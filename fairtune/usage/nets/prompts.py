@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -86,5 +86,27 @@ def logits(cosine: Tensor, scale: Tensor, task: Task) -> Tensor:
 
 
 def scale_of(backbone: Backbone) -> Tensor:
-    """Return the factor of cosines, at most `MOST_SCALE`."""
-    return backbone.language.logit_scale.exp().clamp(max=MOST_SCALE)
+    """Return the factor of cosines, at most `MOST_SCALE`.
+
+    At the cap the gradient that would raise it further is 0, the one that lowers it is not: as
+    where CLIP cuts the tensor itself after each step, a model that begins there can leave it.
+    """
+    found: Tensor = _Capped.apply(backbone.language.logit_scale.exp())
+    return found
+
+
+class _Capped(torch.autograd.Function):
+    """The identity up to `MOST_SCALE`."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        """Return `value`, at most the cap."""
+        ctx.save_for_backward(value)
+        return value.clamp(max=MOST_SCALE)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient, 0 where a step along it would leave the cap."""
+        (value,) = ctx.saved_tensors
+        down = (value < MOST_SCALE) | (gradients[0] > 0)
+        return gradients[0] * down
