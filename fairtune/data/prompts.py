@@ -50,7 +50,7 @@ def _sound(templates: tuple[str, ...]) -> tuple[str, ...]:
 Templates = Annotated[
     tuple[str, ...], pydantic.BeforeValidator(_listed), pydantic.AfterValidator(_sound)
 ]
-"""Sentences with one `{}` each; a single one needs no list."""
+"""Sentences with one `{}` each, where the phrase goes; a single one needs no list."""
 
 
 class Polar(Config):

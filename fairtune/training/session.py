@@ -39,6 +39,7 @@ from fairtune.training.pins import (
     resolve_mask,
 )
 from fairtune.training.recipe import Recipe
+from fairtune.training.usages import unnamed as unnamed_usage
 
 FEW_TOKENS = 256
 """Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit
@@ -115,6 +116,8 @@ class Session:
         if nameless is not None:
             raise nameless
         if (nameless := unnamed_edit(recipe.rule)) is not None:
+            raise nameless
+        if (nameless := unnamed_usage(recipe.usage)) is not None:
             raise nameless
         ground = self.ground(recipe)
         if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:

@@ -45,7 +45,6 @@ class Contrastive(Config):
 
     fits: ClassVar[Literal["mask"]] = "mask"
     pairs: ClassVar[bool] = True
-    convex: ClassVar[bool] = False
 
     loss_by: Annotated[Literal["auto", "softmax", "sigmoid"], Choice(("softmax", "sigmoid"))] = (
         "auto"

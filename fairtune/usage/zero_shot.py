@@ -32,7 +32,6 @@ class ZeroShot(Config):
 
     fits: ClassVar[Literal["nothing"]] = "nothing"
     pairs: ClassVar[bool] = False
-    convex: ClassVar[bool] = False
 
     templates: Templates = ()
 
