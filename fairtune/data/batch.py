@@ -36,7 +36,10 @@ class Batch:
         label: `(b,)` class codes, or `(b, t)` floats of 0/1 for a multilabel target.
         group: `(b, a)` group codes by attribute; -1 where unknown.
         weight: `(b,)` sample weights.
-        text: Texts of the rows, where the data set has any.
+        text: `(b, length)` token numbers of the rows' texts, -1 behind their end, or `(b, d)`
+            floats, what a text tower makes of them; None where none are read.
+        text_id: `(b,)` number of each row's text, the same where texts are; None where nobody
+            asks for it.
         target_mask: `(b, h, w)` of a segmentation target, where the data set has one.
         copy: Which of the fixed copies of its rows the images are; None without fixed copies.
     """
@@ -46,7 +49,8 @@ class Batch:
     label: Tensor
     group: Tensor
     weight: Tensor
-    text: list[str] | None = None
+    text: Tensor | None = None
+    text_id: Tensor | None = None
     target_mask: Tensor | None = None
     copy: int | None = None
 
@@ -95,6 +99,8 @@ class Loader:
         resident: Whether images stay on the device; None decides by free memory.
         serve: Returns what stands in place of the images of some rows of the pack in one of their
             fixed copies, ready for the model; images are then neither read nor augmented.
+        text: Returns `Batch.text` of some rows of the pack.
+        text_id: Returns `Batch.text_id` of some rows of the pack.
         test_pass: Needed when `rows` has a test row.
 
     Raises:
@@ -118,6 +124,8 @@ class Loader:
         weights: npt.NDArray[np.floating] | None = None,
         resident: bool | None = None,
         serve: Callable[[IntArray, int | None], Tensor] | None = None,
+        text: Callable[[IntArray], Tensor] | None = None,
+        text_id: Callable[[IntArray], Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> None:
         self._serve = serve
@@ -135,7 +143,7 @@ class Loader:
         self._group = group.to(self.device)
         given = np.ones(len(self.rows)) if weights is None else weights
         self._weight = torch.as_tensor(given, dtype=torch.float32).to(self.device)
-        self._texts = pack.texts(self.rows, test_pass=test_pass)
+        self._text, self._text_id = text, text_id
         size = len(self.rows) * pack.image_size**2 * pack.channels
         if serve is not None:
             resident = False
@@ -173,7 +181,8 @@ class Loader:
             parts.pop()
         parts = parts[skip:]
         pixels = self._pixels(order, there, parts, copy)
-        words = None if self._texts is None else order.tolist()
+        read = self._text is not None or self._text_id is not None
+        rows = self.rows[order.cpu().numpy()] if read else self.rows[:0]
         for part, image in zip(parts, pixels, strict=True):
             drawn = None if parameters is None else parameters[part]
             yield Batch(
@@ -182,9 +191,13 @@ class Loader:
                 label=self._label[there[part]],
                 group=self._group[there[part]],
                 weight=self._weight[there[part]],
-                text=self._words(words, part),
+                text=self._of_rows(self._text, rows[part]),
+                text_id=self._of_rows(self._text_id, rows[part]),
                 copy=copy,
             )
+
+    def _of_rows(self, of: Callable[[IntArray], Tensor] | None, rows: IntArray) -> Tensor | None:
+        return None if of is None else of(rows).to(self.device)
 
     def _drawn(self, order: Tensor) -> tuple[int | None, Tensor | None]:
         """Return the fixed copy that this pass serves, if any, and the parameters of its rows."""
@@ -237,11 +250,6 @@ class Loader:
     def _shuffled(self) -> Tensor:
         source = self._source()
         return torch.randperm(len(self.rows), generator=source, device=source.device)
-
-    def _words(self, positions: list[int] | None, part: slice) -> list[str] | None:
-        if positions is None or self._texts is None:
-            return None
-        return [self._texts[i] for i in positions[part]]
 
     def _prepared(self, image: Tensor, parameters: Tensor | None) -> Tensor:
         """Return `(b, h, w, c)` uint8 as `(b, c, h, w)` for the model."""

@@ -14,83 +14,17 @@ from fairtune.config.model import carried
 from fairtune.data.augment_rule import AugmentRule
 from fairtune.data.groups import AttributeRule
 from fairtune.data.labels import Target
+from fairtune.data.layout import Layout
+from fairtune.data.prompts import ClassPrompts, PromptRule
 from fairtune.data.readers.base import READERS, Reader
 from fairtune.data.readers.pil import PilReader
 from fairtune.data.rules import Condition, Derive, fields_of
 from fairtune.data.split import SplitRule
 from fairtune.data.subsample import Subsample
-from fairtune.data.values import Scalar
+from fairtune.data.text import TextRule, as_rule
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean
 
 RESERVED = ("id", "patient", "image", "label", "split", "text", "row", "weight", "score")
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)]
-
-
-def _as_file(value: Any) -> Any:
-    return {"file": value} if isinstance(value, str) else value
-
-
-class MetadataFile(Config):
-    """One file of metadata rows.
-
-    Attributes:
-        file: Path below the folder of the layout; .csv, .tsv (each also .gz) or .parquet.
-        set: Columns to add with one value for all rows of this file.
-    """
-
-    file: str
-    set: Mapping[str, Scalar] = {}
-
-
-class Join(Config):
-    """A second table whose columns are added by a key.
-
-    Attributes:
-        file: Path below the folder of the layout.
-        on: Column in both; unique in `file`.
-        columns: Columns to take; all when absent.
-    """
-
-    file: str
-    on: str
-    columns: tuple[str, ...] | None = None
-
-
-class Images(Config):
-    """Where the image files lie.
-
-    Attributes:
-        name: File name of a row with columns in braces, e.g. `{image_id}.jpg`.
-        at: Folders or .zip files below the folder of the layout, looked through in order;
-            those that do not exist are passed over. `.` is the folder itself.
-    """
-
-    name: str
-    at: Words = (".",)
-
-
-class Layout(Config):
-    """One way in which the files may lie on disk.
-
-    Attributes:
-        folders: Candidate folders below a data root; `.` is the root itself.
-        tables: Metadata files, whose rows are put one after the other.
-        joins: Further tables joined by key, in order.
-        images: Where the images are.
-        shipped: Also look among the files that come with fairtune.
-    """
-
-    folders: Words
-    tables: tuple[Annotated[MetadataFile, pydantic.BeforeValidator(_as_file)], ...]
-    joins: tuple[Join, ...] = ()
-    images: Images
-    shipped: bool = False
 
 
 class DatasetSpec(Config):
@@ -111,10 +45,12 @@ class DatasetSpec(Config):
         id: Column that names an image, unique.
         patient: Column of what is split and resampled by (patient, lesion).
         patient_ids: Name of the space of those ids; data sets that share it share patients.
-        text: Column with a text for each image.
+        text: Column with a text for each image, or the rule by which it is read.
+        text_leaks_label: The text was written by somebody or something that knew the label.
         derive: Columns made out of others, in this order.
         filter: Conditions that every row must pass.
         targets: Label rules by name.
+        prompts: What the classes of a target are called in words, by target.
         attributes: Attribute rules by name.
         split: How rows are divided.
         subsample: Which rows of the splits are drawn; all when absent.
@@ -133,10 +69,12 @@ class DatasetSpec(Config):
     id: str
     patient: str
     patient_ids: str | None = None
-    text: str | None = None
+    text: Annotated[TextRule | None, pydantic.BeforeValidator(as_rule)] = None
+    text_leaks_label: bool = False
     derive: Mapping[str, Derive] = {}
     filter: tuple[Condition, ...] = ()
     targets: Mapping[str, Target] = pydantic.Field(min_length=1)
+    prompts: Mapping[str, PromptRule] = {}
     attributes: Mapping[str, AttributeRule] = {}
     split: SplitRule
     subsample: Subsample | None = None
@@ -159,6 +97,18 @@ class DatasetSpec(Config):
         if self.subsample is not None:
             for problem, field in self.subsample.faults(self.targets, self.attributes):
                 raise carried(problem, "subsample", field)
+        if self.text_leaks_label and self.text is None:
+            raise carried(ConfigError("there is no 'text' that could leak"), "text_leaks_label")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _prompted(self) -> DatasetSpec:
+        for name, rule in self.prompts.items():
+            if name not in self.targets:
+                raise carried(_unknown("target", name, self.targets), "prompts", name)
+            target = self.targets[name]
+            for problem, field in rule.faults(target.class_names(name), target.task):
+                raise carried(problem, "prompts", name, *field)
         return self
 
     @property
@@ -217,6 +167,38 @@ class DatasetSpec(Config):
             raise _unknown("attribute", name, self.attributes, f"dataset {self.name}")
         return self.attributes[name]
 
+    def texts(self) -> TextRule:
+        """Return the rule by which texts are read.
+
+        Raises:
+            ConfigError: The data set has none.
+        """
+        if self.text is None:
+            raise ConfigError(
+                "the data set has no texts",
+                where=f"dataset {self.name}",
+                todo="name the column that holds them: `text: COLUMN`",
+            )
+        return self.text
+
+    def prompts_of(self, target: str) -> ClassPrompts:
+        """Return the prompts of `target`, in the order of its class codes.
+
+        Raises:
+            ConfigError: There is no such target, or there are no prompts for it.
+        """
+        rule = self.target(target)
+        if target not in self.prompts:
+            raise ConfigError(
+                "the data set declares no prompts for this target",
+                where=f"dataset {self.name}",
+                found=target,
+                allowed=list(self.prompts) or "none has prompts",
+                todo=f"add `prompts: {{{target}: {{templates: [..], classes: {{..}}}}}}` to its "
+                f"YAML, with phrases for {', '.join(rule.class_names(target))}",
+            )
+        return self.prompts[target].of(rule.class_names(target))
+
     def columns(self, layout: Layout) -> dict[str, list[str]]:
         """Return the columns that `id`, `patient`, `images.name` and the rest always read."""
         out: dict[str, list[str]] = {}
@@ -225,7 +207,7 @@ class DatasetSpec(Config):
             ("patient", (self.patient,)),
         ]
         reads.append(("images.name", fields_of(layout.images.name)))
-        reads += [("text", (self.text,))] if self.text else []
+        reads += [("text.column", (self.text.column,))] if self.text else []
         reads += [("split.column", (self.split.column,))] if self.split.column else []
         reads += [(f"filter.{i}", (rule.column,)) for i, rule in enumerate(self.filter)]
         for field, columns in reads:

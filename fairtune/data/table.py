@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from fairtune.config import digest
-from fairtune.data import raw as raw_tables
-from fairtune.data.images import ImageFiles, check_name
+from fairtune.data.gather import gather
+from fairtune.data.images import ImageFiles
 from fairtune.data.labels import MISSING, Task
 from fairtune.data.locate import Found, find
 from fairtune.data.raw import Origin, Raw
+from fairtune.data.row_faults import id_faults, name_faults
 from fairtune.data.rules import condition_of, filled
 from fairtune.data.spec import DatasetSpec
 from fairtune.data.split import (
@@ -26,6 +27,7 @@ from fairtune.data.split import (
     split_digest,
 )
 from fairtune.data.subsample import Cell, Rows, draw
+from fairtune.data.text import Wording, with_texts
 from fairtune.data.values import BoolArray, IntArray, shown
 from fairtune.errors import DataError, FairtuneError, raise_all
 
@@ -45,8 +47,8 @@ class Table:
         attributes: Names of the attributes, in the order asked for.
         frame: Columns `id`, `patient`, `image` (text), `label` (int; for a multilabel target one
             `label_<name>` each), one Categorical per attribute in the spec's order of groups with
-            NaN for unknown, `split` (train, val, test), and `text` where the spec has one. Rows
-            keep the order of the metadata.
+            NaN for unknown, `split` (train, val, test), and `text` as it is used where the spec
+            has one. Rows keep the order of the metadata.
         files: The image files.
         folder: Where the metadata was found.
         origin: File and line of each row.
@@ -55,6 +57,7 @@ class Table:
             without a label were left out, so that it is one for all targets.
         dropped: Rows left out, by reason.
         cells: What was drawn of each group with each class, where the spec draws rows.
+        wording: What was done to the texts, also of rows left out for lack of one.
     """
 
     spec: DatasetSpec
@@ -70,6 +73,7 @@ class Table:
     split_hash: str
     dropped: Mapping[str, int]
     cells: tuple[Cell, ...] = ()
+    wording: Wording | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -129,6 +133,8 @@ def load_table(
     attributes: Sequence[str],
     roots: Sequence[Path],
     where: Mapping[str, Any] | None = None,
+    text: bool = False,
+    cache: Path | None = None,
 ) -> Table:
     """Read, check and split the metadata of a data set.
 
@@ -138,16 +144,22 @@ def load_table(
         attributes: Names of attribute rules.
         roots: Folders to search before what is shipped, e.g. `data_roots()`.
         where: Rows to use, as `{column: value or [values]}`.
+        text: Whether texts are used: rows without one are then refused or left out, as the spec
+            says.
+        cache: Root of the cache, which keeps what thousands of small files say; None reads them
+            every time.
 
     Raises:
-        ConfigError: The spec has no such target or attribute.
+        ConfigError: The spec has no such target or attribute, or no text where texts are used.
         DataError: One fault of the data.
         Problems: Several faults of the data, all at once.
     """
     rule = spec.target(target)
+    if text:
+        spec.texts()
     groups = {name: spec.attribute(name) for name in attributes}
     found = find(spec, roots)
-    read = _read(found)
+    read = gather(found, cache)
     reads = [(f"targets.{target}", rule.reads())]
     reads += [(f"attributes.{name}", (group.column,)) for name, group in groups.items()]
     raw = _prepared(spec, found, read, reads)
@@ -162,6 +174,11 @@ def load_table(
     raise_all(f"dataset {spec.name}", problems)
     kept, dropped = _kept(raw, label, codes, drawn, where)
     dropped["filter"] = len(read) - len(raw)
+    wording = None
+    if spec.text is not None:
+        before = int(kept.sum())
+        columns["text"], kept, wording = with_texts(spec.text, raw, kept, text)
+        dropped["text"] = before - int(kept.sum())
     frame = _frame(columns, label, codes, rule.class_names(target), rule.task)
     frame = frame[kept].reset_index(drop=True)
     raise_all(f"dataset {spec.name}", _empty_splits(spec, frame, found))
@@ -180,21 +197,8 @@ def load_table(
         split_hash=split_digest(columns["id"][inside], codes[inside]),
         dropped={reason: n for reason, n in dropped.items() if n},
         cells=cells,
+        wording=wording,
     )
-
-
-def _read(found: Found) -> Raw:
-    parts = []
-    for item in found.layout.tables:
-        part = raw_tables.read(found.folder / item.file)
-        for name, value in item.set.items():
-            part = part.with_column(name, ["" if value is None else str(value)] * len(part))
-        parts.append(part)
-    raw = raw_tables.concatenate(parts)
-    for more in found.layout.joins:
-        other = raw_tables.read(found.folder / more.file)
-        raw = raw_tables.join(raw, other, more.on, more.columns)
-    return raw
 
 
 def _prepared(
@@ -235,15 +239,13 @@ def _prepared(
 def _columns(
     spec: DatasetSpec, found: Found, raw: Raw
 ) -> tuple[dict[str, Any], IntArray, list[FairtuneError]]:
-    """Return id, patient, image and text columns, split codes, and every fault."""
+    """Return id, patient and image columns, split codes, and every fault."""
     columns: dict[str, Any] = {
         "id": raw.frame[spec.id].astype(str),
         "patient": raw.frame[spec.patient].astype(str),
         "image": pd.Series(filled(found.layout.images.name, raw, "images.name"), dtype=object),
     }
-    if spec.text is not None:
-        columns["text"] = raw.frame[spec.text].astype(str)
-    problems = [*_id_faults(spec, raw, columns), *_name_faults(raw, columns["image"])]
+    problems = [*id_faults(spec, raw, columns), *name_faults(raw, columns["image"])]
     if spec.split.column is not None:
         codes, faults = spec.split.from_column(raw)
         problems += [*faults, *patients_in_two(raw, columns["patient"], codes)]
@@ -286,38 +288,6 @@ def _drawn(
     for fault in faults:
         fault.where = f"dataset {spec.name}: subsample"
     return kept, cells, faults
-
-
-def _id_faults(spec: DatasetSpec, raw: Raw, columns: Mapping[str, Any]) -> list[FairtuneError]:
-    faults: list[FairtuneError] = []
-    for field, name in (("id", spec.id), ("patient", spec.patient)):
-        blank = (columns[field].str.strip() == "").to_numpy()
-        if blank.any():
-            faults.append(DataError(f"'{name}' ({field}) is empty", where=raw.where(blank)))
-    twice = columns["id"].duplicated(keep=False).to_numpy() & (columns["id"] != "").to_numpy()
-    if twice.any():
-        faults.append(
-            DataError(
-                f"'{spec.id}' (id) stands more than once",
-                where=raw.where(twice),
-                found=shown(columns["id"][twice].unique()),
-                todo="remove the surplus rows, or name a column that is unique per image as id",
-            )
-        )
-    return faults
-
-
-def _name_faults(raw: Raw, names: pd.Series[str]) -> list[FairtuneError]:
-    faults: list[FairtuneError] = []
-    for row, name in enumerate(names):
-        try:
-            check_name(name)
-        except DataError as error:
-            mask = np.zeros(len(raw), dtype=bool)
-            mask[row] = True
-            error.where = raw.where(mask)
-            faults.append(error)
-    return faults
 
 
 def _kept(
@@ -372,7 +342,7 @@ def _empty_splits(spec: DatasetSpec, frame: pd.DataFrame, found: Found) -> list[
     return [
         DataError(
             f"the split '{part}' is empty",
-            where=found.folder / found.layout.tables[0].file,
+            where=found.folder / found.layout.tables[0].place,
             found=counts,
             allowed="at least one row in every split that the spec declares",
             todo="check 'split', 'filter' and 'where'",

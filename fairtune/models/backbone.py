@@ -13,8 +13,10 @@ from torch import nn
 
 from fairtune.models import split
 from fairtune.models import weights as weights_
+from fairtune.models.language import LanguageNet
+from fairtune.models.partition import partition
 from fairtune.models.spec import ModelSpec
-from fairtune.models.units import Units, partition
+from fairtune.models.units import Units
 from fairtune.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ class Backbone(nn.Module):
         self.checkpointing = False
         self.through: split.Through | None = None
 
-    def embed(self, image: torch.Tensor) -> torch.Tensor:
-        """Return pooled features as the architecture defines them.
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what the blocks make of an image, before it is pooled.
 
         Images of a network whose `tokens` are 0 (a CNN) are laid out with channels last, which
         its convolutions hand on to all that they compute; values are the same up to rounding.
@@ -52,25 +54,68 @@ class Backbone(nn.Module):
         Args:
             image: Normalised images `(batch, channels, height, width)`; what `front` returned
                 where the backbone starts behind the stem (`starts_at`).
-
-        Returns:
-            Embeddings `(batch, dim)`.
         """
         if not self.tokens and self.differentiable:
             image = image.contiguous(memory_format=torch.channels_last)
         if self.starts_at or self.checkpointing or self.through is not None:
             hidden = image if self.starts_at else split.front(self.net, image, 0)
-            features = split.rest(
+            return split.rest(
                 self.net,
                 hidden,
                 self.starts_at,
                 checkpointing=self.checkpointing,
                 through=self.through,
             )
-        else:
-            features = self.net.forward_features(image)  # type: ignore[operator]
+        found: torch.Tensor = self.net.forward_features(image)  # type: ignore[operator]
+        return found
+
+    def embed(self, image: torch.Tensor) -> torch.Tensor:
+        """Return pooled features `(batch, dim)` as the architecture defines them.
+
+        Args:
+            image: As `features` takes it.
+        """
+        features = self.features(image)
         pooled: torch.Tensor = self.net.forward_head(features, pre_logits=True)  # type: ignore[operator]
         return pooled
+
+    @property
+    def reads(self) -> bool:
+        """Whether it has a text tower."""
+        return isinstance(self.net, LanguageNet)
+
+    @property
+    def language(self) -> LanguageNet:
+        """The network, of images and texts."""
+        assert isinstance(self.net, LanguageNet)
+        return self.net
+
+    def joint(self, image: torch.Tensor) -> torch.Tensor:
+        """Return what is compared with texts, `(batch, d)` or `(batch, queries, d)`.
+
+        Args:
+            image: As `features` takes it.
+        """
+        return self.language.joint(self.features(image))
+
+    def words(self, text: torch.Tensor) -> torch.Tensor:
+        """Return `(texts, d)` of token numbers `(texts, length)`, or such vectors as they are."""
+        return text if text.is_floating_point() else self.language.words(text)
+
+    @property
+    def text_trains(self) -> bool:
+        """Whether something of the text tower trains."""
+        return self.reads and any(p.requires_grad for p in self.language.text.parameters())
+
+    @property
+    def image_trains(self) -> bool:
+        """Whether something trains that what is compared of an image goes through."""
+        texts = {id(p) for p in self.language.text.parameters()} if self.reads else set()
+        names = ("logit_scale", "logit_bias")
+        return any(
+            p.requires_grad and id(p) not in texts and name not in names
+            for name, p in self.net.named_parameters()
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return `embed(image)`."""
@@ -96,7 +141,7 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks it can be cut behind, in their order."""
-        held: Any = getattr(self.net, "blocks", ())
+        held: Any = getattr(split.image_of(self.net), "blocks", ())
         return list(held) if self.depth else []
 
     @property
@@ -105,8 +150,14 @@ class Backbone(nn.Module):
         return split.first_trained(self.net)
 
     def before(self, cut: int | None) -> dict[str, torch.Tensor]:
-        """Return the tensors that `front(..., cut)` depends on, by name; None stands for all."""
-        return self.net.state_dict() if cut is None else split.before(self.net, cut)
+        """Return the tensors that `front(..., cut)` depends on, by name; None stands for all.
+
+        Of a network of several towers those of the image tower, under their names in it.
+        """
+        if cut is None:
+            every: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
+            return every
+        return split.before(self.net, cut)
 
     def plain_attention(self) -> None:
         """Compute attention by plain matrix products instead of torch's fused kernel.
@@ -128,8 +179,10 @@ class Backbone(nn.Module):
     @property
     def tokens(self) -> int:
         """Image tokens of an input; 0 where the architecture has none."""
-        embed = getattr(self.net, "patch_embed", None)
-        return int(getattr(embed, "num_patches", 0))
+        tower = split.image_of(self.net)
+        own = getattr(tower, "patches", None)
+        embed = getattr(tower, "patch_embed", None)
+        return own if isinstance(own, int) else int(getattr(embed, "num_patches", 0))
 
     @property
     def differentiable(self) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import safetensors.torch
 import torch
 
 from fairtune.errors import ModelError
@@ -106,10 +107,24 @@ def dinov2_onnx(content: bytes, spec: ModelSpec) -> Tensors:
     return out
 
 
+def safetensors_layout(content: bytes, spec: ModelSpec) -> Tensors:
+    """Read safetensors with names of their own.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    try:
+        held: Tensors = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ModelError("the weights file is damaged", found=str(error)) from None
+    return held
+
+
 LAYOUTS: dict[str, Callable[[bytes, ModelSpec], Tensors]] = {
     "timm": timm_layout,
     "positional": positional,
     "dinov2_onnx": dinov2_onnx,
+    "safetensors": safetensors_layout,
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fairtune.config import Registry, Settings
 
@@ -52,6 +53,19 @@ class Loader(Protocol):
         ...
 
 
+@runtime_checkable
+class Renames(Protocol):
+    """A loader whose weights files call their tensors otherwise than its network."""
+
+    def renamed(self, tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+        """Return tensors under the network's names; those that have them already stay.
+
+        Raises:
+            ModelError: They cannot be; `where` they are from is in the message.
+        """
+        ...
+
+
 class WeightsSource(Protocol):
     """One place where pretrained weights may be had from."""
 
@@ -71,10 +85,18 @@ class WeightsSource(Protocol):
         """
         ...
 
+    def content(self, spec: ModelSpec, settings: Settings) -> bytes:
+        """Return the file as it is: a tokenizer's.
+
+        Raises:
+            ModelError: It cannot be had from here; the message says why.
+        """
+        ...
+
     def reachable(self, spec: ModelSpec, settings: Settings) -> str | None:
         """Return None when `fetch` can be expected to work, else the reason; a few seconds."""
         ...
 
 
-LOADERS: Registry[Any] = Registry("model loader", "fairtune.models.loaders", later=("open_clip",))
+LOADERS: Registry[Any] = Registry("model loader", "fairtune.models.loaders")
 SOURCES: Registry[Any] = Registry("weights source", "fairtune.models.sources")

@@ -11,6 +11,7 @@ from fairtune.config import Config, Source, parse, shipped, yaml12
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, ModelError
 from fairtune.models.registries import LOADERS, SOURCES
+from fairtune.models.tokenizer_rule import TokenizerRule
 
 # Words with a meaning of their own in mask rules, so no unit type may be called so.
 RESERVED = ("head", "all", "none", "singles")
@@ -44,20 +45,37 @@ class UnitNames(Config):
         blocks: Module path before the depth number, e.g. `blocks` for `blocks.7.attn.qkv.weight`;
             `layer*` for blocks called `layer1` to `layer4`.
         types: Unit types. Each entry is an earlier type, or a run of name parts that must occur
-            in the tensor's name below its block (`norm1`, `attn.qkv.weight`, `bias`), or `*`.
+            in the tensor's name below its block (`norm1`, `attn.qkv.weight`, `bias`), `^` with
+            such a run where it must begin with it, or `*`.
         singles: Units without depth, each a list of module or tensor names outside the blocks.
+        towers: For a network of several, such as `image` and `text`, the same of each, in place
+            of `blocks` and `types`: names are those below the tower's module, and units, types
+            and singles are called by it, `image.blocks.7.attn.qkv.weight`, `text.attn`. A single
+            called `projection` stands behind the blocks of its tower.
     """
 
     blocks: str = "blocks"
-    types: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]
+    types: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     singles: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
         default_factory=dict
     )
+    towers: dict[str, UnitNames] = Field(default_factory=dict)
 
     @field_validator("blocks")
     @classmethod
     def _is_path(cls, value: str) -> str:
         _check(value.removesuffix("*"), _TENSOR, "a module path such as 'blocks', or 'layer*'")
+        return value
+
+    @field_validator("towers")
+    @classmethod
+    def _are_towers(cls, value: dict[str, UnitNames]) -> dict[str, UnitNames]:
+        for name, tower in value.items():
+            _check(name, _WORD, "a lower-case word", loc=name)
+            if name in RESERVED:
+                raise carried(ConfigError(f"'{name}' is a reserved word", found=name), name)
+            if tower.towers:
+                raise carried(ConfigError("a tower has no towers of its own", found=name), name)
         return value
 
     @field_validator("types", "singles")
@@ -69,7 +87,12 @@ class UnitNames(Config):
                 raise carried(ConfigError(f"'{name}' is a reserved word", found=name), name)
             for entry in entries:
                 if entry != "*":
-                    _check(entry, _TENSOR, "a run of tensor name parts, or '*'", loc=name)
+                    _check(
+                        entry.removeprefix("^"),
+                        _TENSOR,
+                        "a run of tensor name parts, the same behind '^', or '*'",
+                        loc=name,
+                    )
         return value
 
     @model_validator(mode="after")
@@ -77,6 +100,14 @@ class UnitNames(Config):
         both = sorted(set(self.types) & set(self.singles))
         if both:
             raise carried(ConfigError("a name is both a unit type and a single unit", found=both))
+        named = sorted(set(self.towers) & set(self.singles))
+        if named:
+            raise carried(ConfigError("a name is both a tower and a single unit", found=named))
+        if self.towers and self.types:
+            raise carried(
+                ConfigError("the unit types of towers stand below them", found=list(self.types)),
+                "types",
+            )
         return self
 
 
@@ -101,6 +132,7 @@ class ModelSpec(Config):
         weights: Sources of pretrained weights, tried in this order.
         units: The finest pieces a mask can switch, and their types; left out for an endpoint,
             which has none.
+        tokenizer: How the text tower reads texts; None for a model of images alone.
     """
 
     name: str
@@ -116,6 +148,7 @@ class ModelSpec(Config):
     rounding: Literal["none", "fp16"] = "none"
     weights: tuple[Annotated[Any, SOURCES.field()], ...] = ()
     units: UnitNames
+    tokenizer: TokenizerRule | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -180,7 +213,9 @@ def load(name: str) -> ModelSpec:
             todo="remove the field 'name', or rename the file",
         )
     spec = parse(ModelSpec, {**located.data, "name": path.stem}, source)
-    return spec.model_copy(update={"loader": spec.loader.beside(path.parent)})
+    tokenizer = None if spec.tokenizer is None else spec.tokenizer.beside(path.parent)
+    loader = spec.loader.beside(path.parent)
+    return spec.model_copy(update={"loader": loader, "tokenizer": tokenizer})
 
 
 def names() -> list[str]:

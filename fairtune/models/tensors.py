@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from fairtune.errors import FairtuneError, ModelError, raise_all
+from fairtune.models.registries import Renames
 
 if TYPE_CHECKING:
     from fairtune.models.spec import ModelSpec
@@ -108,6 +109,8 @@ def canonical(spec: ModelSpec, tensors: Tensors, where: str) -> Tensors:
     """
     outline = spec.loader.outline(spec, spec.side())
     expected: dict[str, torch.Tensor] = dict(outline.state_dict())
+    if isinstance(spec.loader, Renames):
+        tensors = spec.loader.renamed(tensors, where)
     found = _without_prefix(tensors, expected)
     if not set(expected) <= set(found) or _other_channels(found, expected):
         found = _renamed(spec, found, expected, where)
@@ -168,7 +171,16 @@ def _renamed(
         write(tensors, file)
         try:
             net = spec.loader.filled(spec, None, file)
-        except ModelError:
+        except ModelError as error:
+            if error.todo is not None:
+                # The loader knows the layout, and says better what is wrong with the file.
+                raise ModelError(
+                    error.what,
+                    where=where,
+                    found=error.found,
+                    allowed=error.allowed,
+                    todo=error.todo,
+                ) from None
             missing = [name for name in expected if name not in tensors]
             if not missing:
                 raise
@@ -178,7 +190,7 @@ def _renamed(
                 where=where,
                 found=_some(list(tensors)),
                 allowed=_some(missing),
-                todo=f"give weights of timm's '{spec.architecture}'",
+                todo=f"give weights of '{spec.architecture}'",
             ) from None
     state: Tensors = dict(net.state_dict())
     return state

@@ -251,11 +251,14 @@ def _key(spec: ModelSpec, origin: dict[str, object]) -> str:
 
 
 def _identity(spec: ModelSpec) -> dict[str, object]:
+    # What a loader puts where a file has nothing is part of the values.
+    begun = getattr(spec.loader, "begun", None)
     return {
         "architecture": spec.architecture,
         "channels": spec.channels,
         "rounding": spec.rounding,
         "protocol": _PROTOCOL,
+        **({} if begun is None else {"begun": begun}),
     }
 
 

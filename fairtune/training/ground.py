@@ -17,11 +17,13 @@ from fairtune.data.augment import Augment
 from fairtune.data.batch import Batch, Loader
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack
+from fairtune.data.prompts import ClassPrompts
 from fairtune.editing.edit import Edit
 from fairtune.models.backbone import Backbone
 from fairtune.models.net import Net
 from fairtune.models.spec import ModelSpec
 from fairtune.models.split import Through
+from fairtune.models.tokenizer import Tokenizer
 from fairtune.models.units import Units
 from fairtune.training.cuts import Cuts, Expected
 from fairtune.training.edits import Made, made_for
@@ -29,7 +31,8 @@ from fairtune.training.observer import go_on, nobody
 from fairtune.training.prefix import Prefix, pooled, tensor_hash
 from fairtune.training.recipe import Recipe
 from fairtune.training.rows import rows_of
-from fairtune.usage import Output, Task
+from fairtune.training.texts import Texts, prompts_of
+from fairtune.usage import Output, Question, Task
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -54,6 +57,7 @@ class Ground:
         lowered: Frozen tensors in bf16, by name; see `training.lowered`.
         compiled: Compiled blocks by kind; see `training.compiled`.
         edits: Edits by key; see `training.edits`.
+        tokenizer: Of a model that reads texts; None where no recipe reads any.
     """
 
     pack: Pack
@@ -72,10 +76,12 @@ class Ground:
     lowered: dict[str, nn.Parameter] = field(default_factory=dict)
     compiled: dict[Hashable, Through] = field(default_factory=dict)
     edits: dict[str, Made] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
     _tensors: dict[str, str] = field(default_factory=dict)
     _features: dict[str, Floats] = field(default_factory=dict)
     _rows: dict[str, tuple[Rows, Rows]] = field(default_factory=dict)
     _hashes: list[str] | None = None
+    _texts: Texts | None = None
 
     @property
     def task(self) -> Task:
@@ -86,6 +92,32 @@ class Ground:
     def outputs(self) -> int:
         """Columns of the score: 1 for binary, else classes or targets."""
         return 1 if self.task == "binary" else len(self.pack.table.classes)
+
+    @property
+    def texts(self) -> Texts:
+        """The texts of the rows, as the model reads them."""
+        if self._texts is None:
+            assert self.tokenizer is not None
+            self._texts = Texts(self, self.tokenizer)
+        return self._texts
+
+    def question(self, recipe: Recipe, prompts: ClassPrompts | None = None) -> Question:
+        """Return what a recipe asks of every image.
+
+        Args:
+            recipe: The recipe.
+            prompts: What classes are called, in place of the data set's own.
+
+        Raises:
+            ConfigError: It needs prompts, and the data set has none for its target.
+        """
+        if not recipe.usage.reads_prompts:
+            return Question(self.task, self.outputs)
+        found = prompts or prompts_of(self.pack.table, recipe)
+        sentences = found.sentences()
+        owner = torch.tensor([number for number, _ in sentences])
+        tokens = self.texts.of([sentence for _, sentence in sentences])
+        return Question(self.task, self.outputs, tokens, owner)
 
     def fit_rows(self, recipe: Recipe) -> Rows:
         """Return the rows the recipe is fitted on, in ascending order.
@@ -169,6 +201,8 @@ class Ground:
         augment: Augment | None = None,
         copies: int = 0,
         serve: Callable[[Rows, int | None], torch.Tensor] | None = None,
+        text: Callable[[Rows], torch.Tensor] | None = None,
+        text_id: Callable[[Rows], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that edits, then normalises as the model expects."""
@@ -184,13 +218,28 @@ class Ground:
             copies=copies,
             view=None if edit is None else edit.on(self.device),
             serve=serve,
+            text=text,
+            text_id=text_id,
             test_pass=test_pass,
         )
 
     def forward(self, recipe: Recipe) -> Callable[[Net, Batch], Output]:
-        """Return `(net, batch) -> Output` of the recipe's usage."""
+        """Return `(net, batch) -> Output` of the recipe's usage, of what a step is made of."""
         usage, task = recipe.usage, self.task
         return lambda net, batch: usage.forward(net, batch, task)
+
+    def scorer(self, recipe: Recipe) -> Callable[[Net, Batch], Output]:
+        """Return `(net, batch) -> Output` of the recipe's usage, with the logits to store."""
+        usage, task = recipe.usage, self.task
+        return lambda net, batch: usage.score(net, batch, task)
+
+    def scored_text(
+        self, recipe: Recipe, net: Net, *, test_pass: TestPass | None = None
+    ) -> Callable[[Rows], torch.Tensor] | None:
+        """Return what gives a loader the texts of scored rows; None where none are read."""
+        if not recipe.usage.reads_text or recipe.usage.pairs:
+            return None
+        return self.texts.server(recipe, net.backbone.text_trains, test_pass=test_pass)
 
     def autocast(self, recipe: Recipe) -> AbstractContextManager[object]:
         """Return the autocast context of the recipe's precision; fp32 master weights stay.
@@ -225,6 +274,20 @@ class Ground:
             found = self._embedded(recipe, rows, test_pass) if kept is None else kept.float()
             self._features[name] = found.cpu().numpy().astype(np.float64)
         return self._features[name]
+
+    def seen(self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None) -> Floats:
+        """Return `(rows, dim)` frozen features as a head of the recipe's usage sees them.
+
+        Raises:
+            StudyError: A test row without a pass.
+        """
+        parts, sees = [], recipe.usage.sees
+        if "image" in sees:
+            parts.append(self.features(recipe, rows, test_pass=test_pass))
+        if "text" in sees:
+            found = self.texts.embedded(recipe, rows, test_pass=test_pass)
+            parts.append(found.numpy().astype(np.float64))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _of_all(self, recipe: Recipe, rows: Rows) -> Floats:
         """Return features of drawn rows, computed in the batches of all: rounded as they are."""

@@ -32,12 +32,12 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
-from fairtune.training.passes import Pass, at_a_stretch, scoring
+from fairtune.training.passes import Pass, at_a_stretch, measured_at, scoring
 from fairtune.training.pins import refuse_unvalidated
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
 from fairtune.training.random import random_state, set_random_state
-from fairtune.training.ranks import current
+from fairtune.training.ranks import current, sliced
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.targets import Targets
 from fairtune.usage import Output
@@ -92,6 +92,10 @@ class Lane:
             augment=augmentation(recipe.fit.augment, ground.pack.table.spec),
             copies=recipe.fit.copies,
             serve=self.start.server(recipe.optim.batch_size),
+            text=ground.texts.server(recipe, self.net.backbone.text_trains)
+            if recipe.usage.reads_text
+            else None,
+            text_id=ground.texts.numbers if recipe.usage.pairs else None,
         )
         images = recipe.optim.batch_size * recipe.optim.accumulate
         self.steps = max(1, math.ceil(len(rows) / images))
@@ -103,7 +107,7 @@ class Lane:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )
-        self._forward = ground.forward(recipe)
+        self._forward, self._score = ground.forward(recipe), ground.scorer(recipe)
         optim, self.ranks, self.taken = recipe.optim, current(), 0
         self.targets = Targets.of(
             recipe.usage, optim, ground.labels(rows), ground.task, ground.outputs, ground.device
@@ -226,19 +230,27 @@ class Lane:
             first: The first time that this step looks at its batches.
             foremost: The first of the step's batches.
         """
-        own = self.ranks.share(batch)
-        if not len(own) and not self.mitigating.looks:
+        own, pairs = self.ranks.share(batch), self.recipe.usage.pairs
+        if not len(own) and not self.mitigating.looks and not pairs:
             return torch.zeros((), device=self.ground.device)
-        out = self._output(own)
-        loss = self.targets.loss(out, own)
+        out = self._output(own, batch)
         factors, terms = None, dict[str, Tensor]()
-        if self.mitigating.looks:
-            all_ = self.ranks.whole(out, len(batch))
+        if self.mitigating.looks or pairs:
+            all_ = self.recipe.usage.paired(self.net, self.ranks.whole(out, len(batch)), batch)
             factors = self.mitigating.weights(batch, all_, first)
             terms = self.mitigating.terms(batch, all_, first)
-        counted = own.weight if factors is None else own.weight * self.ranks.part(factors)
-        task = (loss * counted).sum() / weight
-        when = self._measured_now() if first and foremost and terms else None
+        if pairs:
+            # Losses depend on the samples of all ranks: as of a term, each has its share.
+            loss = self.ranks.part(all_.loss)
+            counted = batch.weight if factors is None else batch.weight * factors
+            task = (all_.loss * counted).sum() / (weight * self.ranks.world)
+        else:
+            loss = self.targets.loss(out, own)
+            counted = own.weight if factors is None else own.weight * self.ranks.part(factors)
+            task = (loss * counted).sum() / weight
+        when = None
+        if first and foremost and terms:
+            when = measured_at(self.taken, self.recipe.optim, len(self.loader.rows), self.steps)
         if when is not None:
             # As this rank has its share of the task alone.
             own_terms = {name: term / self.ranks.world for name, term in terms.items()}
@@ -251,26 +263,17 @@ class Lane:
             task.backward()  # type: ignore[no-untyped-call]
         return loss.detach().sum()
 
-    def _measured_now(self) -> str | None:
-        """Return what the step under way is of all: the `start`, the `end`, or neither.
+    def _output(self, own: Batch, batch: Batch) -> Output:
+        """Return the output of this rank's share of `batch`.
 
-        The end is the last step whose first batch is full: of a few left samples terms over
-        groups see nothing.
+        That of a rank without a sample has the shapes and types of the others': they are gathered.
         """
-        if self.taken == 0:
-            return "start"
-        optim, rows = self.recipe.optim, len(self.loader.rows)
-        left = rows - (self.steps - 1) * optim.batch_size * optim.accumulate
-        short = self.steps > 1 and left < optim.batch_size
-        last = self.steps * optim.epochs - short
-        return "end" if self.taken + 1 == last else None
-
-    def _output(self, batch: Batch) -> Output:
-        if not len(batch):
-            shapes = (0,), (0, self.ground.outputs), (0, self.ground.backbone.dim)
-            return Output(*(torch.zeros(shape, device=self.ground.device) for shape in shapes))
+        if not len(own):
+            with torch.no_grad():
+                one = self._output(sliced(batch, slice(1)), batch)
+            return sliced(one, slice(0))
         with self.ground.autocast(self.recipe):
-            return self.mitigating.output(batch, self._forward(self.net, batch))
+            return self.mitigating.output(own, self._forward(self.net, own))
 
     def validating(
         self, rows: NDArray[np.int64]
@@ -317,11 +320,12 @@ class Lane:
         mine = self.ranks.rows(rows)
         full = SCORE_BATCH if fitted or self.recipe.data.fold is not None else None
         serve = self.start.server(full, scored=True)
-        loader = self.ground.loader(mine, SCORE_BATCH, edit=self.edit, serve=serve)
+        text = self.ground.scored_text(self.recipe, self.net)
+        loader = self.ground.loader(mine, SCORE_BATCH, edit=self.edit, serve=serve, text=text)
         # All ranks pause as often as the first, which has the most rows.
         pauses = math.ceil(math.ceil(len(rows) / self.ranks.world) / SCORE_BATCH)
         found = yield from scoring(
-            self.net, loader, self._forward, self.ground.autocast(self.recipe), pauses
+            self.net, loader, self._score, self.ground.autocast(self.recipe), pauses
         )
         if not len(mine):
             found = np.empty((0, self.ground.outputs), dtype=np.float32), math.nan

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fairtune.data.batch import Batch, Loader
 from fairtune.models.net import Net
+from fairtune.training.recipe_parts import OptimPart
 from fairtune.usage import Output
 
 T = TypeVar("T")
@@ -48,6 +49,25 @@ class Pass:
     def restored(cls, state: Mapping[str, Any], start: dict[str, Any], total: Tensor) -> Pass:
         """Return the pass that `state` is of, with what this process has of it."""
         return cls(start, total, **state)
+
+
+def measured_at(taken: int, optim: OptimPart, rows: int, steps: int) -> str | None:
+    """Return what a step is of all: the `start`, the `end`, or neither.
+
+    The end is the last step whose first batch is full: of a few left samples terms over groups see
+    nothing.
+
+    Args:
+        taken: Steps before it.
+        optim: Epochs and batches.
+        rows: Rows of a pass.
+        steps: Steps of a pass.
+    """
+    if taken == 0:
+        return "start"
+    left = rows - (steps - 1) * optim.batch_size * optim.accumulate
+    short = steps > 1 and left < optim.batch_size
+    return "end" if taken + 1 == steps * optim.epochs - short else None
 
 
 def at_a_stretch(work: Generator[None, None, T]) -> T:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fairtune.adaptation import Mask, Rule
+from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, ModelError
 from fairtune.mitigation.combine import following
 from fairtune.models.precision import has_tf32
@@ -56,6 +57,25 @@ def refuse_uncut(recipe: Recipe, depth: int) -> None:
             )
 
 
+def refuse_unread(recipe: Recipe, reads: bool) -> None:
+    """Refuse a usage of texts with a model that reads none.
+
+    Args:
+        recipe: What is asked for.
+        reads: Whether the model has a text tower.
+
+    Raises:
+        ModelError: Names the usage.
+    """
+    if recipe.reads and not reads:
+        raise ModelError(
+            "the usage reads texts, and this model reads none",
+            where="recipe.usage",
+            found={"usage": name_of(recipe.usage), "model": recipe.model.name},  # type: ignore[arg-type]
+            allowed="a model with a text tower, e.g. clip_vit_b16",
+        )
+
+
 def refuse_tf32(recipe: Recipe, device: torch.device) -> None:
     """Refuse TF32 where `device` has none.
 
@@ -97,8 +117,10 @@ def without_pins(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(
-                update={"fingerprint": None, "split": None, "augmentation": None}
+                update=dict.fromkeys(("fingerprint", "split", "augmentation", "prompts"))
             ),
-            "model": recipe.model.model_copy(update={"weights_sha": None, "units": None}),
+            "model": recipe.model.model_copy(
+                update={"weights_sha": None, "units": None, "tokenizer": None}
+            ),
         }
     )

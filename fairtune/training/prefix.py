@@ -230,7 +230,7 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
             "tensors": ground.tensor_digest(cut),
             "cut": cut,
             "precision": recipe.fit.precision,
-            "machine": _machine(ground.device),
+            "machine": machine_of(ground.device),
             "tokens": ground.backbone.plain,
             "protocol": PROTOCOL,
         }
@@ -360,7 +360,7 @@ def _measured(ground: Ground, recipe: Recipe, epochs: int) -> Cost:
     return Cost(train + val, made, epochs, block, size, max(0.0, free))
 
 
-def _machine(device: torch.device) -> list[str | int]:
+def machine_of(device: torch.device) -> list[str | int]:
     """Return what rounding depends on besides the network."""
     if device.type == "cuda":
         return [torch.__version__, torch.cuda.get_device_name(device)]

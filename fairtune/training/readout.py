@@ -31,7 +31,7 @@ def solve(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Epoch, dict[str
     began = time.perf_counter()
     rows, val_rows = ground.fit_rows(recipe), ground.val_rows(recipe)
     weight, bias, train_loss = fit(
-        ground.features(recipe, rows),
+        ground.seen(recipe, rows),
         ground.labels(rows),
         ground.task,
         ground.outputs,
@@ -40,7 +40,7 @@ def solve(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Epoch, dict[str
         smoothing=recipe.optim.label_smoothing,
         told=lambda: ground.told("solving the readout"),
     )
-    logits = ground.features(recipe, val_rows) @ weight.T + bias
+    logits = ground.seen(recipe, val_rows) @ weight.T + bias
     target = targets(ground.labels(val_rows), ground.task, ground.outputs)
     val_loss = float(mean_loss(logits, target, ground.task)[0]) if len(val_rows) else math.nan
     report = Epoch(

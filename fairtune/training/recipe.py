@@ -22,6 +22,7 @@ from fairtune.training.recipe_parts import (
     OptimPart,
     brief,
 )
+from fairtune.training.usages import misfits
 from fairtune.usage import USAGES, Usage
 
 PROTOCOL = 1
@@ -92,6 +93,12 @@ class Recipe(Config):
             raise carried(error, "edit")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _fits_usage(self) -> Recipe:
+        for error, field in misfits(self):
+            raise carried(error, *field)
+        return self
+
     def attributed(self, default: str | None) -> Recipe:
         """Return the recipe with `default` as the attribute of edit and mitigations without one.
 
@@ -136,12 +143,23 @@ class Recipe(Config):
         return any(member.trains for member in self.mitigations)  # type: ignore[attr-defined]
 
     @property
-    def solved(self) -> bool:
-        """Whether the fit is a convex problem, solved at once: a head, and nothing to mitigate.
+    def reads(self) -> bool:
+        """Whether texts are read: those of the rows, or sentences for the classes."""
+        return self.usage.reads_text or self.usage.reads_prompts
 
-        With a mitigation the head is trained by steps as everything else is.
+    @property
+    def scored(self) -> bool:
+        """Whether nothing is fitted at all: a run of no epoch, whose images are scored."""
+        fits = self.usage.fits
+        return fits == "nothing" or (fits == "mask" and self.head_only)
+
+    @property
+    def solved(self) -> bool:
+        """Whether no step is made: images are scored, or a convex problem is solved at once.
+
+        With a mitigation a head is trained by steps as everything else is.
         """
-        return self.head_only and not self.mitigated
+        return self.scored or (self.usage.convex and self.head_only and not self.mitigated)
 
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON.
@@ -164,13 +182,17 @@ class Recipe(Config):
             del out["model"]["weights"]
         if self.fit.augment != "medical" or self.solved:
             out["data"].pop("augmentation", None)
+        if not self.usage.reads_prompts:
+            out["data"].pop("prompts", None)
+        if not self.reads:
+            out["model"].pop("tokenizer", None)
         if not self.data.drawn:
             out["data"].pop("seed", None)
         if self.fit.augment == "none" or self.solved:
             out["fit"].pop("copies", None)
         if self.solved:
             out["adaptation"] = {"mask": []}
-            acts = ("l2", "class_weights", "label_smoothing")
+            acts = () if self.scored else ("l2", "class_weights", "label_smoothing")
             out["optim"] = {name: out["optim"][name] for name in acts if name in out["optim"]}
             del out["fit"]["augment"]
             out["fit"].pop("compile", None)
@@ -186,6 +208,8 @@ class Recipe(Config):
                 todo="give optim.lr, or search it",
             )
         del out["optim"]["l2"]
+        if self.usage.fits == "mask":
+            del out["optim"]["head_lr"]
         return out
 
     def identity(self) -> str:

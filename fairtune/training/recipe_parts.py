@@ -60,13 +60,14 @@ class DataPart(Config):
         split: Digest of the assignment of rows to splits, pinned likewise.
         augmentation: Digest of the ranges that the dataset spec declares for the augmentation
             `medical`, pinned likewise; acts only where that is used.
+        prompts: Digest of the target's prompts, pinned likewise where the usage reads them.
         fold: The fold of a run that belongs to a trial of several; computed, not written.
         fraction: Share of the training patients that is fitted on, stratified by label and
             attributes; a smaller share is part of a larger one. Validation rows are all there.
         seed: Seed of folds and fraction.
     """
 
-    ADDED: ClassVar[tuple[str, ...]] = ("augmentation", "fold", "fraction", "seed")
+    ADDED: ClassVar[tuple[str, ...]] = ("augmentation", "prompts", "fold", "fraction", "seed")
 
     dataset: str
     target: str
@@ -75,6 +76,7 @@ class DataPart(Config):
     fingerprint: str | None = None
     split: str | None = None
     augmentation: str | None = None
+    prompts: str | None = None
     fold: FoldPart | None = None
     fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
@@ -98,13 +100,21 @@ class ModelPart(Config):
         weights: `auto`, `none` (random, only if asked for) or a file.
         weights_sha: Digest of the tensors, pinned when the recipe is resolved.
         units: Digest of the model's units, pinned likewise.
+        tokenizer: Digest of how texts are read, pinned likewise where the usage reads any.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     name: str
     image_size: Annotated[int, pydantic.Field(gt=0)] | None = None
     weights: str = "auto"
     weights_sha: str | None = None
     units: str | None = None
+    tokenizer: str | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write(self, fields: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return brief(self, self.ADDED, fields(self))
 
 
 class AdaptationPart(Config):

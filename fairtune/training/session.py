@@ -23,6 +23,7 @@ from fairtune.models.backbone import build, describe
 from fairtune.models.device import device_of
 from fairtune.models.precision import FP32, choose
 from fairtune.models.spec import ModelSpec
+from fairtune.models.tokenizer import load as load_tokenizer
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
 from fairtune.training.compiled import check_compiler
@@ -33,6 +34,7 @@ from fairtune.training.pins import (
     refuse_other,
     refuse_tf32,
     refuse_uncut,
+    refuse_unread,
     refuse_unvalidated,
     resolve_mask,
 )
@@ -77,10 +79,11 @@ class Session:
         """The device runs are made on."""
         return device_of(self.settings)
 
-    def table(self, recipe: Recipe) -> Table:
-        """Return the table of the recipe's data."""
+    def table(self, recipe: Recipe, *, scored: bool = False) -> Table:
+        """Return the table of the recipe's data; see `ground`."""
         part = recipe.data
-        name = digest([part.dataset, part.target, part.attributes, part.where])
+        text = _text(recipe, scored)
+        name = digest([part.dataset, part.target, part.attributes, part.where, text])
         if name not in self._tables:
             self._tables[name] = load_table(
                 load_spec(part.dataset),
@@ -88,6 +91,8 @@ class Session:
                 attributes=part.attributes,
                 roots=[*self.data_roots, *self.settings.data],
                 where=part.where,
+                text=text,
+                cache=self.settings.cache,
             )
         return self._tables[name]
 
@@ -119,11 +124,13 @@ class Session:
             spec.ranges()
         else:
             asked = asked.model_copy(update={"augmentation": None})
+        tokenizer = ground.tokenizer if recipe.reads else None
         model = recipe.model.model_copy(
             update={
                 "image_size": self.image_size(recipe),
                 "weights_sha": self._sha(recipe),
                 "units": ground.units.hash,
+                "tokenizer": None if tokenizer is None else tokenizer.sha,
             }
         )
         data = recipe.data.model_copy(
@@ -131,10 +138,14 @@ class Session:
                 "fingerprint": ground.pack.table.fingerprint,
                 "split": ground.pack.table.split_hash,
                 "augmentation": None if spec.augment is None else spec.augmentation,
+                "prompts": spec.prompts_of(recipe.data.target).sha
+                if recipe.usage.reads_prompts
+                else None,
             }
         )
         for part, pinned in ((asked, data), (recipe.model, model)):
             refuse_other(part.to_json(), pinned.to_json())
+        refuse_unread(recipe, ground.backbone.reads)
         refuse_uncut(recipe, ground.backbone.depth)
         refuse_tf32(recipe, self.device)
         if recipe.fit.compile == "blocks":
@@ -172,13 +183,18 @@ class Session:
             self._specs[name] = load_model(name)
         return self._specs[name]
 
-    def ground(self, recipe: Recipe) -> Ground:
-        """Return data and model of `recipe`, opened at the first call."""
+    def ground(self, recipe: Recipe, *, scored: bool = False) -> Ground:
+        """Return data and model of `recipe`, opened at the first call.
+
+        Args:
+            recipe: The recipe.
+            scored: Rows are scored alone: those without a text stay where scoring reads none.
+        """
         size = self.image_size(recipe)
         part = recipe.data
         name = digest(
             [
-                [part.dataset, part.target, part.attributes, part.where],
+                [part.dataset, part.target, part.attributes, part.where, _text(recipe, scored)],
                 [recipe.model.name, size, recipe.model.weights],
             ]
         )
@@ -186,7 +202,7 @@ class Session:
             spec = self.spec(recipe)
             weights = self.weights(recipe)  # what is missing is said before images are packed
             pack = open_pack(
-                self.table(recipe),
+                self.table(recipe, scored=scored),
                 image_size=size,
                 cache=self.settings.cache,
                 cap_gib=self.settings.cache_gib,
@@ -202,6 +218,8 @@ class Session:
             units, cap = describe(spec, size), self.settings.cache_gib
             self._grounds[name] = Ground(pack, backbone, units, spec, self.device, cap)
         ground = self._grounds[name]
+        if recipe.reads and ground.tokenizer is None:
+            ground.tokenizer = load_tokenizer(self.spec(recipe), self.settings)
         ground.reuse, ground.expected = self.reuse, self.expected
         ground.progress = self.progress
         ground.obey(self.poll)
@@ -248,3 +266,8 @@ class Session:
             return run
 
         return choose(ground.device, step)
+
+
+def _text(recipe: Recipe, scored: bool) -> bool:
+    """Return whether a row without a text is of no use: pairs need theirs to train alone."""
+    return recipe.usage.reads_text and not (scored and recipe.usage.pairs)

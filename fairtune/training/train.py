@@ -25,6 +25,7 @@ from fairtune.training.observer import Observer
 from fairtune.training.random import random_state, set_random_state
 from fairtune.training.ranks import Agreed, agreed, current, not_together, part, parted
 from fairtune.training.readout import solve
+from fairtune.training.scored import score_once
 from fairtune.training.session import Session
 
 __all__ = ["Job", "RunResult", "in_turns", "train", "train_each", "train_one"]
@@ -206,10 +207,11 @@ def _obeying(job: Job, ground: Ground) -> Iterator[None]:
 def _solved(job: Job, ground: Ground) -> RunResult:
     began = time.perf_counter()
     with _obeying(job, ground):
-        report, weights = solve(job.recipe, job.seeds, ground)
+        made = score_once if job.recipe.scored else solve
+        report, weights = made(job.recipe, job.seeds, ground)
     job.observer.epoch(report)
     spent = time.perf_counter() - began
-    costs = costs_of(job.recipe, ground, [report], spent, ground.units.depth, trained=0)
+    costs = costs_of(job.recipe, ground, [report], spent, ground.units.image_depth, trained=0)
     return RunResult((report,), weights, 1, costs=costs)
 
 

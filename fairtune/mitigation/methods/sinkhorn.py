@@ -41,7 +41,8 @@ class Sinkhorn(Config):
     Attributes:
         attribute: Whose groups; several with their weights: `{age: 1, sex: 0.5}`.
         score: What is aligned: `score`, the logit margin (log-odds of each class against the rest
-            for several classes); `loss` of the sample, as RobustFairCLIP describes; `embedding`.
+            for several classes); `similarity`, the cosine of each image with its own text, as
+            FairCLIP does; `loss` of the sample, as RobustFairCLIP describes; `embedding`.
         given: Align within each class (`label`) or over all (`none`).
         distance: `w2`, `sinkhorn`, `energy` or `mmd`.
         weight: Factor of the term.
@@ -61,7 +62,7 @@ class Sinkhorn(Config):
     clashes: ClassVar[tuple[str, ...]] = ()
 
     attribute: Name | dict[Name, Share] | None = None
-    score: Literal["score", "loss", "embedding"] = "score"
+    score: Literal["score", "similarity", "loss", "embedding"] = "score"
     given: Annotated[Literal["none", "label"], Choice(("none", "label"))] = "label"
     distance: Annotated[Config, DISTANCES.field(), Among(("w2", "sinkhorn", "energy"))] = (
         pydantic.Field("w2", validate_default=True)
@@ -88,8 +89,8 @@ class Sinkhorn(Config):
         """Return the term and, where the slot is free, the sampler.
 
         Raises:
-            DataError: Fewer than two groups, or several targets where losses or embeddings are to
-                be aligned within one class.
+            DataError: Fewer than two groups, several targets where anything but scores is to be
+                aligned within one class, or embeddings that nothing changes.
         """
         from fairtune.mitigation.alignment import Alignment
         from fairtune.mitigation.cells import cells

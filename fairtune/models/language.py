@@ -1,0 +1,73 @@
+"""Networks with a text tower beside the image's: what they have more than a network of images."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+PADDED = -1
+"""Stands where a text of a batch has no token."""
+
+
+@runtime_checkable
+class LanguageNet(Protocol):
+    """A network of images and texts, with the methods of a timm network and these.
+
+    Its tensors are called by the tower that they are of: `image.`, `text.`, `qformer.`; the
+    temperature is `logit_scale`, the bias of SigLIP `logit_bias`.
+
+    Attributes:
+        image: The image tower.
+        text: The text tower.
+        joint_dim: Length of what images and texts are compared in.
+        logit_scale: Logarithm of the factor of cosines.
+    """
+
+    image: nn.Module
+    text: nn.Module
+    joint_dim: int
+    logit_scale: nn.Parameter
+
+    def joint(self, features: Tensor) -> Tensor:
+        """Return `(batch, joint_dim)` or `(batch, queries, joint_dim)` of `forward_features`."""
+        ...
+
+    def words(self, tokens: Tensor) -> Tensor:
+        """Return `(texts, joint_dim)` of token numbers `(texts, length)`, padded by `PADDED`."""
+        ...
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return vectors of length 1 along the last axis, fp32."""
+    return functional.normalize(x.float(), dim=-1)
+
+
+def similarity(image: Tensor, text: Tensor) -> Tensor:
+    """Return the cosine of every image with every text, of several queries the largest.
+
+    Args:
+        image: `(batch, dim)` or `(batch, queries, dim)`; any length.
+        text: `(texts, dim)`.
+
+    Returns:
+        `(batch, texts)`, fp32.
+    """
+    with torch.autocast(image.device.type, enabled=False):  # which would round the products
+        cosine = unit(image) @ unit(text).T
+    return cosine if image.ndim == 2 else cosine.amax(dim=1)
+
+
+def own_similarity(image: Tensor, text: Tensor) -> Tensor:
+    """Return the `(batch,)` cosine of every image with its own text, see `similarity`."""
+    if image.ndim == 2:
+        return (unit(image) * unit(text)).sum(dim=-1)
+    return (unit(image) * unit(text)[:, None]).sum(dim=-1).amax(dim=1)
+
+
+def attended(tokens: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """Return token numbers with `padding` where none is, and 0/1 for where one is."""
+    mask = tokens != PADDED
+    return tokens.masked_fill(~mask, padding), mask.long()

@@ -1,0 +1,1 @@
+"""Networks that usages put round a backbone; they import torch."""
