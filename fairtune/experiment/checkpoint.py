@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +18,9 @@ from torch import Tensor
 
 from fairtune.adaptation.placement import Placement
 from fairtune.config.registry import name_of
+from fairtune.data.batch import Batch
 from fairtune.data.gatekeep import TestPass
+from fairtune.data.prompts import ClassPrompts
 from fairtune.editing.edit import Edit
 from fairtune.errors import ModelError
 from fairtune.experiment.runs import Runs
@@ -40,12 +45,14 @@ class Restored:
         recipe: Recipe it was trained with.
         ground: Data and backbone it is scored on.
         edit: What is added to every image, as it was trained with; None for nothing.
+        prompts: What classes are called, as prompts.json has it; None where no prompt is read.
     """
 
     net: Net
     recipe: Recipe
     ground: Ground
     edit: Edit | None = None
+    prompts: Mapping[str, Any] | None = None
 
     def score(
         self, rows: NDArray[np.int64], *, test_pass: TestPass | None = None
@@ -62,6 +69,15 @@ class Restored:
         autocast = self.ground.autocast(self.recipe)
         scores, _ = score_rows(self.net, loader, self.ground.scorer(self.recipe), autocast)
         return scores
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Return `(b, outputs)` fp32 logits of normalised images `(b, c, h, w)`, on the CPU."""
+        ground, blank = self.ground, torch.zeros(len(image), device=self.ground.device)
+        many = ground.task == "multilabel"
+        label = blank[:, None].expand(-1, ground.outputs) if many else blank.long()
+        batch = Batch(blank.long(), image, label, blank[:, None].long(), blank)
+        with torch.inference_mode(), ground.autocast(self.recipe):
+            return ground.scorer(self.recipe)(self.net, batch).score.float().cpu()
 
 
 def open_run(path: Path, runs: Runs | None = None) -> StoredRun:
@@ -97,7 +113,7 @@ def open_run(path: Path, runs: Runs | None = None) -> StoredRun:
 
 
 def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> Restored:
-    """Return the model of `run`.
+    """Return the model of `run`, which calls its classes what it called them when it was made.
 
     Args:
         run: A finished run with weights.
@@ -107,9 +123,11 @@ def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> R
     Raises:
         ModelError: The weights do not fit the recipe, or are damaged.
     """
+    elsewhere = recipe is not None and recipe.data.dataset != run.recipe.data.dataset
     recipe = run.recipe if recipe is None else recipe
-    ground = session.ground(recipe)
-    net, trained = build_net(recipe, run.seeds, ground)
+    ground = session.ground(recipe, scored=elsewhere)
+    prompts = ClassPrompts.from_json(run.prompts) if run.prompts else None
+    net, trained = build_net(recipe, run.seeds, ground, prompts)
     weights = read_weights(run)
     if set(weights) != set(trained):
         raise ModelError(
@@ -131,7 +149,7 @@ def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> R
     edit = run.edit if recipe.edited else None
     if edit is not None:
         edit.check(ground.pack.image_size, ground.spec.channels)
-    return Restored(net, recipe, ground, edit)
+    return Restored(net, recipe, ground, edit, run.prompts or None)
 
 
 def read_weights(run: StoredRun) -> dict[str, Tensor]:
@@ -187,6 +205,33 @@ def merged(restored: Restored) -> dict[str, Tensor]:
     }
 
 
+def load_words(restored: Restored, fmt: str) -> str:
+    """Return how a merged state dict is loaded, in words.
+
+    Args:
+        restored: The model.
+        fmt: `timm`, or `safetensors` for any network.
+
+    Raises:
+        ModelError: timm has no such network.
+    """
+    spec, size = restored.ground.spec, restored.ground.pack.image_size
+    outputs = restored.ground.outputs
+    if not restored.ground.backbone.reads and fmt == "timm":
+        return (
+            f"load with timm.create_model('{spec.architecture}', num_classes={outputs}, "
+            f"img_size={size}) and load_state_dict"
+        )
+    if fmt == "timm":
+        raise ModelError(
+            "the model has a text tower, and a network of timm has none",
+            found=restored.recipe.model.name,
+            todo="export the tensors of both by their own names: --format safetensors",
+        )
+    prompts = " and the prompts in its metadata" if restored.prompts is not None else ""
+    return f"they are called as in `fairtune models units`, with the head's own{prompts}"
+
+
 def export_peft(restored: Restored, folder: Path) -> None:
     """Write `folder` so that peft alone loads it onto the pretrained network, head included.
 
@@ -206,7 +251,7 @@ def export_peft(restored: Restored, folder: Path) -> None:
             "only a model whose units all train by one peft method is an adapter of peft",
             found=strangers or "an empty mask",
             allowed="one of peft's methods (see docs/methods.md) for every masked unit",
-            todo="export merged weights instead: --format timm",
+            todo="export merged weights instead: --format safetensors",
         )
     save(
         folder,
@@ -236,5 +281,7 @@ def export_bytes(tensors: dict[str, Tensor], restored: Restored) -> bytes:
         "mean": ",".join(map(str, spec.mean)),
         "std": ",".join(map(str, spec.std)),
     }
+    if restored.prompts is not None:
+        metadata["prompts"] = json.dumps(restored.prompts, ensure_ascii=False)
     exported: bytes = save(tensors, metadata=metadata)
     return exported

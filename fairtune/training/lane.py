@@ -38,6 +38,7 @@ from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
 from fairtune.training.random import random_state, set_random_state
 from fairtune.training.ranks import current, sliced
+from fairtune.training.readout import begin
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.targets import Targets
 from fairtune.usage import Output
@@ -76,6 +77,7 @@ class Lane:
         self.edit = ground.edit(recipe)
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
+        begin(recipe, seeds, ground, self.net)
         if recipe.fit.precision == "bf16":
             lower(self.net, self.trained, ground)
         self.start = start_of(self.net, recipe, ground)
@@ -100,10 +102,12 @@ class Lane:
         images = recipe.optim.batch_size * recipe.optim.accumulate
         self.steps = max(1, math.ceil(len(rows) / images))
         self.mitigating = Mitigating(recipe, seeds, ground, self.net)
-        exempt, distances = never_decayed(self.net), distances_of(self.trained, ground.units)
+        # What is stored and does not train is none of the optimiser's.
+        moved = {name: p for name, p in self.trained.items() if p.requires_grad}
+        exempt, distances = never_decayed(self.net), distances_of(moved, ground.units)
         beside = self.mitigating.beside
-        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances, beside)
-        self.parameters = [*self.trained.values(), *(p for _, held in beside for p in held)]
+        self.optimizer = build_optimizer(moved, recipe.optim, exempt, distances, beside)
+        self.parameters = [*moved.values(), *(p for _, held in beside for p in held)]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )

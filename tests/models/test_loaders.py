@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from kit_blip import LOADERS as BLIPS
 from kit_endpoints import DIM, written
 from kit_nets import CLIP_SIZES
 from safetensors.torch import save_file
@@ -28,6 +29,8 @@ FIELDS: dict[str, Any] = {
     "http": HTTP,
     "transformers": CLIP_SIZES,
     "timm": {},
+    "blip": BLIPS["blip"],
+    "blip2": BLIPS["blip2"],
 }
 URL = "https://example.org/embed"
 
