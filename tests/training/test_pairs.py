@@ -1,4 +1,4 @@
-"""Runs on pairs of images and texts: what is kept, and that nothing else changes their numbers."""
+"""Runs on pairs of images and texts: what is kept, and that it changes no number."""
 
 from __future__ import annotations
 
