@@ -166,6 +166,11 @@ def _no_torchxrayvision() -> str | None:
     return None if found else "torchxrayvision, which brings real tables, is not installed"
 
 
+def _no_presidio() -> str | None:
+    missing = [name for name in ("presidio_analyzer", "spacy") if not _can_import(name)]
+    return f"not installed: {', '.join(missing)} (extra `notes`)" if missing else None
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -182,6 +187,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "slurm": _no_slurm,
     "ray": _no_ray,
     "torchxrayvision": _no_torchxrayvision,
+    "presidio": _no_presidio,
 }
 
 

@@ -163,7 +163,7 @@ def _types(units: Units) -> list[dict[str, Any]]:
 def _depths(units: Units, type_: str) -> list[dict[str, Any]]:
     return [
         _row("block", depth, units, inside) | {"names": list(inside)}
-        for depth, inside in enumerate(units.by_depth(type_))
+        for depth, inside in enumerate(units.by_depth(type_)[: units.deep(type_)])
     ]
 
 

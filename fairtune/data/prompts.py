@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from fairtune.config import Config
+from fairtune.config import Config, digest, parse
 from fairtune.config.model import carried
 from fairtune.data.labels import Task
 from fairtune.errors import ConfigError, did_you_mean
@@ -32,6 +32,25 @@ def _listed(value: Any) -> Any:
 Phrases = Annotated[
     tuple[str, ...], pydantic.BeforeValidator(_listed), pydantic.Field(min_length=1)
 ]
+
+
+def _sound(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for index, template in enumerate(templates):
+        what = None
+        if template.count(_PLACE) != 1 or len(_BRACES.findall(template)) != 2:
+            what = "a template has exactly one {}, where the phrase goes, and no other braces"
+        elif template in templates[:index]:
+            what = "this template stands twice"
+        if what is not None:
+            problem = ConfigError(what, found=template, allowed="e.g. 'a photo of {}'")
+            raise carried(problem, index)
+    return templates
+
+
+Templates = Annotated[
+    tuple[str, ...], pydantic.BeforeValidator(_listed), pydantic.AfterValidator(_sound)
+]
+"""Sentences with one `{}` each, where the phrase goes; a single one needs no list."""
 
 
 class Polar(Config):
@@ -67,23 +86,8 @@ class PromptRule(Config):
             label. One phrase needs no list.
     """
 
-    templates: Phrases
+    templates: Annotated[Templates, pydantic.Field(min_length=1)]
     classes: Annotated[Mapping[str, Polar | Phrases], pydantic.BeforeValidator(_by_name)]
-
-    @pydantic.model_validator(mode="after")
-    def _sound(self) -> PromptRule:
-        for index, template in enumerate(self.templates):
-            if template.count(_PLACE) != 1 or len(_BRACES.findall(template)) != 2:
-                problem = ConfigError(
-                    "a template has exactly one {}, where the phrase goes, and no other braces",
-                    found=template,
-                    allowed="e.g. 'a photo of {}'",
-                )
-                raise carried(problem, "templates", index)
-            if template in self.templates[:index]:
-                problem = ConfigError("this template stands twice", found=template)
-                raise carried(problem, "templates", index)
-        return self
 
     def faults(
         self, names: Sequence[str], task: Task
@@ -129,6 +133,27 @@ class ClassPrompts:
 
     templates: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
+
+    @property
+    def sha(self) -> str:
+        """Digest of templates and phrases by the codes of their classes."""
+        return digest([self.templates, self.classes])
+
+    def to_json(self, names: Sequence[str], task: Task) -> dict[str, Any]:
+        """Return templates and phrases by class name, as a dataset spec has them."""
+        said: list[Any] = [list(phrases) for phrases in self.classes]
+        if task == MANY:
+            pairs = zip(said[::2], said[1::2], strict=True)
+            said = [{"present": present, "absent": absent} for absent, present in pairs]
+        return {
+            "templates": list(self.templates),
+            "classes": dict(zip(names, said, strict=True)),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ClassPrompts:
+        """Read what `to_json` wrote; classes in the order in which they stand."""
+        return parse(PromptRule, dict(value)).of(list(value["classes"]))
 
     def sentences(self) -> list[tuple[int, str]]:
         """Return `(index into classes, sentence)` for every template with every phrase."""

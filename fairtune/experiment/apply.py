@@ -106,10 +106,10 @@ def evaluate(
             "where": recipe.data.where if dataset == recipe.data.dataset else {},
         }
     )
-    restored = restore(run, session, recipe.model_copy(update={"data": part}))
+    recipe = recipe.model_copy(update={"data": part})
+    _refuse_other_question(run, session.ground(recipe, scored=dataset != own.dataset))
+    restored = restore(run, session, recipe)
     ground = restored.ground
-    if ground.task != run.task:
-        raise DataError("the target is of another kind", found=ground.task, allowed=run.task)
     known = _known(run)
     test_pass, openings = None, None
     if split in ("test", "all"):
@@ -128,6 +128,24 @@ def evaluate(
     score = probabilities(restored.score(kept, test_pass=test_pass), ground.task)
     predictions = ground.pack.predictions(kept, score, test_pass=test_pass)
     return _figures(run, predictions, asked, metrics, len(rows) - len(kept), openings)
+
+
+def _refuse_other_question(run: StoredRun, ground: Ground) -> None:
+    """Refuse a target that the checkpoint does not answer.
+
+    Raises:
+        DataError: It is of another kind, or has other classes than those that prompts say.
+    """
+    if ground.task != run.task:
+        raise DataError("the target is of another kind", found=ground.task, allowed=run.task)
+    own, found = run.card["classes"], list(ground.pack.table.classes)
+    fits = own == found if ground.task == "multiclass" else len(own) == len(found)
+    if run.prompts and not fits:
+        raise DataError(
+            "the checkpoint's prompts say other classes than those of the target",
+            found=found,
+            allowed=own,
+        )
 
 
 def _needed(run: StoredRun, dataset: str, asked: Sequence[str]) -> tuple[str, ...]:
@@ -218,13 +236,16 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
     has no groups to go by and treats every row as of unknown group; see `without_groups`.
 
     Raises:
-        DataError: An image cannot be read; all of them are named.
+        DataError: An image cannot be read; all of them are named. Or the model scores images with
+            their texts, which image files do not have.
     """
     import torch
 
     from fairtune.data.batch import normalise
     from fairtune.data.files import decode_files
 
+    if (error := _without_texts(run)) is not None:
+        raise error
     restored = restore(run, session)
     ground = restored.ground
     pack = ground.pack
@@ -236,9 +257,7 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
         image = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(ground.device)
         if view is not None:
             image = view(image.float() / 255)
-        batch = normalise(image, ground.spec.mean, ground.spec.std)
-        with torch.inference_mode(), ground.autocast(run.recipe):
-            logits.append(restored.net.head(restored.net.backbone.embed(batch)).float().cpu())
+        logits.append(restored.logits(normalise(image, ground.spec.mean, ground.spec.std)))
     score = _unlabelled(run, probabilities(torch.cat(logits).numpy(), ground.task))
     frame = pd.DataFrame({"image": [str(path) for path in images]})
     cut = run.operating["threshold"]
@@ -249,6 +268,19 @@ def predict(run: StoredRun, session: Session, images: Sequence[Path]) -> pd.Data
     for j, name in enumerate(pack.table.classes):
         frame[f"score:{name}"] = score[:, j]
     return frame
+
+
+def _without_texts(run: StoredRun) -> DataError | None:
+    """Return that image files are not enough for the run's usage, or None."""
+    usage = run.recipe.usage
+    if not usage.reads_text or usage.pairs:
+        return None
+    return DataError(
+        "the model scores an image together with its text, and image files have none",
+        where=run.folder,
+        found={"usage": usage.to_json()},  # type: ignore[attr-defined]
+        todo="score a data set with texts: fairtune evaluate RUN --dataset D",
+    )
 
 
 def _unlabelled(run: StoredRun, score: NDArray[np.float64]) -> NDArray[np.float64]:

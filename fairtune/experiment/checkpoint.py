@@ -15,7 +15,9 @@ from torch import Tensor
 
 from fairtune.adaptation.placement import Placement
 from fairtune.config.registry import name_of
+from fairtune.data.batch import Batch
 from fairtune.data.gatekeep import TestPass
+from fairtune.data.prompts import ClassPrompts
 from fairtune.editing.edit import Edit
 from fairtune.errors import ModelError
 from fairtune.experiment.runs import Runs
@@ -63,6 +65,15 @@ class Restored:
         scores, _ = score_rows(self.net, loader, self.ground.scorer(self.recipe), autocast)
         return scores
 
+    def logits(self, image: Tensor) -> Tensor:
+        """Return `(b, outputs)` fp32 logits of normalised images `(b, c, h, w)`, on the CPU."""
+        ground, blank = self.ground, torch.zeros(len(image), device=self.ground.device)
+        many = ground.task == "multilabel"
+        label = blank[:, None].expand(-1, ground.outputs) if many else blank.long()
+        batch = Batch(blank.long(), image, label, blank[:, None].long(), blank)
+        with torch.inference_mode(), ground.autocast(self.recipe):
+            return ground.scorer(self.recipe)(self.net, batch).score.float().cpu()
+
 
 def open_run(path: Path, runs: Runs | None = None) -> StoredRun:
     """Return the run at `path`: its folder, or a file inside it.
@@ -97,7 +108,7 @@ def open_run(path: Path, runs: Runs | None = None) -> StoredRun:
 
 
 def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> Restored:
-    """Return the model of `run`.
+    """Return the model of `run`, which calls its classes what it called them when it was made.
 
     Args:
         run: A finished run with weights.
@@ -107,9 +118,11 @@ def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> R
     Raises:
         ModelError: The weights do not fit the recipe, or are damaged.
     """
+    elsewhere = recipe is not None and recipe.data.dataset != run.recipe.data.dataset
     recipe = run.recipe if recipe is None else recipe
-    ground = session.ground(recipe)
-    net, trained = build_net(recipe, run.seeds, ground)
+    ground = session.ground(recipe, scored=elsewhere)
+    prompts = ClassPrompts.from_json(run.prompts) if run.prompts else None
+    net, trained = build_net(recipe, run.seeds, ground, prompts)
     weights = read_weights(run)
     if set(weights) != set(trained):
         raise ModelError(

@@ -26,6 +26,7 @@ from fairtune.experiment.stored import (
     EDITING,
     MITIGATIONS,
     PAID,
+    PROMPTS,
     USED,
     WEIGHTS,
     StoredRun,
@@ -39,6 +40,7 @@ from fairtune.training.ground import Ground
 from fairtune.training.observer import Decision, Epoch
 from fairtune.training.recipe import Recipe
 from fairtune.training.session import Session
+from fairtune.training.texts import prompts_of
 from fairtune.training.train import Job, RunResult, train_each
 
 
@@ -328,6 +330,10 @@ def _store(
         if (made := made_for(ground, job.recipe)) is not None:
             (folder / EDIT).write_bytes(to_bytes(made.edit))
             write_json(folder / EDITING, made.record)
+        if job.recipe.usage.reads_prompts:
+            table = ground.pack.table
+            said = prompts_of(table, job.recipe).to_json(table.classes, table.task)
+            write_json(folder / PROMPTS, said)
         if result.mitigations:
             write_json(folder / MITIGATIONS, result.mitigations)
         if keep_weights:

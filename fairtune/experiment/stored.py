@@ -32,6 +32,7 @@ DONE = "DONE"
 WEIGHTS = "model.safetensors"
 MITIGATIONS = "mitigations.json"
 TEST = "test.parquet"
+PROMPTS = "prompts.json"
 EDIT, EDITING = "edit.safetensors", "edit.json"
 USED, PAID = "queries_used", "queries_paid"
 """Costs of a run with an edit: queries of its making, and how many of them this run asked."""
@@ -76,6 +77,11 @@ class StoredRun:
     def operating(self) -> dict[str, Any]:
         """Threshold and kept epoch."""
         return self._json("operating.json")
+
+    @cached_property
+    def prompts(self) -> dict[str, Any]:
+        """What its classes are called, as a dataset spec has it; empty where no prompt is read."""
+        return self._json(PROMPTS) if (self.folder / PROMPTS).is_file() else {}
 
     @cached_property
     def mitigations(self) -> dict[str, Any]:

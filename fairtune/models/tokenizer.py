@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHELF = "tokenizers"
 _PADDED = -1
 _FILE = "tokenizer"
+_WHERE = ("file", "sources")
 
 
 @dataclass(eq=False)
@@ -30,7 +31,7 @@ class Tokenizer:
 
     Attributes:
         rule: Limit and padding.
-        sha: SHA-256 of its file, and of the rule.
+        sha: Digest of its file and of the rule, wherever the file comes from.
         cut: Texts that were longer than the limit and were cut, at a word.
     """
 
@@ -106,7 +107,8 @@ def load(spec: ModelSpec, settings: Settings) -> Tokenizer:
         named = digest([rule.to_json(), hashlib.sha256(content).hexdigest()])
         return Tokenizer(rule, named, clip_words.made(content), _clean=clip_words.cleaned)
     content = _content(spec, rule, settings)
-    named = digest([rule.to_json(), hashlib.sha256(content).hexdigest()])
+    how = {name: value for name, value in rule.to_json().items() if name not in _WHERE}
+    named = digest([how, hashlib.sha256(content).hexdigest()])
     return Tokenizer(rule, named, _made(spec, rule, content))
 
 

@@ -62,8 +62,7 @@ def _count(
     recipe = plan.base.model_copy(update={"adaptation": part})
     if recipe.head_only and not mitigated:
         return
-    lowest = plan.mask(recipe).lowest_block(plan.units)
-    counter[plan.units.depth if lowest is None else max(0, lowest)] += runs
+    counter[plan.mask(recipe).start(plan.units)] += runs
 
 
 def _mitigated(plan: Plan) -> bool:

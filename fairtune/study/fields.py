@@ -22,9 +22,11 @@ PINNED = (
     "data.fingerprint",
     "data.split",
     "data.augmentation",
+    "data.prompts",
     "data.fold",
     "model.weights_sha",
     "model.units",
+    "model.tokenizer",
 )
 """Fields that are computed, not written."""
 

@@ -37,12 +37,12 @@ def costs_of(
     lowest = mask.lowest_block(ground.units)
     return {
         "seconds": seconds,
-        "epochs": float(len(reports)),
+        "epochs": float(sum(report.images > 0 for report in reports)),
         "images": float(images + first_images),
         "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
         "trainable": float(trained),
         "trainable_share": trained / (ground.units.total or 1),
-        "lowest_block": float(ground.units.depth if lowest is None else lowest),
+        "lowest_block": float(ground.units.image_depth if lowest is None else lowest),
         "cut": float(cut),
         **_queries(recipe, ground, ended),
     }

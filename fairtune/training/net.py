@@ -21,15 +21,24 @@ from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe, Seeds
 
 if TYPE_CHECKING:
+    from fairtune.data.prompts import ClassPrompts
     from fairtune.training.ground import Ground
 
 
-def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[str, nn.Parameter]]:
+def build_net(
+    recipe: Recipe, seeds: Seeds, ground: Ground, prompts: ClassPrompts | None = None
+) -> tuple[Net, dict[str, nn.Parameter]]:
     """Return a net whose trained tensors are its own, and these tensors by name.
 
     Backbone tensors that train directly keep the names of the architecture, what a method adds is
     named by its layer (`blocks.3.attn.qkv.lora_A.weight`), and the head's are `head.weight` and
     `head.bias`. What does not train is the session's.
+
+    Args:
+        recipe: A resolved recipe.
+        seeds: Seeds of the run.
+        ground: Data and model.
+        prompts: What classes are called, in place of the data set's own.
 
     Raises:
         ModelError: A method does not support a layer of its placement, or has nothing to train.
@@ -39,7 +48,8 @@ def build_net(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Net, dict[s
     steps = max(1, math.ceil(rows / images)) * recipe.optim.epochs
     backbone, attached = adapted(ground.backbone, placed, ground.units, steps, seeds.init)
     generator = torch.Generator().manual_seed(seeds.init)
-    net = recipe.usage.build(backbone, ground.question(recipe), generator).to(ground.device)
+    question = ground.question(recipe, prompts)
+    net = recipe.usage.build(backbone, question, generator).to(ground.device)
     net.attached = attached
     trained = {name: p for one in attached for name, p in one.trained.items()}
     return net, trained | {f"head.{name}": p for name, p in net.head.named_parameters()}

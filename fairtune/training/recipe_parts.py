@@ -60,13 +60,14 @@ class DataPart(Config):
         split: Digest of the assignment of rows to splits, pinned likewise.
         augmentation: Digest of the ranges that the dataset spec declares for the augmentation
             `medical`, pinned likewise; acts only where that is used.
+        prompts: Digest of the target's prompts, pinned likewise where the usage reads them.
         fold: The fold of a run that belongs to a trial of several; computed, not written.
         fraction: Share of the training patients that is fitted on, stratified by label and
             attributes; a smaller share is part of a larger one. Validation rows are all there.
         seed: Seed of folds and fraction.
     """
 
-    ADDED: ClassVar[tuple[str, ...]] = ("augmentation", "fold", "fraction", "seed")
+    ADDED: ClassVar[tuple[str, ...]] = ("augmentation", "prompts", "fold", "fraction", "seed")
 
     dataset: str
     target: str
@@ -75,6 +76,7 @@ class DataPart(Config):
     fingerprint: str | None = None
     split: str | None = None
     augmentation: str | None = None
+    prompts: str | None = None
     fold: FoldPart | None = None
     fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, pydantic.Field(ge=0)] = 0

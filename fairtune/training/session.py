@@ -39,6 +39,7 @@ from fairtune.training.pins import (
     resolve_mask,
 )
 from fairtune.training.recipe import Recipe
+from fairtune.training.usages import unnamed as unnamed_usage
 
 FEW_TOKENS = 256
 """Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit
@@ -79,10 +80,10 @@ class Session:
         """The device runs are made on."""
         return device_of(self.settings)
 
-    def table(self, recipe: Recipe) -> Table:
-        """Return the table of the recipe's data."""
+    def table(self, recipe: Recipe, *, scored: bool = False) -> Table:
+        """Return the table of the recipe's data; see `ground`."""
         part = recipe.data
-        text = recipe.usage.reads_text
+        text = _text(recipe, scored)
         name = digest([part.dataset, part.target, part.attributes, part.where, text])
         if name not in self._tables:
             self._tables[name] = load_table(
@@ -92,6 +93,7 @@ class Session:
                 roots=[*self.data_roots, *self.settings.data],
                 where=part.where,
                 text=text,
+                cache=self.settings.cache,
             )
         return self._tables[name]
 
@@ -115,6 +117,8 @@ class Session:
             raise nameless
         if (nameless := unnamed_edit(recipe.rule)) is not None:
             raise nameless
+        if (nameless := unnamed_usage(recipe.usage)) is not None:
+            raise nameless
         ground = self.ground(recipe)
         if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:
             raise fault
@@ -137,6 +141,9 @@ class Session:
                 "fingerprint": ground.pack.table.fingerprint,
                 "split": ground.pack.table.split_hash,
                 "augmentation": None if spec.augment is None else spec.augmentation,
+                "prompts": spec.prompts_of(recipe.data.target).sha
+                if recipe.usage.reads_prompts
+                else None,
             }
         )
         for part, pinned in ((asked, data), (recipe.model, model)):
@@ -179,13 +186,18 @@ class Session:
             self._specs[name] = load_model(name)
         return self._specs[name]
 
-    def ground(self, recipe: Recipe) -> Ground:
-        """Return data and model of `recipe`, opened at the first call."""
+    def ground(self, recipe: Recipe, *, scored: bool = False) -> Ground:
+        """Return data and model of `recipe`, opened at the first call.
+
+        Args:
+            recipe: The recipe.
+            scored: Rows are scored alone: those without a text stay where scoring reads none.
+        """
         size = self.image_size(recipe)
         part = recipe.data
         name = digest(
             [
-                [part.dataset, part.target, part.attributes, part.where, recipe.usage.reads_text],
+                [part.dataset, part.target, part.attributes, part.where, _text(recipe, scored)],
                 [recipe.model.name, size, recipe.model.weights],
             ]
         )
@@ -193,7 +205,7 @@ class Session:
             spec = self.spec(recipe)
             weights = self.weights(recipe)  # what is missing is said before images are packed
             pack = open_pack(
-                self.table(recipe),
+                self.table(recipe, scored=scored),
                 image_size=size,
                 cache=self.settings.cache,
                 cap_gib=self.settings.cache_gib,
@@ -257,3 +269,8 @@ class Session:
             return run
 
         return choose(ground.device, step)
+
+
+def _text(recipe: Recipe, scored: bool) -> bool:
+    """Return whether a row without a text is of no use: pairs need theirs to train alone."""
+    return recipe.usage.reads_text and not (scored and recipe.usage.pairs)

@@ -211,7 +211,7 @@ def _solved(job: Job, ground: Ground) -> RunResult:
         report, weights = made(job.recipe, job.seeds, ground)
     job.observer.epoch(report)
     spent = time.perf_counter() - began
-    costs = costs_of(job.recipe, ground, [report], spent, ground.units.depth, trained=0)
+    costs = costs_of(job.recipe, ground, [report], spent, ground.units.image_depth, trained=0)
     return RunResult((report,), weights, 1, costs=costs)
 
 

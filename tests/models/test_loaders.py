@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from kit_blip import LOADERS as BLIPS
 from kit_endpoints import DIM, written
 from kit_nets import CLIP_SIZES
 from safetensors.torch import save_file
@@ -46,6 +47,8 @@ FIELDS: dict[str, Any] = {
     "timm": {},
     "transformers": CLIP_SIZES,
     "two_towers": {"image": "test_vit", "text": TEXT_SIZES, "dim": 8},
+    "blip": BLIPS["blip"],
+    "blip2": BLIPS["blip2"],
 }
 URL = "https://example.org/embed"
 

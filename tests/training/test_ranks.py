@@ -36,7 +36,8 @@ def batch(size: int) -> Batch:
         label=torch.arange(size),
         group=torch.arange(size)[:, None],
         weight=torch.rand(size),
-        text=[str(i) for i in range(size)],
+        text=torch.arange(size)[:, None],
+        text_id=torch.arange(size),
         copy=3,
     )
 
@@ -49,7 +50,9 @@ def test_ranks_share_a_batch_without_rest(size: int, world: int) -> None:
     assert sorted(torch.cat([p.row for p in parts]).tolist()) == list(range(size))
     assert max(len(p) for p in parts) - min(len(p) for p in parts) <= 1
     for part in parts:
-        assert part.text == [str(row) for row in part.row.tolist()]
+        assert part.text is not None
+        assert part.text_id is not None
+        assert part.text[:, 0].tolist() == part.text_id.tolist() == part.row.tolist()
         assert torch.equal(part.image, whole.image[part.row])
         assert torch.equal(part.weight, whole.weight[part.row])
         assert part.copy == 3
