@@ -210,12 +210,21 @@ def test_a_refused_note_stops_no_other(tmp_path: Path) -> None:
     ]
 
 
-def test_a_request_that_is_wrong_for_all_is_made_once(tmp_path: Path) -> None:
+def test_a_refused_first_note_is_not_taken_for_a_wrong_request(tmp_path: Path) -> None:
+    with Chatting(lambda n, q: echoing(q) if "note 0" in q else Said()) as server:
+        asked = dataclasses.replace(ASKED, refused="empty")
+        record = run(server, table(tmp_path, 4), asked)
+        assert len(server.asked) == 4
+    assert record["ended"] == {"refused": 1, "stop": 3}
+
+
+def test_a_request_that_is_wrong_for_all_is_made_three_times(tmp_path: Path) -> None:
     with Chatting(lambda n, q: echoing(q)) as server:
         asked = dataclasses.replace(ASKED, refused="empty")
-        with pytest.raises(DataError, match="refuses the request"):
+        with pytest.raises(DataError, match="refuses the request") as raised:
             run(server, table(tmp_path, 5), asked)
-        assert len(server.asked) == 1
+        assert "no note was ever answered" in str(raised.value)
+        assert len(server.asked) == 3
 
 
 def test_long_and_cut_answers_are_counted(tmp_path: Path) -> None:
