@@ -123,17 +123,16 @@ def _moved(journal: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("cut", [1, 2, 20])
 def test_a_line_that_a_crash_has_cut_off_is_asked_about_again(cut: int, tmp_path: Path) -> None:
     source = table(tmp_path, 4)
-    script = from_(3, lambda q: Said(code=500))
-    first = [True]
-    with Chatting(lambda n, q: script(n, q) if first else Said()) as server:
+    with Chatting(lambda n, q: Said(code=500 if n in (3, 5) else 200)) as server:
         with pytest.raises(EndpointAway):
             run(server, source)
         journal = journal_path(tmp_path / "out.csv")
         journal.write_bytes(journal.read_bytes()[:-cut])
-        first.clear()
-        server.asked.clear()
+        # What was left of the line must not spoil what is written after it.
+        with pytest.raises(EndpointAway):
+            run(server, source)
         run(server, source)
-        assert [q.split("note ")[1][0] for q in server.questions] == ["1", "2", "3"]
+        assert [q.split("note ")[1][0] for q in server.questions] == [*"012", *"12", *"23"]
     assert [row["summary"] for row in rows_of(tmp_path / "out.csv")] == [
         f"summary of {i}: pressure {10 + i} mmHg" for i in range(4)
     ]
