@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairtune.errors import ModelError, raise_all
-from fairtune.models.clip import resampled
+from fairtune.models.made import resampled
 from fairtune.models.tensors import Tensors, read
 
 if TYPE_CHECKING:

@@ -52,11 +52,6 @@ class Blip2Model(Config):
         """No file of the user's own."""
         return None
 
-    @property
-    def begun(self) -> dict[str, float]:
-        """What decides on values that a file lacks."""
-        return {"scale": self.scale}
-
     def beside(self, folder: Path) -> Blip2Model:
         """Return the loader itself: it names no file."""
         return self
