@@ -33,7 +33,7 @@ def misfits(recipe: Recipe) -> Iterator[tuple[ConfigError, tuple[str, ...]]]:
             ),
             ("adaptation", "mask"),
         )
-    if recipe.scored and recipe.mitigated:
+    if fits == "nothing" and recipe.mitigated:
         yield (
             ConfigError(
                 "nothing is trained, so no mitigation can act on training",
