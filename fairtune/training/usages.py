@@ -36,7 +36,8 @@ def misfits(recipe: Recipe) -> Iterator[tuple[ConfigError, tuple[str, ...]]]:
             ),
             ("adaptation", "mask"),
         )
-    if not recipe.minimises and recipe.mitigated:
+    # Where a mask may be empty, what it leaves idle is no part of the run.
+    if fits != "mask" and not recipe.minimises and recipe.mitigated:
         yield (
             ConfigError(
                 "nothing is trained, so no mitigation can act on training",
