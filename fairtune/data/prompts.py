@@ -36,15 +36,14 @@ Phrases = Annotated[
 
 def _sound(templates: tuple[str, ...]) -> tuple[str, ...]:
     for index, template in enumerate(templates):
+        what = None
         if template.count(_PLACE) != 1 or len(_BRACES.findall(template)) != 2:
-            problem = ConfigError(
-                "a template has exactly one {}, where the phrase goes, and no other braces",
-                found=template,
-                allowed="e.g. 'a photo of {}'",
-            )
+            what = "a template has exactly one {}, where the phrase goes, and no other braces"
+        elif template in templates[:index]:
+            what = "this template stands twice"
+        if what is not None:
+            problem = ConfigError(what, found=template, allowed="e.g. 'a photo of {}'")
             raise carried(problem, index)
-        if template in templates[:index]:
-            raise carried(ConfigError("this template stands twice", found=template), index)
     return templates
 
 

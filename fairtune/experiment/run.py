@@ -35,6 +35,7 @@ from fairtune.experiment.stored import (
     recipe_card,
 )
 from fairtune.experiment.tables import prediction_frame, probabilities
+from fairtune.experiment.text_facts import TEXTS, text_facts
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
 from fairtune.training.edits import made_for
@@ -311,7 +312,12 @@ def _store(
         task=ground.task,
         classes=ground.pack.table.classes,
         judged_by=judge.to_json(),
-        provenance={**provenance_now(), "device": device_words(session), **provenance},
+        provenance={
+            **provenance_now(),
+            "device": device_words(session),
+            **({TEXTS: facts} if (facts := text_facts(ground, job.recipe)) else {}),
+            **provenance,
+        },
     )
     kept = result.epochs[result.kept - 1]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from fairtune.models import made, split
-from fairtune.models.towers import Towers, project
+from fairtune.models.language import attended
+from fairtune.models.towers import Towers, called, project
 
 if TYPE_CHECKING:
     from fairtune.models.loaders.clip import Clip
@@ -40,6 +40,7 @@ class Parts:
         pool: Makes of features the `(batch, dim)`.
         tail: Modules of the vision model that act after the last block.
         undecayed: Tensors of it that are never decayed.
+        given: What every block is called with besides the tokens.
     """
 
     prefix: int
@@ -48,6 +49,7 @@ class Parts:
     pool: Callable[[Any, Tensor], Tensor]
     tail: tuple[str, ...]
     undecayed: tuple[str, ...]
+    given: Mapping[str, Any] = field(default_factory=lambda: {"attention_mask": None})
 
 
 CLIP = Parts(
@@ -73,7 +75,6 @@ class Tower(nn.Module):
     """
 
     blocks_path = "vision_model.encoder.layers"
-    given: Mapping[str, Any] = MappingProxyType({"attention_mask": None})
 
     def __init__(self, vision_model: nn.Module, dim: int, parts: Parts = CLIP) -> None:
         super().__init__()
@@ -83,6 +84,7 @@ class Tower(nn.Module):
         self.tail = frozenset({"projection", *(f"vision_model.{name}" for name in parts.tail)})
         embeddings: Any = vision_model.embeddings
         self.patches, self.patch_size = int(embeddings.num_patches), int(embeddings.patch_size)
+        self.given: Mapping[str, Any] = dict(parts.given)
         self._parts = parts
 
     @property
@@ -117,10 +119,7 @@ class Tower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A text tower of transformers whose output does not depend on an attention mask.
-
-    Attention of CLIP's is causal, so that what stands behind the last token of a text does not
-    reach it; SigLIP's was trained with padding attended to.
+    """A text tower; its tensors are called as on the hub.
 
     Attributes:
         text_model: transformers' module.
@@ -130,19 +129,19 @@ class TextTower(nn.Module):
         super().__init__()
         self.text_model = text_model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Return transformers' output of token numbers `(texts, length)`."""
-        return self.text_model(input_ids=input_ids)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return transformers' `(texts, dim)` of token numbers `(texts, length)`.
+
+        Nothing is masked: attention of CLIP's is causal, so that what stands behind the last
+        token of a text does not reach it; SigLIP's was trained with padding attended to.
+        """
+        numbers, _ = attended(tokens, 0)
+        pooled: Tensor = self.text_model(input_ids=numbers).pooler_output
+        return pooled
 
     def no_weight_decay(self) -> set[str]:
         """Return the tensors that are never decayed: positions."""
         return {"text_model.embeddings.position_embedding.weight"}
-
-
-def pooled(found: Any, mask: Tensor) -> Tensor:
-    """Return transformers' own `(texts, dim)` of each text."""
-    output: Tensor = found.pooler_output
-    return output
 
 
 def outline(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
@@ -191,7 +190,7 @@ def pair(loader: Clip, spec: ModelSpec, image_size: int) -> nn.Module:
     text = made.transformers_model(spec, build)
     project(image, loader.image.hidden_size, loader.dim)
     project(text, loader.text.hidden_size, loader.dim)
-    return Towers(image, text, pooled, loader.dim, loader.scale)
+    return Towers(image, text, called, loader.dim, loader.scale)
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ def _closed(view: Overview, candidates: list[Candidate], label: str | None) -> t
 
 
 def _speaks_of(outcome: Outcome) -> str:
-    seeds = min(len(t.runs) for t in outcome.tested.values())
+    seeds = min((len(t.runs) for t in outcome.tested.values() if not t.fixed), default=2)
     return "this method" if seeds > 1 else "this model"
 
 
@@ -137,7 +137,7 @@ def _warnings(
         )
     if outcome is None and any(c.label == label and c.is_baseline for c in candidates):
         found.append(f"The pick is a baseline ({label}): the search found nothing better.")
-    confirmed = [len(c.runs) for c in candidates if c.runs]
+    confirmed = [len(c.runs) for c in candidates if c.runs and not c.recipe.scored]
     if outcome is None and min(confirmed, default=0) == 1:
         found.append("One confirm seed per recipe: the figures speak of this model only.")
     found += _degenerate(view, candidates, label)

@@ -48,7 +48,10 @@ ANCHORS = (
     "block:last-6",
     "block:first-6",
 )
-"""Well-known masks that a search starts with, where its space can say them."""
+"""Well-known masks that a search starts with, where its space can say them.
+
+In a network of several towers those of all towers together, then those of each alone.
+"""
 
 ANCHOR_SHARE = 0.25
 REDRAWS = 20
@@ -154,7 +157,7 @@ class SearchPhase:
         Where mitigations or edits are searched, the first one has none of them, if it may.
         """
         space, trials = self.plan.space, self.plan.study.budget.trials
-        rules: tuple[str | None, ...] = ANCHORS if space.get(MASK) is not None else (None,)
+        rules: Sequence[str | None] = (None,) if space.get(MASK) is None else self._rules()
         found: dict[str, Proposal] = {}
         for rule in rules:
             proposal = self._anchor(rule)
@@ -178,6 +181,10 @@ class SearchPhase:
             params=self.plan.space.encode(wanted.values, self.plan.units),
             attrs={LABEL: wanted.label, KIND: wanted.mark},
         )
+
+    def _rules(self) -> list[str]:
+        towers = self.plan.units.towers
+        return [*ANCHORS, *(str(Rule.parse(r).within(t)) for t in towers for r in ANCHORS)]
 
     def _anchor(self, rule: str | None) -> Proposal | None:
         """Return the point with the mask of `rule`, None for the middle of every range."""
@@ -207,7 +214,8 @@ class SearchPhase:
             verdict = decide_digest(mine, digest)
             if verdict == "new":
                 return self.plan.proposal("search", recipe, stream=SEARCH, params=params)
-            if verdict == "replicate":
+            # Where nothing is fitted another seed would tell nothing new.
+            if verdict == "replicate" and not recipe.scored:
                 number = next_replicate(mine, digest)
                 return self.plan.proposal(
                     "replicate", recipe, stream=SEARCH, replicate=number, params=params
@@ -270,6 +278,8 @@ class ConfirmPhase:
         """Yield every run, seed by seed, so that a partial list is even over recipes."""
         for seed in range(self.plan.study.confirm.seeds):
             for label, recipe in self.candidates(rows).items():
+                if seed and recipe.scored:
+                    continue  # nothing is fitted: seeds change nothing
                 yield self.plan.proposal(
                     CONFIRM, recipe, stream=CONFIRM, replicate=seed, attrs={LABEL: label}
                 )

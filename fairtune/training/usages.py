@@ -36,7 +36,8 @@ def misfits(recipe: Recipe) -> Iterator[tuple[ConfigError, tuple[str, ...]]]:
             ),
             ("adaptation", "mask"),
         )
-    if not recipe.minimises and recipe.mitigated:
+    # Where a mask may be empty, what it leaves idle is no part of the run.
+    if fits != "mask" and not recipe.minimises and recipe.mitigated:
         yield (
             ConfigError(
                 "nothing is trained, so no mitigation can act on training",
@@ -49,6 +50,16 @@ def misfits(recipe: Recipe) -> Iterator[tuple[ConfigError, tuple[str, ...]]]:
     if not recipe.usage.pairs:
         yield from _unpaired(recipe)
         return
+    if recipe.optim.batch_size < 2 and not recipe.scored:
+        yield (
+            ConfigError(
+                f"the usage '{usage}' tells each pair of a batch from the others, and there is "
+                "none",
+                found={"batch_size": recipe.optim.batch_size},
+                allowed="at least 2; accumulated batches do not count",
+            ),
+            ("optim", "batch_size"),
+        )
     plain = OptimPart.model_fields
     for field in _OF_LABELS:
         if getattr(recipe.optim, field) != plain[field].default:

@@ -99,7 +99,7 @@ class ClipAdapt(Config):
         return bool(getattr(self.by, "grouped", False))
 
     def dim(self, backbone: Backbone) -> int:
-        """Return the length of what is compared."""
+        """Return the length of the joint space."""
         return backbone.language.joint_dim
 
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:

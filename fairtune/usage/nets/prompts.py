@@ -111,4 +111,5 @@ class _Capped(torch.autograd.Function):
         """Return the gradient, 0 where a step along it would leave the cap."""
         (value,) = ctx.saved_tensors
         down = (value < MOST_SCALE) | (gradients[0] > 0)
-        return gradients[0] * down
+        kept: Tensor = gradients[0] * down
+        return kept
