@@ -30,6 +30,7 @@ VISION: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "patch_size": 16,
+    "layer_norm_eps": 1e-6,
 }
 TEXT: dict[str, Any] = {
     "vocab_size": WORDS,
@@ -38,11 +39,12 @@ TEXT: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 24,
     "max_position_embeddings": 20,
+    "layer_norm_eps": 1e-12,
 }
 QFORMER = TEXT | {"num_query_tokens": QUERIES, "bos_token_id": BOS}
 LOADERS: dict[str, dict[str, Any]] = {
-    "blip": {"vision": VISION, "text": TEXT, "dim": DIM},
-    "blip2": {"vision": VISION, "qformer": QFORMER, "dim": DIM},
+    "blip": {"image": VISION, "text": TEXT, "dim": DIM},
+    "blip2": {"image": VISION, "qformer": QFORMER, "dim": DIM},
 }
 SHIPPED = {"blip": "blip_itm_base_coco", "blip2": "blip2_itm_vit_g"}
 
@@ -59,7 +61,7 @@ def blip2(**fields: Any) -> ModelSpec:
 
 def their_blip() -> BlipForImageTextRetrieval:
     """Return transformers' own with random values."""
-    vision = VISION | {"image_size": SIDE, "layer_norm_eps": 1e-6}
+    vision = VISION | {"image_size": SIDE}
     text = TEXT | {"bos_token_id": None, "sep_token_id": None}
     config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=DIM)
     return _random(BlipForImageTextRetrieval(config))
@@ -70,7 +72,7 @@ def their_blip2() -> Blip2ForImageTextRetrieval:
     former = TEXT | {"use_qformer_text_input": True}
     dropped = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = Blip2Config(
-        vision_config=VISION | {"image_size": SIDE, "layer_norm_eps": 1e-6},
+        vision_config=VISION | {"image_size": SIDE},
         qformer_config=former | dropped,
         num_query_tokens=QUERIES,
         image_text_hidden_size=DIM,

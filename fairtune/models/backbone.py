@@ -13,7 +13,7 @@ from torch import nn
 
 from fairtune.models import split
 from fairtune.models import weights as weights_
-from fairtune.models.language import LanguageNet
+from fairtune.models.language import LanguageNet, is_language, sides
 from fairtune.models.partition import partition
 from fairtune.models.spec import ModelSpec
 from fairtune.models.units import Units
@@ -89,12 +89,12 @@ class Backbone(nn.Module):
     @property
     def reads(self) -> bool:
         """Whether it has a text tower."""
-        return isinstance(self.net, LanguageNet)
+        return is_language(self.net)
 
     @property
     def language(self) -> LanguageNet:
         """The network, of images and texts."""
-        assert isinstance(self.net, LanguageNet)
+        assert is_language(self.net)
         return self.net
 
     def joint(self, image: torch.Tensor) -> torch.Tensor:
@@ -111,18 +111,22 @@ class Backbone(nn.Module):
 
     @property
     def text_trains(self) -> bool:
-        """Whether something of the text tower trains."""
-        return self.reads and any(p.requires_grad for p in self.language.text.parameters())
+        """Whether something trains that what is compared of a text goes through."""
+        return self._trains("text")
 
     @property
     def image_trains(self) -> bool:
         """Whether something trains that what is compared of an image goes through."""
-        texts = {id(p) for p in self.language.text.parameters()} if self.reads else set()
-        names = ("logit_scale", "logit_bias")
+        return self._trains("image")
+
+    def _trains(self, side: str) -> bool:
         return any(
-            p.requires_grad and id(p) not in texts and name not in names
+            p.requires_grad and side in self._sides(name)
             for name, p in self.net.named_parameters()
         )
+
+    def _sides(self, name: str) -> frozenset[str]:
+        return sides(self.net, name) if is_language(self.net) else frozenset({"image"})
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return `embed(image)`."""
@@ -159,7 +163,8 @@ class Backbone(nn.Module):
     def before(self, cut: Cut) -> dict[str, torch.Tensor]:
         """Return the tensors that `front(..., cut)` depends on, by name.
 
-        Of a network of several towers those of the image tower, under their names in it.
+        Of a network of several towers those of the image tower, under their names in it; for None
+        also what stands behind it, under its name in the network.
 
         Args:
             cut: None stands for all of them, those of `embed`; `JOINT` for the whole network's.
@@ -168,8 +173,12 @@ class Backbone(nn.Module):
             whole: dict[str, torch.Tensor] = self.net.state_dict()
             return whole
         if cut is None:
-            every: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
-            return every
+            tower: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
+            return tower | {
+                name: tensor
+                for name, tensor in self.net.state_dict().items()
+                if not name.startswith("image.") and "image" in self._sides(name)
+            }
         assert isinstance(cut, int)
         return split.before(self.net, cut)
 

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fairtune.models.blip import CLASS, POSITION, read_by
+from fairtune.models import made
+from fairtune.models.blip import (
+    PADDING,
+    PARTS,
+    STD,
+    ours,
+    places,
+    read_by,
+    seen_by,
+    undecayed,
+    unplaced,
+)
+from fairtune.models.clip import Tower
 from fairtune.models.language import attended
-from fairtune.models.ready_made import Layout, places, unplaced
+from fairtune.models.loaders.blip2 import Embedding
 
 if TYPE_CHECKING:
-    from fairtune.models.blip_sizes import QFormerSizes, VisionSizes
+    from fairtune.models.blip_sizes import QFormerSizes
+    from fairtune.models.loaders.blip2 import Blip2Model
+    from fairtune.models.spec import ModelSpec
 
-Embedding = Literal["first", "mean", "max", "flatten"]
-
-_PADDING = 0
-_STD = 0.02
+EMBEDDINGS = get_args(Embedding)
+HUB = {
+    "vision_model.": "image.vision_model.",
+    "vision_projection.": "image_projection.",
+    "embeddings.": "qformer.embeddings.",
+    "query_tokens": "qformer.query_tokens",
+}
+"""What the hub calls a tensor begins with; what it begins with here."""
+_SIDES = {
+    "query_tokens": "image",
+    "crossattention": "image",
+    "intermediate_query": "image",
+    "output_query": "image",
+    "embeddings": "text",
+    "intermediate": "text",
+    "output": "text",
+}
+"""Parts of the Q-Former that only one side of a comparison goes through."""
 
 
 class WordHead(nn.Module):
@@ -28,18 +57,19 @@ class WordHead(nn.Module):
     Args:
         dim: Length of a hidden state.
         words: Token numbers.
+        act: Activation.
         eps: Added to the variance.
     """
 
-    def __init__(self, dim: int, words: int, eps: float) -> None:
+    def __init__(self, dim: int, words: int, act: nn.Module, eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(dim, dim)
+        self.dense, self.act = nn.Linear(dim, dim), act
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.bias = nn.Parameter(torch.zeros(words))
 
     def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
         """Return `(..., words)` logits of `(..., dim)`, with `(words, dim)` embeddings."""
-        made = self.norm(functional.gelu(self.dense(hidden)))
+        made = self.norm(self.act(self.dense(hidden)))
         return functional.linear(made, embeddings, self.bias)
 
 
@@ -53,48 +83,45 @@ class Blip2(nn.Module):
     BLIP-2's training started it.
 
     Args:
-        image: transformers' `Blip2VisionModel`.
+        image: The image tower.
         qformer: transformers' `Blip2QFormerModel`.
         embeddings: transformers' `Blip2TextEmbeddings`.
-        sizes: Of the Q-Former.
-        joint_dim: Length of what is compared.
-        scale: Factor of cosines before training.
-        embedding: What of the queries is an image's embedding.
+        head: Of words.
+        loader: Sizes of the Q-Former and the joint space, factor of cosines before training, and
+            what of the queries is an image's embedding.
     """
 
     def __init__(
         self,
-        image: nn.Module,
+        image: Tower,
         qformer: nn.Module,
         embeddings: nn.Module,
-        sizes: QFormerSizes,
-        joint_dim: int,
-        scale: float,
-        embedding: Embedding,
+        head: WordHead,
+        loader: Blip2Model,
     ) -> None:
         super().__init__()
-        dim, self.queries = sizes.hidden_size, sizes.num_query_tokens
+        dim, self.queries = loader.qformer.hidden_size, loader.qformer.num_query_tokens
         self.image, self.qformer = image, qformer
         self.qformer.embeddings = embeddings
-        self.qformer.query_tokens = nn.Parameter(_STD * torch.randn(1, self.queries, dim))
-        self.image_projection = nn.Linear(dim, joint_dim)
-        self.text_projection = nn.Linear(dim, joint_dim)
-        self.itm_head = nn.Linear(dim, 2)
-        self.lm_head = WordHead(dim, sizes.vocab_size, sizes.layer_norm_eps)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        self.joint_dim = joint_dim
-        self.num_features = dim * (self.queries if embedding == "flatten" else 1)
-        self._embedding, self._bos = embedding, sizes.bos_token_id
+        self.qformer.query_tokens = nn.Parameter(STD * torch.randn(1, self.queries, dim))
+        self.image_projection = nn.Linear(dim, loader.dim)
+        self.text_projection = nn.Linear(dim, loader.dim)
+        self.itm_head, self.lm_head = nn.Linear(dim, 2), head
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(loader.scale)))
+        # A tensor, as what is kept of an image's embeddings goes by the tensors that make them.
+        self.register_buffer("embedding", _number(loader.embedding))
+        self.joint_dim = loader.dim
+        self.num_features = dim * (self.queries if loader.embedding == "flatten" else 1)
+        self._embedding, self._bos = loader.embedding, loader.qformer.bos_token_id
 
     @property
     def text(self) -> nn.Module:
-        """What `words` goes through: the Q-Former, which images do as well, and a projection."""
+        """The Q-Former, which images go through as well, and the projection of texts."""
         return nn.ModuleList([self.qformer, self.text_projection])
 
     def forward_features(self, image: Tensor) -> Tensor:
         """Return the image tower's tokens `(batch, 1 + patches, dim)`."""
-        found: Tensor = self.image(pixel_values=image).last_hidden_state
-        return found
+        return self.image.forward_features(image)
 
     def forward_head(self, features: Tensor, pre_logits: bool = True) -> Tensor:
         """Return the embedding `(batch, num_features)` of the queries; there is no head."""
@@ -117,7 +144,7 @@ class Blip2(nn.Module):
 
     def words(self, tokens: Tensor) -> Tensor:
         """See `LanguageNet.words`: the first token, without a look at any image."""
-        numbers, mask = attended(tokens, _PADDING)
+        numbers, mask = attended(tokens, PADDING)
         hidden = self._passed(self._embedded(numbers), 0, mask)
         found: Tensor = self.text_projection(hidden[:, 0])
         return found
@@ -131,7 +158,7 @@ class Blip2(nn.Module):
             features: `(pairs, 1 + patches, dim)` of `forward_features`.
             tokens: `(pairs, length)` numbers of the tokens of as many texts.
         """
-        numbers, mask = attended(tokens, _PADDING)
+        numbers, mask = attended(tokens, PADDING)
         queries = self._queries(len(numbers))
         hidden = torch.cat([queries, self._embedded(numbers)], dim=1)
         seen = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
@@ -151,7 +178,7 @@ class Blip2(nn.Module):
             features: `(pairs, 1 + patches, dim)` of `forward_features`.
             tokens: `(pairs, length)` numbers of the tokens of as many texts.
         """
-        numbers, mask = attended(tokens, _PADDING)
+        numbers, mask = attended(tokens, PADDING)
         numbers = torch.cat([torch.full_like(numbers[:, :1], self._bos), numbers[:, 1:]], dim=1)
         hidden = torch.cat([self._queries(len(numbers)), self._embedded(numbers)], dim=1)
         qformer: Any = self.qformer
@@ -171,7 +198,19 @@ class Blip2(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the tensors that are never decayed."""
-        return {"logit_scale", POSITION, CLASS}
+        return undecayed(self.image)
+
+    def sides(self, name: str) -> frozenset[str]:
+        """See `language.sides`: what matches pairs or captions is on neither side."""
+        first, *rest = name.split(".")
+        if first in ("image", "image_projection", "embedding"):
+            return frozenset({"image"})
+        if first == "text_projection":
+            return frozenset({"text"})
+        if first != "qformer":
+            return frozenset()
+        part = rest[3] if rest[:2] == ["encoder", "layer"] else rest[0]
+        return frozenset({_SIDES[part]}) if part in _SIDES else frozenset({"image", "text"})
 
     def _queries(self, count: int) -> Tensor:
         queries = self.qformer.query_tokens
@@ -199,63 +238,65 @@ class Blip2(nn.Module):
         return found
 
 
-def network(
-    vision: VisionSizes,
-    qformer: QFormerSizes,
-    image_size: int,
-    joint_dim: int,
-    scale: float,
-    embedding: Embedding,
-) -> Blip2:
-    """Return the network with transformers' random values, or none on the meta device."""
-    from transformers import Blip2QFormerConfig, Blip2VisionConfig
-    from transformers.models.blip_2 import modeling_blip_2
+def network(loader: Blip2Model, spec: ModelSpec, image_size: int) -> nn.Module:
+    """Return the network, in the current device and random state.
 
-    theirs: Any = modeling_blip_2
-    fields = vision.to_json() | {"image_size": image_size, "initializer_range": _STD}
-    ours = ("num_query_tokens", "bos_token_id")
-    config = Blip2QFormerConfig(
-        **{n: v for n, v in read_by(qformer).items() if n not in ours},
-        encoder_hidden_size=vision.hidden_size,
-        use_qformer_text_input=True,
-    )
-    return Blip2(
-        theirs.Blip2VisionModel(Blip2VisionConfig(**fields)),
-        theirs.Blip2QFormerModel(config),
-        unplaced(theirs.Blip2TextEmbeddings(config)),
-        qformer,
-        joint_dim,
-        scale,
-        embedding,
-    )
+    Raises:
+        ModelError: transformers is missing, or the sizes do not fit together.
+    """
+
+    def build(transformers: Any) -> nn.Module:
+        from transformers.activations import ACT2FN
+        from transformers.models.blip_2 import modeling_blip_2
+
+        theirs: Any = modeling_blip_2
+        sizes, image = loader.qformer, loader.image
+        vision = transformers.Blip2VisionConfig(**seen_by(image, image_size))
+        own = ("num_query_tokens", "bos_token_id")
+        config = transformers.Blip2QFormerConfig(
+            **{n: v for n, v in read_by(sizes).items() if n not in own},
+            encoder_hidden_size=image.hidden_size,
+            use_qformer_text_input=True,
+        )
+        act = ACT2FN[config.hidden_act]
+        return Blip2(
+            Tower(theirs.Blip2VisionModel(vision), image.hidden_size, PARTS),
+            theirs.Blip2QFormerModel(config),
+            unplaced(theirs.Blip2TextEmbeddings(config)),
+            WordHead(sizes.hidden_size, sizes.vocab_size, act, config.layer_norm_eps),
+            loader,
+        )
+
+    return made.transformers_model(spec, build)
 
 
-def layout(sizes: QFormerSizes, scale: float) -> Layout:
-    """Return the layout of `Blip2ForImageTextRetrieval`, which has no language-modelling head.
+def renamed(tensors: Mapping[str, Tensor], loader: Blip2Model) -> dict[str, Tensor]:
+    """Return the tensors of `Blip2ForImageTextRetrieval` under the names that they have here.
+
+    Names that are here already stay. What that class does not have, a factor of cosines and a
+    head of words, is added where it is missing.
 
     Args:
-        sizes: Of the Q-Former.
-        scale: Factor of cosines, which its files lack too.
+        tensors: They.
+        loader: Its factor, its Q-Former's sizes and what is an embedding.
     """
-    names = {
-        "vision_model.": "image.",
-        "vision_projection.": "image_projection.",
-        "embeddings.": "qformer.embeddings.",
-        "query_tokens": "qformer.query_tokens",
-    }
-    begun = {"logit_scale": torch.tensor(math.log(scale)), **_word_head(sizes)}
-    return Layout("Blip2ForImageTextRetrieval", names, POSITION, begun)
+    begun = {"logit_scale": torch.tensor(math.log(loader.scale)), **_word_head(loader.qformer)}
+    return {**begun, **ours(tensors, HUB), "embedding": _number(loader.embedding)}
+
+
+def _number(embedding: Embedding) -> Tensor:
+    return torch.tensor(EMBEDDINGS.index(embedding), dtype=torch.uint8)
 
 
 def _word_head(sizes: QFormerSizes) -> dict[str, Tensor]:
-    """Return where the language-modelling head starts, the same on every machine.
+    """Return where the head of words starts, the same on every machine.
 
     Uniform values, as those of a normal distribution are rounded otherwise by other processors.
     """
     dim = sizes.hidden_size
     drawn = torch.rand(dim, dim, generator=torch.Generator().manual_seed(0))
     return {
-        "lm_head.dense.weight": (2 * drawn - 1) * (_STD * math.sqrt(3)),
+        "lm_head.dense.weight": (2 * drawn - 1) * (STD * math.sqrt(3)),
         "lm_head.dense.bias": torch.zeros(dim),
         "lm_head.norm.weight": torch.ones(dim),
         "lm_head.norm.bias": torch.zeros(dim),

@@ -1,75 +1,31 @@
-"""The sizes of BLIP's parts, as models' `config.json` have them. Nothing here needs torch."""
+"""Sizes of the parts of BLIP that read texts. Nothing here needs torch."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from fairtune.config import Config
 from fairtune.config.model import carried
-from fairtune.errors import ConfigError
+from fairtune.errors import ConfigError, ModelError
+from fairtune.models.sizes import Count, TextSizes
 
-Count = Annotated[int, Field(ge=1)]
-Above = Annotated[float, Field(gt=0)]
-
-
-class VisionSizes(Config):
-    """Sizes of the image tower, a ViT.
-
-    Attributes:
-        hidden_size: Length of a token.
-        intermediate_size: Width of the MLPs.
-        num_hidden_layers: Blocks.
-        num_attention_heads: Heads of a block.
-        patch_size: Side of a patch in pixels.
-        layer_norm_eps: Added to the variance.
-    """
-
-    hidden_size: Count
-    intermediate_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    patch_size: Count
-    layer_norm_eps: Above = 1e-6
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> VisionSizes:
-        _divides(self.num_attention_heads, self.hidden_size)
-        return self
+if TYPE_CHECKING:
+    from fairtune.models.spec import ModelSpec
 
 
-class TextSizes(Config):
-    """Sizes of a BERT that may also look at an image.
+class ReaderSizes(TextSizes):
+    """The sizes of a BERT that may also look at an image.
 
     Attributes:
-        vocab_size: Token numbers.
-        hidden_size: Length of a token.
-        num_hidden_layers: Blocks.
-        num_attention_heads: Heads of a block.
-        intermediate_size: Width of the MLPs.
-        max_position_embeddings: Most tokens of a text.
-        layer_norm_eps: Added to the variance.
         dropout: Share of values dropped in training, of hidden states and of attention.
     """
 
-    vocab_size: Count
-    hidden_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    intermediate_size: Count
-    max_position_embeddings: Count = 512
-    layer_norm_eps: Above = 1e-12
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    @model_validator(mode="after")
-    def _heads_fit(self) -> TextSizes:
-        _divides(self.num_attention_heads, self.hidden_size)
-        return self
 
-
-class QFormerSizes(TextSizes):
-    """Sizes of a Q-Former, a BERT that reads texts and, through queries, images.
+class QFormerSizes(ReaderSizes):
+    """The sizes of a Q-Former, a BERT that reads texts and, through queries, images.
 
     Attributes:
         num_query_tokens: Queries.
@@ -95,13 +51,16 @@ class QFormerSizes(TextSizes):
         return self
 
 
-def _divides(heads: int, hidden: int) -> None:
-    if hidden % heads:
-        raise carried(
-            ConfigError(
-                "the heads do not divide 'hidden_size'",
-                found=heads,
-                allowed=f"a divisor of {hidden}",
-            ),
-            "num_attention_heads",
+def check_channels(spec: ModelSpec) -> None:
+    """Refuse other images than of three channels, which BLIP's image towers are built for.
+
+    Raises:
+        ModelError: The spec declares others.
+    """
+    if spec.channels != 3:
+        raise ModelError(
+            "the image tower reads three channels",
+            where=f"model '{spec.name}' (channels)",
+            found=spec.channels,
+            allowed=3,
         )

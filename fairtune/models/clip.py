@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -41,6 +40,7 @@ class Parts:
         pool: Makes of features the `(batch, dim)`.
         tail: Modules of the vision model that act after the last block.
         undecayed: Tensors of it that are never decayed.
+        given: What every block is called with besides the tokens.
     """
 
     prefix: int
@@ -49,6 +49,7 @@ class Parts:
     pool: Callable[[Any, Tensor], Tensor]
     tail: tuple[str, ...]
     undecayed: tuple[str, ...]
+    given: Mapping[str, Any] = field(default_factory=lambda: {"attention_mask": None})
 
 
 CLIP = Parts(
@@ -74,7 +75,6 @@ class Tower(nn.Module):
     """
 
     blocks_path = "vision_model.encoder.layers"
-    given: Mapping[str, Any] = MappingProxyType({"attention_mask": None})
 
     def __init__(self, vision_model: nn.Module, dim: int, parts: Parts = CLIP) -> None:
         super().__init__()
@@ -84,6 +84,7 @@ class Tower(nn.Module):
         self.tail = frozenset({"projection", *(f"vision_model.{name}" for name in parts.tail)})
         embeddings: Any = vision_model.embeddings
         self.patches, self.patch_size = int(embeddings.num_patches), int(embeddings.patch_size)
+        self.given: Mapping[str, Any] = dict(parts.given)
         self._parts = parts
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ PADDED = -1
 """Stands where a text of a batch has no token."""
 
 
-@runtime_checkable
 class LanguageNet(Protocol):
     """A network of images and texts, with the methods of a timm network and these.
 
@@ -39,6 +38,28 @@ class LanguageNet(Protocol):
     def words(self, tokens: Tensor) -> Tensor:
         """Return `(texts, joint_dim)` of token numbers `(texts, length)`, padded by `PADDED`."""
         ...
+
+
+def is_language(net: Any) -> TypeGuard[LanguageNet]:
+    """Tell whether a network reads texts too.
+
+    By its methods: whether it has the modules an `isinstance` would not see in Python 3.12.
+    """
+    return all(callable(getattr(net, name, None)) for name in ("joint", "words"))
+
+
+def sides(net: LanguageNet, name: str) -> frozenset[str]:
+    """Return on which sides of a comparison a tensor stands: `image`, `text`, both or neither.
+
+    The network says so itself by a method `sides`; else a tensor is of the tower it is called by.
+    """
+    own = getattr(net, "sides", None)
+    if own is not None:
+        found: frozenset[str] = own(name)
+        return found
+    if name in ("logit_scale", "logit_bias"):
+        return frozenset()
+    return frozenset({"text" if name.startswith("text.") else "image"})
 
 
 def unit(x: Tensor) -> Tensor:

@@ -36,26 +36,37 @@ def seeded(make: Make, seed: int) -> nn.Module:
 def filled(
     make: Make, spec: ModelSpec, file: Path, rename: Rename, positions: Mapping[str, int]
 ) -> nn.Module:
-    """Return what `make` makes with the tensors of `file`.
+    """Return what `make` makes with the tensors of `file`, in float32.
+
+    Where files hold every buffer too, nothing is drawn and no memory but the file's is taken.
 
     Args:
         make: Makes the network.
         spec: The model, for messages.
         file: The weights.
         rename: Brings their names to the network's.
-        positions: Name of each position embedding of an image that is resampled to the network's
-            size, with the number of its tokens before those of the image.
+        positions: Name of each position embedding of an image, `(tokens, dim)` or
+            `(1, tokens, dim)`, that is resampled to the network's size, with the number of its
+            tokens before those of the image.
 
     Raises:
         ModelError: The file cannot be read or does not fit.
     """
-    net = seeded(make, 0)
+    net = outline(make)
     state, own = rename(tensors.read(file)), net.state_dict()
     for name, prefix in positions.items():
         if name in state:
-            state[name] = resampled(state[name], own[name].shape[0], prefix)
+            held, like = state[name], own[name]
+            square = resampled(held.reshape(-1, held.shape[-1]), like.shape[-2], prefix)
+            state[name] = square.reshape(*like.shape[:-1], -1)
+    whole = all(name in own for name, _ in net.named_buffers())
+    if whole:
+        state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    else:
+        # Buffers that no file holds are computed by the constructor and have no meta value.
+        net = seeded(make, 0)
     try:
-        net.load_state_dict(state)
+        net.load_state_dict(state, assign=whole)
     except RuntimeError as error:
         raise ModelError(
             f"the weights do not fit the architecture '{spec.architecture}'",

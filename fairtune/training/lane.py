@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fairtune.data.batch import Batch
 from fairtune.data.medical import augmentation
-from fairtune.errors import RunError
 from fairtune.mitigation.hooks import Averager
 from fairtune.training.average import Average
 from fairtune.training.compiled import compiled_blocks
@@ -32,7 +31,7 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
-from fairtune.training.passes import Pass, at_a_stretch, measured_at, scoring
+from fairtune.training.passes import Pass, at_a_stretch, finite, measured_at, scoring
 from fairtune.training.pins import refuse_unvalidated
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
@@ -162,15 +161,7 @@ class Lane:
 
     def _mean_loss(self, now: Pass) -> float:
         mean = float(self.ranks.total(now.total)) / max(now.seen, 1)
-        if not math.isfinite(mean):
-            raise RunError(
-                "the training loss is not finite",
-                reason="nan",
-                found=mean,
-                todo="lower the learning rate, or keep clip_norm above 0"
-                + (", or lower the weight of a mitigation" if self.mitigating else ""),
-            )
-        return mean
+        return finite(mean, bool(self.mitigating))
 
     def end_pass(self) -> None:
         """Note that what follows from the pass is known: the next step begins another one."""

@@ -98,6 +98,10 @@ class ClipAdapt(Config):
     def _grouped(self) -> bool:
         return bool(getattr(self.by, "grouped", False))
 
+    def dim(self, backbone: Backbone) -> int:
+        """Return the length of the joint space."""
+        return backbone.language.joint_dim
+
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:
         """Return backbone and head, with the sentences as vectors."""
         from fairtune.models.net import Net
@@ -154,7 +158,7 @@ class ClipAdapt(Config):
         """Return the same as `forward`."""
         return self.forward(net, batch, task)
 
-    def paired(self, net: Net, out: Output) -> Output:
+    def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
 

@@ -37,8 +37,8 @@ from fairtune.config import Settings, settings
 from fairtune.errors import FairtuneError, ModelError, Problems
 from fairtune.models import ModelSpec, load
 from fairtune.models.backbone import Backbone, build, describe
-from fairtune.models.clip import resampled
-from fairtune.models.language import LanguageNet, own_similarity, similarity
+from fairtune.models.language import own_similarity, sides, similarity
+from fairtune.models.made import resampled
 from fairtune.models.registries import LOADERS as REGISTRY
 from fairtune.models.weights import from_file
 from fairtune.training.net import adapted, set_modes
@@ -160,7 +160,7 @@ def as_bert(net: Any) -> BertLMHeadModel:
         ):
             rest = name.removeprefix("qformer.encoder.layer")
             names[name] = block + rest.replace("attention.attention.", "attention.self.")
-    sizes = TEXT | {"layer_norm_eps": 1e-12, "is_decoder": True}
+    sizes = TEXT | {"is_decoder": True}
     bert = BertLMHeadModel(BertConfig(**sizes)).eval()
     bert.bert.embeddings.token_type_embeddings.weight.data.zero_()
     missing, surplus = bert.load_state_dict(
@@ -212,30 +212,30 @@ def test_captions_are_bert_decoding_behind_the_queries(here: Settings) -> None:
     assert torch.allclose(logits[there.bool()], decoded[there.bool()], atol=1e-5)
 
 
-ITC = {
-    # What the contrastive path does not go through.
-    "blip": ("text.cross", "itm"),
-    "blip2": ("itm", "lm"),
-}
-
-
 @pytest.mark.parametrize("name", BOTH)
 def test_gradients_reach_what_the_contrastive_path_uses_and_nothing_else(
     name: str, here: Settings
 ) -> None:
     spec, theirs = BOTH[name][0](), BOTH[name][1]()
     ours, (image, tokens) = loaded(spec, theirs, here), pairs(3)
-    units = describe(spec)
-    logits = ours.language.logit_scale.exp() * similarity(ours.joint(image), ours.words(tokens))
-    nn.functional.cross_entropy(logits, torch.arange(3)).backward()
-    reached = {n for n, p in ours.tensors().items() if p.grad is not None and p.grad.any()}
-    rule = ",".join(u if u in units.singles else f"{u}:all" for u in ITC[name])
-    unused = set(units.tensors(Rule.parse(rule).mask(units).units))
-    every = set(ours.tensors())
+    unused = {"blip": "text.cross:all,itm", "blip2": "itm,lm"}[name]
+    units, every = describe(spec), set(ours.tensors())
     # A key's bias moves all attention scores of a place alike, so its gradient is only rounding.
     rounded = {n for n in every if n.endswith("key.bias")}
-    assert every - reached - rounded == unused - rounded
-    assert all(ours.tensors()[n].grad is None for n in unused)
+
+    def reached() -> set[str]:
+        got = {n for n, p in ours.tensors().items() if p.grad is not None}
+        assert {n for n in got if not ours.tensors()[n].grad.any()} <= rounded
+        ours.zero_grad(set_to_none=True)
+        return got
+
+    logits = ours.language.logit_scale.exp() * similarity(ours.joint(image), ours.words(tokens))
+    nn.functional.cross_entropy(logits, torch.arange(3)).backward()
+    assert every - reached() == set(units.tensors(Rule.parse(unused).mask(units).units))
+    ours.joint(image).square().sum().backward()
+    assert reached() == {n for n in every if "image" in sides(ours.language, n)}
+    ours.words(tokens).square().sum().backward()
+    assert reached() == {n for n in every if "text" in sides(ours.language, n)}
 
 
 def test_matching_and_captions_reach_their_heads_and_the_way_to_them(here: Settings) -> None:
@@ -290,16 +290,49 @@ def test_lora_gets_a_gradient_in_every_tensor_it_adds(name: str, rule: str) -> N
 @pytest.mark.parametrize("name", BOTH)
 def test_text_trains_when_what_words_go_through_does(name: str) -> None:
     ours = build(BOTH[name][0](), None, None).requires_grad_(False)
-    assert isinstance(ours.net, LanguageNet)
+    assert ours.reads
     assert not ours.text_trains
-    texts = {"blip": ["text.", "text.projection"], "blip2": ["qformer.", "text_projection"]}[name]
-    for start in texts:
+    assert not ours.image_trains
+    units = describe(BOTH[name][0]())
+    told = {
+        "blip": {
+            "text.attn:0": "text", "text.projection": "text", "image.attn:0": "image",
+            "image.projection": "image", "text.cross:0": "", "itm": "", "logit_scale": "",
+        },
+        "blip2": {
+            "qformer.attn:0": "image text", "qformer.first_norm": "image text",
+            "qformer.cross:0": "image", "qformer.mlp_query:0": "image",
+            "qformer.queries": "image", "qformer.mlp_text:0": "text", "qformer.stem": "text",
+            "image.mlp:1": "image", "itc": "image text", "itm": "", "lm": "", "logit_scale": "",
+        },
+    }[name]  # fmt: skip
+    for rule, both in told.items():
+        names = units.tensors(Rule.parse(rule).mask(units).units)
         for n, p in ours.tensors().items():
-            p.requires_grad_(n.startswith(start))
-        assert ours.text_trains
-    for n, p in ours.tensors().items():
-        p.requires_grad_(n.startswith(("image.", "image_projection", "itm_head")))
-    assert not ours.text_trains
+            p.requires_grad_(n in names)
+        assert ours.text_trains is ("text" in both), rule
+        assert ours.image_trains is ("image" in both), rule
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_image_tower_can_be_cut_and_goes_on_bit_for_bit(name: str, here: Settings) -> None:
+    spec, theirs = BOTH[name][0](), BOTH[name][1]()
+    whole, other = loaded(spec, theirs, here), loaded(spec, theirs, here)
+    image, _ = pairs(2)
+    assert whole.depth == 2
+    with torch.inference_mode():
+        for cut in (1, 2):
+            other.starts_at = cut
+            assert torch.equal(other.joint(whole.front(image, cut)), whole.joint(image))
+    assert not any("post_layernorm" in n for n in whole.before(2))
+
+
+def test_what_is_kept_of_an_embedding_goes_by_all_that_makes_it(here: Settings) -> None:
+    first, mean = (loaded(blip2(embedding=e), their_blip2(), here) for e in ("first", "mean"))
+    held = first.before(None)
+    assert {"vision_model.post_layernorm.weight", "qformer.query_tokens", "embedding"} <= set(held)
+    assert not any(n.startswith(("lm_head", "itm_head", "qformer.embeddings")) for n in held)
+    assert not torch.equal(held["embedding"], mean.before(None)["embedding"])
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -346,7 +379,7 @@ def test_an_image_of_another_size_has_its_positions_resampled(name: str, here: S
     spec, theirs = BOTH[name][0](), BOTH[name][1]()
     large = loaded(spec, theirs, here, side=64)
     held = theirs.vision_model.embeddings.position_embedding[0]
-    found = large.tensors()["image.embeddings.position_embedding"][0]
+    found = large.tensors()["image.vision_model.embeddings.position_embedding"][0]
     assert torch.equal(found, resampled(held, 17))
     image, tokens = pairs(2, 64)
     with torch.inference_mode():
@@ -401,11 +434,10 @@ def test_a_file_that_does_not_fit_is_refused(name: str, here: Settings) -> None:
         return caught.value
 
     lacking = {n: t for n, t in held.items() if not n.startswith("itm_head")}
-    error = refused(lacking, "2 are missing")
+    error = refused(lacking, "2 of the")
     assert error.allowed == ["itm_head.weight", "itm_head.bias"]
-    assert "BlipFor" in str(error.todo) or "Blip2For" in str(error.todo)
     assert "file model.safetensors" in str(error)
-    refused(held | {"language_model.weight": torch.zeros(2)}, "1 are none of its")
+    refused(held | {"language_model.weight": torch.zeros(2)}, "does not have")
     refused(held | {"itm_head.weight": torch.zeros(3, 16)}, "another shape")
     refused({"other.weight": torch.zeros(2)}, "are missing")
     assert not list(here.cache.rglob("model.safetensors"))
@@ -419,7 +451,7 @@ def test_what_cannot_be_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
             grey.loader.outline(grey, SIDE)
         rule = spec.tokenizer.model_copy(update={"limit": 21})
         long = spec.model_copy(update={"tokenizer": rule})
-        with pytest.raises(ModelError, match="more tokens than the network has places") as caught:
+        with pytest.raises(ModelError, match="limit is above what the text tower reads") as caught:
             describe(long)
         assert caught.value.allowed == "at most 20"
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -433,7 +465,7 @@ def test_what_cannot_be_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "value", "said"),
     [
-        ("blip", ("vision", "num_attention_heads"), 5, "do not divide 'hidden_size'"),
+        ("blip", ("image", "num_attention_heads"), 5, "do not divide 'hidden_size'"),
         ("blip", ("text", "num_attention_heads"), 5, "do not divide 'hidden_size'"),
         ("blip2", ("qformer", "bos_token_id"), WORDS, "no such token"),
         ("blip2", ("embedding",), "last", "'first'"),

@@ -1,4 +1,4 @@
-"""Runs on pairs of images and texts: what is kept, and that nothing of a run changes its numbers."""
+"""Runs on pairs of images and texts: what is kept, and that it changes no number."""
 
 from __future__ import annotations
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.models.blip_sizes import TextSizes, VisionSizes
+from fairtune.models.blip_sizes import ReaderSizes, check_channels
 from fairtune.models.registries import LOADERS
+from fairtune.models.sizes import Count, ImageSizes, check_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import Tensor, nn
 
-    from torch import nn
-
+    from fairtune.models.made import Make
     from fairtune.models.spec import ModelSpec
+
+POSITION = "image.vision_model.embeddings.position_embedding"
 
 
 @LOADERS.register("blip")
@@ -28,15 +30,15 @@ class BlipModel(Config):
     model hub.
 
     Attributes:
-        vision: The image tower.
-        text: The text tower.
+        image: Sizes of the image tower.
+        text: Sizes of the text tower.
         dim: Length of the joint space.
         scale: Factor of cosines, 1 / temperature, which weights of that class do not hold.
     """
 
-    vision: VisionSizes
-    text: TextSizes
-    dim: Annotated[int, Field(ge=1)] = 256
+    image: ImageSizes
+    text: ReaderSizes
+    dim: Count = 256
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
 
     @property
@@ -54,38 +56,33 @@ class BlipModel(Config):
         return self
 
     def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
-        """Return the network without values, on the meta device.
+        """Return the network without values, on the meta device."""
+        from fairtune.models import made
 
-        Raises:
-            ModelError: transformers is missing, or the spec asks for what it cannot be built for.
-        """
-        from fairtune.models import ready_made
-
-        return ready_made.outlined(self._maker(spec, image_size))
+        return made.outline(self._make(spec, image_size))
 
     def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-        """Return the network with random values; the caller's RNG is not touched.
+        """Return the network with random values; the caller's RNG is not touched."""
+        from fairtune.models import made
 
-        Raises:
-            ModelError: As of `outline`.
-        """
-        from fairtune.models import ready_made
-
-        return ready_made.seeded(self._maker(spec, image_size), seed)
+        return made.seeded(self._make(spec, image_size), seed)
 
     def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
-        """Return the network with the tensors of `file`, positions resampled (bicubic).
+        """Return the network with the tensors of `file`, named as on the hub or as here."""
+        from fairtune.models import made
 
-        Raises:
-            ModelError: As of `outline`, or the file does not fit.
-        """
-        from fairtune.models import blip, ready_made
+        make = self._make(spec, spec.side(image_size))
+        return made.filled(make, spec, file, lambda t: self.renamed(t, file.name), {POSITION: 1})
 
-        make = self._maker(spec, spec.side(image_size))
-        return ready_made.filled(make, blip.layout(self.scale), spec, file)
+    def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """Return tensors of the hub under the names that they have here."""
+        from fairtune.models import blip
 
-    def _maker(self, spec: ModelSpec, side: int) -> Callable[[], nn.Module]:
-        from fairtune.models import blip, ready_made
+        return blip.renamed(tensors, self.scale)
 
-        ready_made.check(spec, self.text.max_position_embeddings, "blip")
-        return partial(blip.network, self.vision, self.text, side, self.dim, self.scale)
+    def _make(self, spec: ModelSpec, side: int) -> Make:
+        from fairtune.models import blip
+
+        check_channels(spec)
+        check_limit(spec, self.text.max_position_embeddings)
+        return lambda: blip.network(self, spec, side)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from fairtune.config import Config
-from fairtune.models.blip_sizes import QFormerSizes, VisionSizes
+from fairtune.models.blip_sizes import QFormerSizes, check_channels
 from fairtune.models.registries import LOADERS
+from fairtune.models.sizes import Count, ImageSizes, check_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import Tensor, nn
 
-    from torch import nn
-
+    from fairtune.models.made import Make
     from fairtune.models.spec import ModelSpec
+
+POSITION = "image.vision_model.embeddings.position_embedding"
+Embedding = Literal["first", "mean", "max", "flatten"]
 
 
 @LOADERS.register("blip2")
@@ -28,18 +31,18 @@ class Blip2Model(Config):
     model hub.
 
     Attributes:
-        vision: The image tower.
-        qformer: The Q-Former, which reads texts too.
+        image: Sizes of the image tower.
+        qformer: Sizes of the Q-Former, which reads texts too.
         dim: Length of the joint space.
         embedding: What a head reads of an image: the `first` query, the `mean` or `max` over the
             queries, or all of them one behind the other (`flatten`).
         scale: Factor of cosines, 1 / temperature, which weights of that class do not hold.
     """
 
-    vision: VisionSizes
+    image: ImageSizes
     qformer: QFormerSizes
-    dim: Annotated[int, Field(ge=1)] = 256
-    embedding: Literal["first", "mean", "max", "flatten"] = "first"
+    dim: Count = 256
+    embedding: Embedding = "first"
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
 
     @property
@@ -57,46 +60,33 @@ class Blip2Model(Config):
         return self
 
     def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
-        """Return the network without values, on the meta device.
+        """Return the network without values, on the meta device."""
+        from fairtune.models import made
 
-        Raises:
-            ModelError: transformers is missing, or the spec asks for what it cannot be built for.
-        """
-        from fairtune.models import ready_made
-
-        return ready_made.outlined(self._maker(spec, image_size))
+        return made.outline(self._make(spec, image_size))
 
     def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-        """Return the network with random values; the caller's RNG is not touched.
+        """Return the network with random values; the caller's RNG is not touched."""
+        from fairtune.models import made
 
-        Raises:
-            ModelError: As of `outline`.
-        """
-        from fairtune.models import ready_made
-
-        return ready_made.seeded(self._maker(spec, image_size), seed)
+        return made.seeded(self._make(spec, image_size), seed)
 
     def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
-        """Return the network with the tensors of `file`, positions resampled (bicubic).
+        """Return the network with the tensors of `file`, named as on the hub or as here."""
+        from fairtune.models import made
 
-        Raises:
-            ModelError: As of `outline`, or the file does not fit.
-        """
-        from fairtune.models import blip2, ready_made
+        make = self._make(spec, spec.side(image_size))
+        return made.filled(make, spec, file, lambda t: self.renamed(t, file.name), {POSITION: 1})
 
-        make = self._maker(spec, spec.side(image_size))
-        return ready_made.filled(make, blip2.layout(self.qformer, self.scale), spec, file)
+    def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """Return tensors of the hub under the names that they have here."""
+        from fairtune.models import blip2
 
-    def _maker(self, spec: ModelSpec, side: int) -> Callable[[], nn.Module]:
-        from fairtune.models import blip2, ready_made
+        return blip2.renamed(tensors, self)
 
-        ready_made.check(spec, self.qformer.max_position_embeddings, "blip2")
-        return partial(
-            blip2.network,
-            self.vision,
-            self.qformer,
-            side,
-            self.dim,
-            self.scale,
-            self.embedding,
-        )
+    def _make(self, spec: ModelSpec, side: int) -> Make:
+        from fairtune.models import blip2
+
+        check_channels(spec)
+        check_limit(spec, self.qformer.max_position_embeddings)
+        return lambda: blip2.network(self, spec, side)
