@@ -1,4 +1,4 @@
-"""Pairs of images and texts: the tiny chest X-rays with reports of their table, a tiny model."""
+"""Pairs of images and texts: tiny chest X-rays, reports made of their table, a tiny model."""
 
 from __future__ import annotations
 

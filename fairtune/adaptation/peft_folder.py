@@ -51,7 +51,7 @@ def save(
         raise ModelError(
             "an adapter of peft needs a network of timm",
             found=type(plain).__name__,
-            todo="export merged weights instead: --format timm",
+            todo="export merged weights instead: --format safetensors",
         )
     plain.reset_classifier(outputs)  # type: ignore[operator]
     config.modules_to_save = [classifier]

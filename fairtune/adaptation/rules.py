@@ -160,6 +160,12 @@ class Rule:
     def __str__(self) -> str:
         return ",".join(map(str, self.terms)) or "none"
 
+    def within(self, tower: str) -> Rule:
+        """Return the rule of one tower, of one that names none: `attn:all` as `text.attn:all`."""
+        return Rule(
+            tuple(Term(tuple(f"{tower}.{t}" for t in one.types), one.depths) for one in self.terms)
+        )
+
     def mask(self, units: Units) -> Mask:
         """Return the mask that the rule means in a model with `units`.
 

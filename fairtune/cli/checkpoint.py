@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fairtune.experiment.checkpoint import Restored
 
 FORMATS = ("table", "json", "csv")
-EXPORTS = ("timm", "peft")
+EXPORTS = ("timm", "safetensors", "peft")
 Checkpoint = Annotated[
     Path, typer.Argument(help="Run folder, as `finetune` prints it, or the run's key.")
 ]
@@ -117,7 +117,12 @@ def export(
         Path, typer.Option("--to", help="safetensors file to write; for peft a folder.")
     ],
     fmt: Annotated[
-        str, typer.Option("--format", help="timm: one merged state dict. peft: an adapter folder.")
+        str,
+        typer.Option(
+            "--format",
+            help="timm: one merged state dict. safetensors: the same of any network, by its own "
+            "names. peft: an adapter folder.",
+        ),
     ] = "timm",
     out: Out = None,
     runs: RunsAt = None,
@@ -130,6 +135,7 @@ def export(
     from fairtune.experiment.checkpoint import (
         export_bytes,
         export_peft,
+        load_words,
         merged,
         open_run,
         restore,
@@ -157,14 +163,11 @@ def export(
             "pretrained weights that the run started from"
         )
         return
+    loading = load_words(restored, fmt)
     tensors = merged(restored)
     store.write_atomic(to, export_bytes(tensors, restored))
     _beside(restored, to.with_suffix(".edit.safetensors"))
-    print(
-        f"{to}: {len(tensors)} tensors; load with timm.create_model("
-        f"'{spec.architecture}', num_classes={outputs}, "
-        f"img_size={size}) and load_state_dict"
-    )
+    print(f"{to}: {len(tensors)} tensors; {loading}")
 
 
 def _beside(restored: Restored, path: Path) -> None:

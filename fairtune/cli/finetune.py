@@ -38,7 +38,10 @@ def finetune(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", help="recipe.json that everything but the mask is taken from."),
+        typer.Option(
+            "--recipe",
+            help="recipe.json or recipe in YAML: run as it is, or with another --mask.",
+        ),
     ] = None,
     layout: Annotated[
         str | None, typer.Option("--layout", help="FairTune tuning method of a .npy mask.")
@@ -78,9 +81,10 @@ def finetune(
 
     if on not in ("train", "train+val"):
         raise ConfigError("unknown rows", where="--on", found=on, allowed="train, train+val")
-    if study is None and mask is None:
+    if study is None and mask is None and recipe is None:
         raise ConfigError(
-            "nothing to retrain", todo="give --study NAME, or --mask with a file or a rule"
+            "nothing to retrain",
+            todo="give --study NAME, --recipe FILE, or --mask with a file or a rule",
         )
     idle = {
         "--recipe": study is not None and recipe is not None,
@@ -109,7 +113,6 @@ def finetune(
                 tested = {label: set_.runs for label, set_ in outcome.tested.items()}
                 tell_tested(sinks, study, tested, outcome.view.judge)
             else:
-                assert mask is not None
                 options = {"rows": on, "seeds": seeds, "edit": edit}
                 where = (out_folder(out), shared_at(runs))
                 made = _alone(mask, recipe, layout, options, watch, command, where, session)
@@ -124,7 +127,8 @@ def _refuse_idle(idle: dict[str, bool]) -> None:
             raise ConfigError(
                 "the option does nothing beside the others that were given",
                 where=option,
-                todo="leave it out, or say by one of --study, --trial, --mask what is retrained",
+                todo="leave it out, or say what is retrained by one of --study, --trial, --mask, "
+                "--recipe",
             )
 
 
@@ -150,7 +154,7 @@ def _study(
 
 
 def _alone(
-    mask: str,
+    mask: str | None,
     recipe: Path | None,
     layout: str | None,
     options: dict[str, Any],

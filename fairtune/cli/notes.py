@@ -97,8 +97,8 @@ def deidentify(
 
     check_output(to, notes)
     with interruptible():
-        finders = finders_of(with_ or (), language, spacy_model, threshold)
         table = read_notes(notes, text, id_, keep_column or ())
+        finders = finders_of(with_ or (), language, spacy_model, threshold)
         record = run(table, finders, to, lambda done, all_: packing("notes", done, all_))
     _print_replaced(record, to)
 

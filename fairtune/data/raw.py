@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairtune.data.values import BoolArray, IntArray, shown
+from fairtune.data.values import BoolArray, IntArray, shown, shown_cells
 from fairtune.errors import DataError, FairtuneError, did_you_mean, raise_all
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -180,7 +180,7 @@ def _join_faults(left: Raw, right: Raw, on: str, wanted: Sequence[str]) -> list[
             DataError(
                 f"'{on}' stands more than once in a joined table",
                 where=right.where(twice),
-                found=shown(other[twice].unique()),
+                found=shown_cells(other[twice].unique()),
                 todo="join on a column that is unique there",
             )
         )
@@ -190,7 +190,7 @@ def _join_faults(left: Raw, right: Raw, on: str, wanted: Sequence[str]) -> list[
             DataError(
                 f"rows without a partner in {right.origin.files[0]}",
                 where=left.where(alone),
-                found=shown(key[alone].unique()),
+                found=shown_cells(key[alone].unique()),
                 todo=f"add the rows to {right.origin.files[0]}, or remove these",
             )
         )

@@ -28,7 +28,7 @@ from fairtune.data.split import (
 )
 from fairtune.data.subsample import Cell, Rows, draw
 from fairtune.data.text import Wording, with_texts
-from fairtune.data.values import BoolArray, IntArray, shown
+from fairtune.data.values import BoolArray, IntArray, shown, shown_cells
 from fairtune.errors import DataError, FairtuneError, raise_all
 
 PROTOCOL = 1
@@ -306,7 +306,7 @@ def _kept(
                 f"'where' keeps no row: '{column}' never has this value",
                 where=f"where.{column}",
                 found=value,
-                allowed=shown(sorted(set(raw.frame[column]))),
+                allowed=shown_cells(sorted(set(raw.frame[column]))),
             )
         chosen &= holds
     unlabelled = (label == MISSING).reshape(len(raw), -1).any(axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairtune.data.prompts import ClassPrompts
 from fairtune.data.table import Table
-from fairtune.data.text import Found
+from fairtune.data.text import Found, has_word
 
 _WORD = re.compile(r"\w(?:[\w-]*\w)?")
 _SHORTEST = 3
@@ -65,7 +65,7 @@ def describe_texts(table: Table) -> TextReport | None:
     """Return what the texts of `table` are like, or None where it has none."""
     if table.wording is None:
         return None
-    lengths = [len(text) for text in table.frame["text"] if text.strip()]
+    lengths = [len(text) for text in table.frame["text"] if has_word(text)]
     return TextReport(
         rows=len(table),
         texts=len(lengths),

@@ -12,7 +12,7 @@ from fairtune.adaptation import Mask
 from fairtune.config import parse
 from fairtune.errors import ConfigError
 from fairtune.evaluation.table import group_table
-from fairtune.experiment.finetune import Entry, Finetuned, finetune, taken_over
+from fairtune.experiment.finetune import Entry, Finetuned, finetune, seeds_for, taken_over
 from fairtune.experiment.gate import Gate
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.masks import read_card, read_mask, with_edit
@@ -45,7 +45,7 @@ class Alone:
 
 
 def finetune_alone(
-    mask: str,
+    mask: str | None,
     session: Session,
     out: Path,
     *,
@@ -62,14 +62,16 @@ def finetune_alone(
     """Retrain a mask with fresh seeds and test it in one opening of the gate.
 
     Args:
-        mask: recipe.json, a mask rule, or a mask file of another tool.
+        mask: recipe.json, a mask rule, or a mask file of another tool; None for that of the
+            recipe.
         session: What the process keeps between runs.
         out: Results folder.
-        recipe_file: recipe.json that a bare mask takes everything else from.
+        recipe_file: recipe.json, or a recipe in YAML, that a bare mask takes everything else
+            from.
         layout: FairTune tuning method of a `.npy` mask.
         edit: Edit file whose edit takes the place of the recipe's own.
         rows: Rows to fit on.
-        seeds: Fresh seeds.
+        seeds: Fresh seeds; where nothing is fitted they do not matter, and one run is made.
         seed: Where they follow from; None draws one.
         command: The user's command, for the ledger of openings.
         watch: Progress.
@@ -78,7 +80,7 @@ def finetune_alone(
     Raises:
         ConfigError: A bare mask without a recipe, or a trained mask without a learning rate.
     """
-    source = mask if mask.endswith(".json") else recipe_file
+    source = mask if mask is not None and mask.endswith(".json") else recipe_file
     if source is None:
         raise ConfigError(
             "a bare mask says nothing of data, model and learning rate",
@@ -93,7 +95,7 @@ def finetune_alone(
     said = f"everything from {Path(source).name}"
     if fold is not None:
         said += f", on the official split, not its fold {fold.index} of {fold.of}"
-    if not mask.endswith(".json"):
+    if mask is not None and not mask.endswith(".json"):
         units = read_mask(mask, layout, session.units(recipe)).units
         recipe = recipe.model_copy(
             update={"adaptation": recipe.adaptation.model_copy(update={"mask": units})}
@@ -106,7 +108,7 @@ def finetune_alone(
     if rows == "train+val":
         recipe, found = _settled(recipe, Path(str(source)).expanduser().parent)
     base = secrets.randbits(30) if seed is None else seed
-    fresh = tuple(Seeds(data=base + i, init=base + i) for i in range(seeds))
+    fresh = tuple(Seeds(data=base + i, init=base + i) for i in range(seeds_for(recipe, seeds)))
     resolved = session.resolve(recipe)
     entry = Entry("pick", resolved, fresh, *(() if found is None else taken_over(found)))
     runs = Runs.at(out, shared)

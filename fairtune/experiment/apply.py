@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fairtune.config.registry import written
 from fairtune.data.gatekeep import TestPass
 from fairtune.data.spec import load_spec
 from fairtune.data.split import PARTS
@@ -278,7 +279,7 @@ def _without_texts(run: StoredRun) -> DataError | None:
     return DataError(
         "the model scores an image together with its text, and image files have none",
         where=run.folder,
-        found={"usage": usage.to_json()},  # type: ignore[attr-defined]
+        found=written(usage),  # type: ignore[arg-type]
         todo="score a data set with texts: fairtune evaluate RUN --dataset D",
     )
 

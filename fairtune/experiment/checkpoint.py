@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +45,14 @@ class Restored:
         recipe: Recipe it was trained with.
         ground: Data and backbone it is scored on.
         edit: What is added to every image, as it was trained with; None for nothing.
+        prompts: What classes are called, as prompts.json has it; None where no prompt is read.
     """
 
     net: Net
     recipe: Recipe
     ground: Ground
     edit: Edit | None = None
+    prompts: Mapping[str, Any] | None = None
 
     def score(
         self, rows: NDArray[np.int64], *, test_pass: TestPass | None = None
@@ -144,7 +149,7 @@ def restore(run: StoredRun, session: Session, recipe: Recipe | None = None) -> R
     edit = run.edit if recipe.edited else None
     if edit is not None:
         edit.check(ground.pack.image_size, ground.spec.channels)
-    return Restored(net, recipe, ground, edit)
+    return Restored(net, recipe, ground, edit, run.prompts or None)
 
 
 def read_weights(run: StoredRun) -> dict[str, Tensor]:
@@ -200,6 +205,33 @@ def merged(restored: Restored) -> dict[str, Tensor]:
     }
 
 
+def load_words(restored: Restored, fmt: str) -> str:
+    """Return how a merged state dict is loaded, in words.
+
+    Args:
+        restored: The model.
+        fmt: `timm`, or `safetensors` for any network.
+
+    Raises:
+        ModelError: timm has no such network.
+    """
+    spec, size = restored.ground.spec, restored.ground.pack.image_size
+    outputs = restored.ground.outputs
+    if not restored.ground.backbone.reads and fmt == "timm":
+        return (
+            f"load with timm.create_model('{spec.architecture}', num_classes={outputs}, "
+            f"img_size={size}) and load_state_dict"
+        )
+    if fmt == "timm":
+        raise ModelError(
+            "the model has a text tower, and a network of timm has none",
+            found=restored.recipe.model.name,
+            todo="export the tensors of both by their own names: --format safetensors",
+        )
+    prompts = " and the prompts in its metadata" if restored.prompts is not None else ""
+    return f"they are called as in `fairtune models units`, with the head's own{prompts}"
+
+
 def export_peft(restored: Restored, folder: Path) -> None:
     """Write `folder` so that peft alone loads it onto the pretrained network, head included.
 
@@ -219,7 +251,7 @@ def export_peft(restored: Restored, folder: Path) -> None:
             "only a model whose units all train by one peft method is an adapter of peft",
             found=strangers or "an empty mask",
             allowed="one of peft's methods (see docs/methods.md) for every masked unit",
-            todo="export merged weights instead: --format timm",
+            todo="export merged weights instead: --format safetensors",
         )
     save(
         folder,
@@ -249,5 +281,7 @@ def export_bytes(tensors: dict[str, Tensor], restored: Restored) -> bytes:
         "mean": ",".join(map(str, spec.mean)),
         "std": ",".join(map(str, spec.std)),
     }
+    if restored.prompts is not None:
+        metadata["prompts"] = json.dumps(restored.prompts, ensure_ascii=False)
     exported: bytes = save(tensors, metadata=metadata)
     return exported

@@ -124,6 +124,11 @@ def finetune(
     return Finetuned(made, deploy, len(opened))
 
 
+def seeds_for(recipe: Recipe, asked: int) -> int:
+    """Return how many runs tell what seeds do to a recipe: one where they do nothing."""
+    return 1 if recipe.scored else asked
+
+
 def taken_over(run: StoredRun) -> tuple[Any, Sequence[Mapping[str, Any]] | None]:
     """Return threshold and post-processing of a run, for an `Entry` that has no validation rows.
 
@@ -215,7 +220,7 @@ def _test(
         frame = prediction_frame(
             predictions, ground.patient_hashes(rows), ground.pack.table.classes
         )
-        add_tables(stored, runs, {TEST: frame, SEEN: seen_rows(restored.ground)})
+        add_tables(stored, runs, {TEST: frame, SEEN: seen_rows(ground, stored.recipe)})
 
 
 def add_tables(run: StoredRun, runs: Runs, frames: Mapping[str, pd.DataFrame]) -> None:
@@ -228,8 +233,11 @@ def add_tables(run: StoredRun, runs: Runs, frames: Mapping[str, pd.DataFrame]) -
     run.__dict__.pop("has_test", None)
 
 
-def seen_rows(ground: Ground) -> pd.DataFrame:
-    """Return image hash and patient hash of every row a run was trained or validated on."""
-    pack = ground.pack
-    rows = np.sort(np.concatenate([pack.rows("train"), pack.rows("val")]))
+def seen_rows(ground: Ground, recipe: Recipe) -> pd.DataFrame:
+    """Return image hash and patient hash of every row a run was trained or validated on.
+
+    Where nothing is fitted that is the validation rows: a threshold was found on them.
+    """
+    pack, names = ground.pack, ("val",) if recipe.scored else ("train", "val")
+    rows = np.sort(np.concatenate([pack.rows(name) for name in names]))
     return pd.DataFrame({"image": pack.image_hashes[rows], "patient": ground.patient_hashes(rows)})

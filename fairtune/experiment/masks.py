@@ -10,17 +10,21 @@ from fairtune.adaptation import ALIASES, Mask, Rule
 from fairtune.adaptation.files import MASK_FILES, MaskFile, format_of
 from fairtune.editing import EDITS, EditRule
 from fairtune.errors import ConfigError
+from fairtune.experiment.recipe_file import SUFFIXES, read_recipe
 from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the content of a recipe.json.
+    """Return the content of a recipe.json, or what it would be of a recipe in YAML.
 
     Raises:
-        ConfigError: It cannot be read, or is no recipe.json of fairtune.
+        ConfigError: It cannot be read, or is neither.
     """
     file = Path(path).expanduser()
+    if file.suffix in SUFFIXES:
+        recipe, judge = read_recipe(file)
+        return {"recipe": recipe.to_json(), "judged_by": judge.to_json()}
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

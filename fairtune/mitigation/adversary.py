@@ -56,7 +56,7 @@ def adversary(
     """
     if context.frozen:
         raise DataError(
-            "laftr changes the embedding, and nothing that trains is before it",
+            "laftr changes the embedding, which an empty mask, or one of texts alone, does not",
             where="recipe.mitigations.laftr",
             todo="give a mask with units of the image's network, or leave laftr out",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 import torch
@@ -21,6 +21,13 @@ from fairtune.models.weights import Weights
 
 if TYPE_CHECKING:
     from fairtune.models.answers import Answers
+
+
+JOINT: Literal["joint"] = "joint"
+"""Stands, in place of a block, for what of an image is compared with texts."""
+
+Cut = int | Literal["joint"] | None
+"""Up to where a network is computed: before a block; None for the embedding."""
 
 
 class Backbone(nn.Module):
@@ -153,12 +160,19 @@ class Backbone(nn.Module):
         """First block that trains; 0 also when the stem does, `depth` when no block does."""
         return split.first_trained(self.net)
 
-    def before(self, cut: int | None) -> dict[str, torch.Tensor]:
-        """Return the tensors that `front(..., cut)` depends on, by name; None stands for all.
+    def before(self, cut: Cut) -> dict[str, torch.Tensor]:
+        """Return the tensors that `front(..., cut)` depends on, by name.
 
-        Of a network of several towers those of the image tower, under their names in it; for None
-        also what stands behind it, under its name in the network.
+        Of a network of several towers those of the image tower, under their names in it.
+
+        Args:
+            cut: None stands for all of them, those of `embed`, with those of what stands behind
+                the image tower (a Q-Former), under their names in the network; `JOINT` for the
+                whole network's.
         """
+        if cut == JOINT:
+            whole: dict[str, torch.Tensor] = self.net.state_dict()
+            return whole
         if cut is None:
             tower: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
             return tower | {
@@ -166,6 +180,7 @@ class Backbone(nn.Module):
                 for name, tensor in self.net.state_dict().items()
                 if not name.startswith("image.") and "image" in self._sides(name)
             }
+        assert isinstance(cut, int)
         return split.before(self.net, cut)
 
     def plain_attention(self) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fairtune.models import made, split
-from fairtune.models.towers import Towers, project
+from fairtune.models.language import attended
+from fairtune.models.towers import Towers, called, project
 
 if TYPE_CHECKING:
     from fairtune.models.loaders.clip import Clip
@@ -118,10 +119,7 @@ class Tower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A text tower of transformers whose output does not depend on an attention mask.
-
-    Attention of CLIP's is causal, so that what stands behind the last token of a text does not
-    reach it; SigLIP's was trained with padding attended to.
+    """A text tower; its tensors are called as on the hub.
 
     Attributes:
         text_model: transformers' module.
@@ -131,19 +129,19 @@ class TextTower(nn.Module):
         super().__init__()
         self.text_model = text_model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Return transformers' output of token numbers `(texts, length)`."""
-        return self.text_model(input_ids=input_ids)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return transformers' `(texts, dim)` of token numbers `(texts, length)`.
+
+        Nothing is masked: attention of CLIP's is causal, so that what stands behind the last
+        token of a text does not reach it; SigLIP's was trained with padding attended to.
+        """
+        numbers, _ = attended(tokens, 0)
+        pooled: Tensor = self.text_model(input_ids=numbers).pooler_output
+        return pooled
 
     def no_weight_decay(self) -> set[str]:
         """Return the tensors that are never decayed: positions."""
         return {"text_model.embeddings.position_embedding.weight"}
-
-
-def pooled(found: Any, mask: Tensor) -> Tensor:
-    """Return transformers' own `(texts, dim)` of each text."""
-    output: Tensor = found.pooler_output
-    return output
 
 
 def outline(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
@@ -192,7 +190,7 @@ def pair(loader: Clip, spec: ModelSpec, image_size: int) -> nn.Module:
     text = made.transformers_model(spec, build)
     project(image, loader.image.hidden_size, loader.dim)
     project(text, loader.text.hidden_size, loader.dim)
-    return Towers(image, text, pooled, loader.dim, loader.scale)
+    return Towers(image, text, called, loader.dim, loader.scale)
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

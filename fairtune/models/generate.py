@@ -112,7 +112,7 @@ class LocalModel:
         fitting = self._fitting(note, ask)
         read = self._tokens(ask(fitting))
         try:
-            with torch.inference_mode(), torch.random.fork_rng():
+            with torch.inference_mode(), torch.random.fork_rng(self._devices()):
                 torch.manual_seed(_seed(self.asked.seed, row))
                 written = self._written(torch.tensor([read], device=self._net.device))
         except torch.OutOfMemoryError:
@@ -165,12 +165,11 @@ class LocalModel:
         from fairtune.models.device import device_of
 
         device = device_of(self._settings)
-        net: Any
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            net, told = kind.from_pretrained(
+            made: Any = kind.from_pretrained(
                 folder,
                 output_loading_info=True,
                 config=config,
@@ -185,6 +184,7 @@ class LocalModel:
                 found=(str(error).splitlines() or [type(error).__name__])[0],
                 todo="name a causal or sequence-to-sequence model with its tokenizer",
             ) from None
+        net, told = made
         if told["missing_keys"]:
             # transformers would draw them at random.
             raise ModelError(
@@ -247,7 +247,8 @@ class LocalModel:
     def _written(self, read: Any) -> list[int]:
         draws: dict[str, Any] = {"do_sample": False}
         if self.asked.temperature > 0:
-            draws = {"do_sample": True, "temperature": self.asked.temperature, "top_k": 0}
+            heat = self.asked.temperature
+            draws = {"do_sample": True, "temperature": heat, "top_k": 0, "top_p": 1.0}
         out = self._net.generate(
             input_ids=read,
             attention_mask=read.new_ones(read.shape),
@@ -259,6 +260,10 @@ class LocalModel:
         begin = 1 if self._net.config.is_encoder_decoder else read.shape[1]
         written: list[int] = out[begin:].tolist()
         return written
+
+    def _devices(self) -> list[Any]:
+        """Return the devices besides the CPU whose random numbers are drawn."""
+        return [self._net.device] if self._net.device.type == "cuda" else []
 
     def _ends(self) -> list[int]:
         """Return the tokens that end an answer."""

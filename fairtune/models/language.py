@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -62,8 +63,16 @@ def sides(net: LanguageNet, name: str) -> frozenset[str]:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Return vectors of length 1 along the last axis, fp32."""
-    return functional.normalize(x.float(), dim=-1)
+    """Return vectors of length 1 along the last axis, fp32, or fp64 of fp64."""
+    return functional.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+
+
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which products on the device of `x` are of the numbers they are given.
+
+    Rounded to bf16, cosines of many images would be equal: ranks, and AUCs, would be of ties.
+    """
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def similarity(image: Tensor, text: Tensor) -> Tensor:
@@ -74,9 +83,9 @@ def similarity(image: Tensor, text: Tensor) -> Tensor:
         text: `(texts, dim)`.
 
     Returns:
-        `(batch, texts)`, fp32.
+        `(batch, texts)`, fp32, or fp64 of fp64; see `exact`.
     """
-    with torch.autocast(image.device.type, enabled=False):  # which would round the products
+    with exact(image):
         cosine = unit(image) @ unit(text).T
     return cosine if image.ndim == 2 else cosine.amax(dim=1)
 

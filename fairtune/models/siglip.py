@@ -12,8 +12,8 @@ from torch import nn
 
 from fairtune.errors import ModelError
 from fairtune.models import made
-from fairtune.models.clip import NO_TOKENS, Parts, TextTower, Tower, declared, pooled
-from fairtune.models.towers import Towers
+from fairtune.models.clip import NO_TOKENS, Parts, TextTower, Tower, declared
+from fairtune.models.towers import Towers, called
 
 if TYPE_CHECKING:
     from fairtune.models.loaders.siglip import Siglip
@@ -50,7 +50,7 @@ def pair(loader: Siglip, spec: ModelSpec, image_size: int) -> nn.Module:
         return Towers(
             Tower(transformers.SiglipVisionModel(image), dim, PARTS),
             TextTower(transformers.SiglipTextModel(text)),
-            pooled,
+            called,
             dim,
             loader.scale,
             bias=loader.bias,

@@ -50,8 +50,9 @@ class UnitNames(Config):
         singles: Units without depth, each a list of module or tensor names outside the blocks.
         towers: For a network of several, such as `image` and `text`, the same of each, in place
             of `blocks` and `types`: names are those below the tower's module, and units, types
-            and singles are called by it, `image.blocks.7.attn.qkv.weight`, `text.attn`. A single
-            called `projection` stands behind the blocks of its tower.
+            and singles are called by it, `image.blocks.7.attn.qkv.weight`, `text.attn`. Of
+            singles `stem` and `pos` stand before the blocks and `projection` behind; of any other
+            the order of the network says so.
     """
 
     blocks: str = "blocks"

@@ -23,8 +23,8 @@ IMAGE = "image"
 SINGLES = "singles"
 """What all units outside the blocks are called together."""
 
-PROJECTION = "projection"
-"""The single unit that stands behind the blocks of its tower wherever its tensors are."""
+_BEFORE, _BEHIND = ("stem", "pos"), ("projection",)
+"""Singles that stand before or behind the blocks of their tower wherever their tensors are."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,17 @@ class Units:
     def entrance(self) -> frozenset[str]:
         """The single units that stand before the blocks of their tower.
 
-        That goes by the order of the network, but for a `projection`, which stands behind. Units
-        of no tower, where there are several, stand behind all of them.
+        That goes by the order of the network, but for `stem` and `pos`, which stand before, and
+        `projection`, behind. Units of no tower, where there are several, are none of them.
         """
         found: set[str] = set()
         for tower in self.towers or (None,):
+            reached = False
             for name in self.of_tower(tower):
+                last = name.rpartition(".")[2]
                 if self._depths[name] is not None:
-                    break
-                if tower is None or name != f"{tower}.{PROJECTION}":
+                    reached = True
+                elif last in _BEFORE or (not reached and last not in _BEHIND):
                     found.add(name)
         return frozenset(found)
 

@@ -159,7 +159,7 @@ def _trial(
 
 
 def _entry(view: Overview, candidate: Candidate, wanted: Wanted) -> Entry:
-    from fairtune.experiment.finetune import Entry, median_run, taken_over
+    from fairtune.experiment.finetune import Entry, median_run, seeds_for, taken_over
 
     recipe, threshold, post = candidate.recipe, None, None
     if wanted.rows == "train+val":
@@ -181,7 +181,8 @@ def _entry(view: Overview, candidate: Candidate, wanted: Wanted) -> Entry:
             }
         )
     digest = recipe.identity()
-    seeds = tuple(seeds_of(view.seed, FINAL, digest, i) for i in range(wanted.seeds))
+    count = seeds_for(recipe, wanted.seeds)
+    seeds = tuple(seeds_of(view.seed, FINAL, digest, i) for i in range(count))
     return Entry(candidate.label, recipe, seeds, threshold, post)
 
 

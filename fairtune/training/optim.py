@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fairtune.models.net import of_head
-from fairtune.models.units import PROJECTION, Units
+from fairtune.models.units import Units
 from fairtune.training.recipe_parts import OptimPart
 
 _TINY = 1e-6
@@ -74,7 +74,8 @@ def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
     Of several towers each is counted by itself, with its own D; a projection to the joint space
     stands behind the blocks of its tower, and what is of none (the scale of the logits) at 0.
     """
-    behind = _behind(units)
+    alone = (unit for unit in units.singles if unit not in units.entrance)
+    behind = {tensor for unit in alone for tensor in units.parameters[unit]}
 
     def distance(name: str) -> int:
         tower, block = units.tower_of(name), units.depth_at(name)
@@ -86,18 +87,6 @@ def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
         return 1 if name in behind else depth + 1
 
     return {name: distance(name) for name in names}
-
-
-def _behind(units: Units) -> set[str]:
-    """Return the tensors that stand behind the last block of their tower."""
-    found: set[str] = set()
-    for tower in units.towers or (None,):
-        tensors = units.tensors(units.of_tower(tower))
-        inside = [i for i, name in enumerate(tensors) if units.depth_at(name) is not None]
-        last = max(inside, default=-1)  # an endpoint has none
-        found.update(name for name in tensors[last + 1 :] if units.depth_at(name) is None)
-        found.update(units.parameters.get(f"{tower}.{PROJECTION}", ()))
-    return found
 
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> None:

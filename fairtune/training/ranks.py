@@ -226,7 +226,9 @@ def sliced(held: Held, part: slice) -> Held:
 def _each(held: Held, change: Callable[[Tensor], Tensor]) -> Held:
     """Return `held` with every tensor of it changed."""
     values = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)}
-    changed = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+    changed: dict[str, Any] = {
+        name: change(v) for name, v in values.items() if isinstance(v, Tensor)
+    }
     return dataclasses.replace(held, **changed)
 
 

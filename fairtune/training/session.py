@@ -39,6 +39,8 @@ from fairtune.training.pins import (
     resolve_mask,
 )
 from fairtune.training.recipe import Recipe
+from fairtune.training.texts import prompts_of
+from fairtune.training.usages import unnamed as unnamed_usage
 
 FEW_TOKENS = 256
 """Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit
@@ -115,6 +117,8 @@ class Session:
         if nameless is not None:
             raise nameless
         if (nameless := unnamed_edit(recipe.rule)) is not None:
+            raise nameless
+        if (nameless := unnamed_usage(recipe.usage)) is not None:
             raise nameless
         ground = self.ground(recipe)
         if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:
@@ -201,8 +205,10 @@ class Session:
         if name not in self._grounds:
             spec = self.spec(recipe)
             weights = self.weights(recipe)  # what is missing is said before images are packed
+            table = self.table(recipe, scored=scored)
+            self._check_reading(recipe, table, scored)
             pack = open_pack(
-                self.table(recipe, scored=scored),
+                table,
                 image_size=size,
                 cache=self.settings.cache,
                 cap_gib=self.settings.cache_gib,
@@ -239,6 +245,18 @@ class Session:
         if recipe.model.weights_sha is not None and found is not None:
             verify(found, recipe.model.weights_sha)
         return found
+
+    def _check_reading(self, recipe: Recipe, table: Table, scored: bool) -> None:
+        """Refuse a usage that reads what the model or the data set does not have.
+
+        Of rows that are scored alone the prompts are those of the run.
+        """
+        if not recipe.reads:
+            return
+        refuse_unread(recipe, self.spec(recipe).tokenizer is not None)
+        load_tokenizer(self.spec(recipe), self.settings)
+        if recipe.usage.reads_prompts and not scored:
+            prompts_of(table, recipe)
 
     def _sha(self, recipe: Recipe) -> str:
         weights = self.weights(recipe)

@@ -79,16 +79,17 @@ class Usage(Protocol):
         fits: What is fitted: `all` (mask and head), `head` (with an empty mask alone), `mask`
             (there is no head that trains) or `nothing`.
         pairs: Whether the loss of a sample depends on the others of its batch.
-        convex: Whether a head without a mask is the solution of a convex problem.
     """
 
     fits: ClassVar[Literal["all", "head", "mask", "nothing"]]
     pairs: ClassVar[bool]
-    convex: ClassVar[bool]
 
     @property
     def sees(self) -> tuple[str, ...]:
-        """Of what a head sees the embeddings: `image`, `text`, or both in this order."""
+        """What a head sees: embeddings of `image`, `text` or both in this order; or `joint`.
+
+        `joint` is what of images is compared with texts.
+        """
         ...
 
     @property

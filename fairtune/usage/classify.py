@@ -8,6 +8,7 @@ import pydantic
 
 from fairtune.config import Choice, Config
 from fairtune.usage import USAGES, Output, Question, Task
+from fairtune.usage.at_once import Problem, Solved
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,6 @@ class Classify(Config):
 
     fits: ClassVar[Literal["all"]] = "all"
     pairs: ClassVar[bool] = False
-    convex: ClassVar[bool] = True
 
     features: Annotated[Literal["image", "text", "both"], Choice(("image", "text", "both"))] = (
         "image"
@@ -76,6 +76,36 @@ class Classify(Config):
         nn.init.trunc_normal_(head.weight, std=HEAD_STD, generator=generator)
         nn.init.zeros_(head.bias)
         return Net(backbone, head)
+
+    def solve(self, problem: Problem) -> Solved:
+        """Return the one head that fits best; nothing is drawn, so seeds do not matter."""
+        import torch
+
+        from fairtune.usage.readout import fit
+
+        weight, bias, loss = fit(
+            problem.fitted.x,
+            problem.fitted.label,
+            problem.task,
+            problem.outputs,
+            problem.l2,
+            balance=problem.balance,
+            smoothing=problem.smoothing,
+            told=problem.told,
+        )
+        tensors = {"weight": torch.from_numpy(weight.astype("float32"))}
+        tensors["bias"] = torch.from_numpy(bias.astype("float32"))
+        return Solved(tensors, problem.held.x @ weight.T + bias, loss)
+
+    @property
+    def trains(self) -> bool:
+        """The head trains."""
+        return True
+
+    @property
+    def chooses(self) -> tuple[str, ...]:
+        """Nothing is chosen on validation rows."""
+        return ()
 
     def dim(self, backbone: Backbone) -> int:
         """Return the length of what the head sees."""

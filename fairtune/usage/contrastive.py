@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from fairtune.config import Choice, Config
+from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
 from fairtune.usage.classify import sample_loss
 
@@ -44,13 +45,12 @@ class Contrastive(Config):
 
     fits: ClassVar[Literal["mask"]] = "mask"
     pairs: ClassVar[bool] = True
-    convex: ClassVar[bool] = False
 
     loss_by: Annotated[Literal["auto", "softmax", "sigmoid"], Choice(("softmax", "sigmoid"))] = (
         "auto"
     )
     same: Annotated[Literal["ignored", "negative"], Choice(("ignored", "negative"))] = "ignored"
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
 
     @property
     def sees(self) -> tuple[str, ...]:

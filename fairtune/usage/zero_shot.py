@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fairtune.config import Config
+from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
 from fairtune.usage.classify import sample_loss
 
@@ -31,9 +32,8 @@ class ZeroShot(Config):
 
     fits: ClassVar[Literal["nothing"]] = "nothing"
     pairs: ClassVar[bool] = False
-    convex: ClassVar[bool] = False
 
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
 
     @property
     def sees(self) -> tuple[str, ...]:

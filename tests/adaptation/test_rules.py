@@ -244,3 +244,15 @@ def test_a_rule_fits_the_towers_or_is_a_model_error(rule: Rule) -> None:
         return
     assert set(found.units) <= set(PAIR.names)
     assert Rule.parse(str(rule)).mask(PAIR) == found
+
+
+@given(rules)
+def test_a_rule_within_a_tower_is_of_it_alone(rule: Rule) -> None:
+    plain = Rule(tuple(t for t in rule.terms if "text" not in str(t)))
+    within = plain.within("text")
+    assert Rule.parse(str(within)) == within
+    try:
+        found = within.mask(PAIR)
+    except ModelError:
+        return
+    assert all(PAIR.tower_of(unit) == "text" for unit in found.units)

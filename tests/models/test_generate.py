@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,13 @@ def test_what_is_no_text_model_is_one_message(tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelError, match=what):
             local(folder).prepared()
+
+
+def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match="not installed") as raised:
+        local("somewhere").prepared()
+    assert "fairtune[clip]" in str(raised.value)
 
 
 def test_an_answer_must_leave_room_for_the_note(folders: Callable[[str], Path]) -> None:

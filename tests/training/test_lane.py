@@ -13,6 +13,7 @@ from kit_language import network_spec
 from timm.optim import param_groups_layer_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from fairtune.adaptation import Rule
 from fairtune.errors import ModelError
 from fairtune.models import load, names
 from fairtune.models.backbone import build, describe
@@ -260,14 +261,26 @@ def test_layer_wise_rates_fall_from_the_head_to_the_stem(model: str) -> None:
     units = describe(load(model))
     for tower in units.towers or (None,):
         depth, added = units.below(units.path_in(tower)), f"{tower}.prompt" if tower else "prompt"
-        tensors = units.tensors(units.of_tower(tower))
+        mine = units.of_tower(tower)
+        # A Q-Former's embeddings are declared behind its blocks.
+        first = units.tensors(unit for unit in mine if unit in units.entrance)
+        tensors = units.tensors(mine)
         found = distances_of([*tensors, added], units)
-        in_order = [found[tensor] for tensor in tensors]
+        in_order = [found[t] for t in sorted(tensors, key=lambda t: t not in first)]
         assert in_order == sorted(in_order, reverse=True)
         assert (in_order[0], in_order[-1]) == (depth + 1, 1)
         assert {*range(1, depth + 1)} <= {*in_order}
         # What a method adds outside the blocks is fed into them.
         assert found[added] == depth + 1
+
+
+def test_embeddings_stand_before_the_blocks_wherever_their_tensors_are() -> None:
+    units = describe(load("blip2_itm_vit_g"))
+    found = distances_of(units.tensors(units.names), units)
+    assert found["qformer.embeddings.word_embeddings.weight"] == 13
+    assert found["qformer.query_tokens"] == 13
+    assert found["image.post_layernorm.weight"] == 1
+    assert Rule.parse("image.final_norm,qformer,itc").mask(units).lowest_block(units) is None
 
 
 def test_rates_of_two_towers_fall_from_each_ones_end() -> None:

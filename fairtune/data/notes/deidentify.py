@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairtune.data.notes.output import check_output, write_output
+from fairtune.data.notes.output import check_output, make_folder, write_output
 from fairtune.data.notes.presidio import Presidio, is_installed
 from fairtune.data.notes.rules import LANGUAGE, Rules
 from fairtune.data.notes.spans import Finder, Span, merged, tagged
@@ -72,6 +72,7 @@ def deidentify(
         StorageError: `to` cannot be written.
     """
     check_output(to, notes.path)
+    make_folder(to)
     texts: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
     for row, text in enumerate(notes.texts):

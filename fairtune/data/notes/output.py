@@ -25,7 +25,7 @@ def record_path(to: Path) -> Path:
 
 
 def check_output(to: Path, source: Path, *, replaces: bool = False) -> None:
-    """See that `to` can be written, before any work is done; its folder is made.
+    """See that `to` and its record can be written, before any work is done; nothing is made.
 
     Args:
         to: The table that is to be written.
@@ -33,8 +33,7 @@ def check_output(to: Path, source: Path, *, replaces: bool = False) -> None:
         replaces: Whether an output that is there already may be replaced.
 
     Raises:
-        ConfigError: It is the source, a folder, no CSV or TSV, there already, or its folder cannot
-            be made.
+        ConfigError: It is the source, a folder, no CSV or TSV, or there already.
     """
     if to.resolve() == source.resolve() or (to.exists() and to.samefile(source)):
         raise ConfigError("the output would replace its own source", where="--to", found=to)
@@ -42,13 +41,22 @@ def check_output(to: Path, source: Path, *, replaces: bool = False) -> None:
         raise ConfigError("not the name of a table", where="--to", found=to, allowed=SUFFIXES)
     if to.is_dir():
         raise ConfigError("this is a folder, and a file is to be written", where="--to", found=to)
-    if to.exists() and not replaces:
+    there = next((path for path in (to, record_path(to)) if path.exists()), None)
+    if there is not None and not replaces:
         raise ConfigError(
             "the output is there already",
             where="--to",
-            found=to,
+            found=there,
             todo="name another file, or move this one away",
         )
+
+
+def make_folder(to: Path) -> None:
+    """Make the folder of the output `to`.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from fairtune.config.digest import digest
 from fairtune.data.notes.journal import Answer, Journal, Writer, alone
-from fairtune.data.notes.output import check_output, write_output
+from fairtune.data.notes.output import check_output, make_folder, write_output
 from fairtune.data.notes.prompt import Prompt, shortened
 from fairtune.data.notes.table import Notes
 from fairtune.errors import ConfigError, DataError, Interrupted
@@ -163,6 +163,7 @@ def summarize(
     # Before the model is loaded: a slip of the pen must not cost minutes.
     _fitting(notes, model.chosen(), asked, to, restart)
     notes.table(COLUMN, notes.texts)
+    make_folder(to)
     with alone(to):
         identity = _identity(notes, {**model.chosen(), **model.prepared()}, asked)
         journal = None if restart else _checked(Journal.read(journal_path(to)), identity)
@@ -273,7 +274,6 @@ def _write(
     answers = [journal.answers.get(row, none) for row in range(len(notes))]
     cut = [shortened(answer.text, asked.characters) for answer in answers]
     header, rows = notes.table(COLUMN, [text for text, _ in cut])
-    # A spec has a column for a summary that tells the label; whoever reads this one must know.
     record = {
         "command": "notes summarize",
         "status": STATUS,

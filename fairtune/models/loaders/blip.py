@@ -51,11 +51,6 @@ class BlipModel(Config):
         """No file of the user's own."""
         return None
 
-    @property
-    def begun(self) -> dict[str, float]:
-        """What decides on values that a file lacks."""
-        return {"scale": self.scale}
-
     def beside(self, folder: Path) -> BlipModel:
         """Return the loader itself: it names no file."""
         return self

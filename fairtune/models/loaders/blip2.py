@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -54,11 +54,6 @@ class Blip2Model(Config):
     def checkpoint(self) -> Path | None:
         """No file of the user's own."""
         return None
-
-    @property
-    def begun(self) -> dict[str, Any]:
-        """What decides on values that a file lacks."""
-        return {"scale": self.scale, "embedding": self.embedding}
 
     def beside(self, folder: Path) -> Blip2Model:
         """Return the loader itself: it names no file."""

@@ -79,4 +79,4 @@ class TowerWeights(Config):
 
 
 def _ours(name: str) -> bool:
-    return name == "logit_scale" or name.endswith(".projection.weight")
+    return name == "logit_scale" or ".projection." in name

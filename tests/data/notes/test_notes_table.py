@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from kit_notes import MARK, rows_of, table, written
 
-from fairtune.data.notes.output import check_output, write_output
+from fairtune.data.notes.output import check_output, make_folder, write_output
 from fairtune.data.notes.table import Notes, read_notes
 from fairtune.errors import ConfigError, DataError, FairtuneError
 
@@ -128,7 +128,7 @@ def test_a_column_is_asked_for_once(tmp_path: Path) -> None:
         ("out.txt", "not the name of a table"),
         ("folder.csv", "this is a folder"),
         ("there.csv", "is there already"),
-        ("there.csv/below/out.csv", "cannot make the folder"),
+        ("recorded.csv", "is there already"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused_before_any_work(
@@ -139,9 +139,16 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
     (tmp_path / "link.csv").symlink_to(source)
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "there.csv").touch()
+    (tmp_path / "recorded.csv.json").touch()
     with pytest.raises(FairtuneError, match=what):
         check_output(tmp_path / name, source)
     assert source.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "there.csv").touch()
+    with pytest.raises(ConfigError, match="cannot make the folder"):
+        make_folder(tmp_path / "there.csv" / "below" / "out.csv")
 
 
 def test_outputs_are_their_owners_alone_and_read_back(tmp_path: Path) -> None:
@@ -150,6 +157,7 @@ def test_outputs_are_their_owners_alone_and_read_back(tmp_path: Path) -> None:
     for name in ("o.csv", "o.tsv"):
         to = tmp_path / "new" / name
         check_output(to, notes.path)
+        make_folder(to)
         write_output(to, *notes.table("note", texts), {})
         back = read_notes(to, "note", "eye", ["key"])
         assert (back.texts, back.ids, back.kept) == (tuple(texts), notes.ids, notes.kept)
