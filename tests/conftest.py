@@ -210,6 +210,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"needs {what}: {reason}")
     if item.get_closest_marker("gpu") and not _accelerator():
         pytest.skip("no accelerator")
+    if item.get_closest_marker("network") and (reason := _no_hub()) is not None:
+        pytest.skip(f"no model hub: {reason}")
+
+
+@functools.cache
+def _no_hub() -> str | None:
+    from fairtune.config import settings
+    from fairtune.models import load
+    from fairtune.models.sources.hub import Hub
+
+    hub = Hub(repository="openai/clip-vit-base-patch32", file="config.json")
+    return hub.reachable(load("test_vit"), settings({"FAIRTUNE_OFFLINE": "0"}))
 
 
 @functools.cache

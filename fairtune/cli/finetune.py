@@ -127,8 +127,7 @@ def _refuse_idle(idle: dict[str, bool]) -> None:
             raise ConfigError(
                 "the option does nothing beside the others that were given",
                 where=option,
-                todo="leave it out, or say what is retrained by one of --study, --trial, --mask, "
-                "--recipe",
+                todo="leave it out, or say by --study, --trial, --mask or --recipe what is run",
             )
 
 

@@ -29,7 +29,7 @@ class Difference:
         low: Lower end.
         high: Upper end.
         draws: `(replicates,)` differences under resampled patients and seeds.
-        seeds: Number of seeds of a and of b.
+        seeds: Number of seeds of a and of b; of neither where seeds change nothing.
         patients: Patients resampled.
         points: Means over the seeds of a and of b.
     """
@@ -38,14 +38,14 @@ class Difference:
     low: float
     high: float
     draws: FloatArray
-    seeds: tuple[int, int] = (1, 1)
+    seeds: tuple[int, ...] = (1, 1)
     patients: int = 0
     points: tuple[float, ...] = ()
 
     @property
     def speaks_of(self) -> str:
         """What a claim may be about: one seed says nothing about the method behind it."""
-        return "this method" if min(self.seeds) > 1 else "this model"
+        return "this method" if min(self.seeds, default=2) > 1 else "this model"
 
     def gain(self, objective: Objective) -> Difference:
         """Return the difference with better counted up."""

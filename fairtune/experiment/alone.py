@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fairtune.adaptation import Mask
 from fairtune.config import parse
+from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError
 from fairtune.evaluation.table import group_table
 from fairtune.experiment.finetune import Entry, Finetuned, finetune, seeds_for, taken_over
@@ -110,11 +111,22 @@ def finetune_alone(
     base = secrets.randbits(30) if seed is None else seed
     fresh = tuple(Seeds(data=base + i, init=base + i) for i in range(seeds_for(recipe, seeds)))
     resolved = session.resolve(recipe)
+    _refuse_idle(resolved)
     entry = Entry("pick", resolved, fresh, *(() if found is None else taken_over(found)))
     runs = Runs.at(out, shared)
     session.keeps_best = not isinstance(judge.validation.epoch, str)
     made = finetune([entry], session, runs, judge, Gate(out), command=command, watch=watch)
     return Alone(made, judge, said)
+
+
+def _refuse_idle(recipe: Recipe) -> None:
+    if recipe.scored and recipe.mitigated:
+        raise ConfigError(
+            "nothing is trained, so no mitigation can act on training",
+            where="recipe.mitigations",
+            found=[name_of(m) for m in recipe.mitigations if m.trains],  # type: ignore[attr-defined]
+            todo="give a mask, or leave them out",
+        )
 
 
 def test_text(alone: Alone) -> str:

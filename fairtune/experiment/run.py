@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from fairtune.adaptation.placement import DIRECT
 from fairtune.editing.stored import to_bytes
 from fairtune.errors import LOST, DataError, Interrupted, RunError
 from fairtune.evaluation.predictions import Predictions
+from fairtune.experiment.cautions import wrong_way
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import (
@@ -33,6 +35,7 @@ from fairtune.experiment.stored import (
     recipe_card,
 )
 from fairtune.experiment.tables import prediction_frame, probabilities
+from fairtune.experiment.text_facts import TEXTS, text_facts
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
 from fairtune.training.edits import made_for
@@ -42,6 +45,8 @@ from fairtune.training.recipe import Recipe
 from fairtune.training.session import Session
 from fairtune.training.texts import prompts_of
 from fairtune.training.train import Job, RunResult, train_each
+
+log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -307,7 +312,12 @@ def _store(
         task=ground.task,
         classes=ground.pack.table.classes,
         judged_by=judge.to_json(),
-        provenance={**provenance_now(), "device": device_words(session), **provenance},
+        provenance={
+            **provenance_now(),
+            "device": device_words(session),
+            **({TEXTS: facts} if (facts := text_facts(ground, job.recipe)) else {}),
+            **provenance,
+        },
     )
     kept = result.epochs[result.kept - 1]
 
@@ -319,6 +329,8 @@ def _store(
         if len(kept.scores):
             predictions = raw_predictions(ground, job.recipe, kept)
             operating |= operating_point(judge, job.recipe, predictions)
+            for why in wrong_way(job.recipe, predictions):
+                log.warning("%s", why)
             hashes = ground.patient_hashes(predictions.row)
             frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
             write_table(folder / "val.parquet", frame)

@@ -78,6 +78,12 @@ class StoredRun:
         """Threshold and kept epoch."""
         return self._json("operating.json")
 
+    @property
+    def texts(self) -> dict[str, Any]:
+        """What is to be known of its texts and prompts; see `text_facts`."""
+        found: dict[str, Any] = self.card["provenance"].get("texts", {})
+        return found
+
     @cached_property
     def prompts(self) -> dict[str, Any]:
         """What its classes are called, as a dataset spec has it; empty where no prompt is read."""

@@ -163,12 +163,11 @@ class Backbone(nn.Module):
     def before(self, cut: Cut) -> dict[str, torch.Tensor]:
         """Return the tensors that `front(..., cut)` depends on, by name.
 
-        Of a network of several towers those of the image tower, under their names in it.
+        Of a network of several towers those of the image tower, under their names in it; for None
+        also what stands behind it, under its name in the network.
 
         Args:
-            cut: None stands for all of them, those of `embed`, with those of what stands behind
-                the image tower (a Q-Former), under their names in the network; `JOINT` for the
-                whole network's.
+            cut: None stands for all of them, those of `embed`; `JOINT` for the whole network's.
         """
         if cut == JOINT:
             whole: dict[str, torch.Tensor] = self.net.state_dict()

@@ -12,6 +12,7 @@ import yaml
 
 from fairtune.data.spec import load_spec
 from fairtune.errors import FairtuneError, StudyError
+from fairtune.experiment.cautions import cautions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.stored import StoredRun
 from fairtune.models import spec as models
@@ -24,7 +25,7 @@ from fairtune.report.mitigations import mitigation_words
 from fairtune.report.scored import Scored, attributes_of, group_frame, on_test, retrained
 from fairtune.report.summary import Summary, summarise
 from fairtune.report.tables import difference_frame, gap_frame, harm_frame
-from fairtune.report.words import LABELS, harm_words, number, objective_words
+from fairtune.report.words import LABELS, harm_words, number, objective_words, sentence
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
 
@@ -202,7 +203,8 @@ def _use(card: Card) -> list[str]:
         given = f"an image and the patient's {' and '.join(post.attributes(run))}"
     scores = "scores" if post.by_group(run) else "probabilities"
     needed = [f"**Note.** {plain(APPLIED)}", ""] if run.recipe.edited else []
-    needed += [line for said in post.needs(run) for line in (f"**Note.** {plain(said)}", "")]
+    notes = [*post.needs(run), *(sentence(why) for why in cautions(run))]
+    needed += [line for said in notes for line in (f"**Note.** {plain(said)}", "")]
     return [
         *needed,
         "`fairtune predict RUN IMAGES` scores images, `fairtune evaluate RUN --dataset D` "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairtune.errors import FairtuneError
+from fairtune.experiment.cautions import cautions
 from fairtune.report.words import objective_words, prose
 from fairtune.study.final import OPENING
 from fairtune.study.outcome import Outcome
@@ -114,7 +115,7 @@ def _closed(view: Overview, candidates: list[Candidate], label: str | None) -> t
 
 
 def _speaks_of(outcome: Outcome) -> str:
-    seeds = min(len(t.runs) for t in outcome.tested.values())
+    seeds = min((len(t.runs) for t in outcome.tested.values() if not t.fixed), default=2)
     return "this method" if seeds > 1 else "this model"
 
 
@@ -136,11 +137,24 @@ def _warnings(
         )
     if outcome is None and any(c.label == label and c.is_baseline for c in candidates):
         found.append(f"The pick is a baseline ({label}): the search found nothing better.")
-    confirmed = [len(c.runs) for c in candidates if c.runs]
+    confirmed = [len(c.runs) for c in candidates if c.runs and not c.recipe.scored]
     if outcome is None and min(confirmed, default=0) == 1:
         found.append("One confirm seed per recipe: the figures speak of this model only.")
     found += _degenerate(view, candidates, label)
+    found += _cautions(candidates, outcome)
     return found + _unfinished(view)
+
+
+def _cautions(candidates: list[Candidate], outcome: Outcome | None) -> list[str]:
+    """Return what gives cause to doubt words, each with the recipes that it is said of."""
+    runs = {c.label: c.runs[0] for c in candidates if c.runs}
+    if outcome is not None:
+        runs |= {label: tested.runs[0] for label, tested in outcome.tested.items()}
+    said: dict[str, list[str]] = {}
+    for label, run in runs.items():
+        for why in cautions(run):
+            said.setdefault(why, []).append(label)
+    return [f"{', '.join(labels)}: {why}." for why, labels in said.items()]
 
 
 def _tested(outcome: Outcome) -> list[str]:

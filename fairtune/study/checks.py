@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fairtune.adaptation.placement import DIRECT, METHOD, Methods
-from fairtune.adaptation.rules import Rule
 from fairtune.config import Choice, parse
 from fairtune.config.model import Source
 from fairtune.errors import ConfigError, FairtuneError
 from fairtune.mitigation import MITIGATIONS as REGISTRY
 from fairtune.mitigation.combine import excluded, unnamed
+from fairtune.study.baselines import baseline_of
 from fairtune.study.fields import MASK, MITIGATIONS, PINNED, parts_of
 from fairtune.study.space import Constant, Leaf, Member, Node, OneOf, Single, Space, Subset
 from fairtune.training.recipe import Recipe
+
+_TRIED = ("attribute", "score")
+"""Fields of a mitigation of which every value that may be drawn has to go with the recipe."""
 
 
 def pinned(recipe: dict[str, Any], source: Source) -> list[FairtuneError]:
@@ -107,8 +111,10 @@ def _member_faults(
             )
     fields = dict(member.fields)
     fixed = {name: node.value for name, node in member.fields if isinstance(node, Constant)}
-    for value in _values(fields["attribute"]) if "attribute" in fields else [None]:
-        given = fixed if value is None else {**fixed, "attribute": value}
+    tried = [_values(fields[name]) if name in fields else [None] for name in _TRIED]
+    for values in itertools.product(*tried):
+        chosen = {name: v for name, v in zip(_TRIED, values, strict=True) if v is not None}
+        given = {**fixed, **chosen}
         try:
             made = parse(Recipe, {**recipe.to_json(), MITIGATIONS: [{member.name: given}]})
         except FairtuneError as error:
@@ -142,30 +148,6 @@ def _values(node: Node) -> list[Any]:
     return [None]
 
 
-def baseline_faults(
-    names: Sequence[str], place: Sequence[str], source: Source
-) -> list[FairtuneError]:
-    """Return the baselines that are no mask rule, and that one stands twice.
-
-    Args:
-        names: The baselines.
-        place: Where their list stands.
-        source: The document.
-    """
-    out: list[FairtuneError] = []
-    for i, name in enumerate(names):
-        try:
-            Rule.parse(name)
-        except FairtuneError as error:
-            error.where = source.where(*place, i)
-            out.append(error)
-    if len(set(names)) != len(names):
-        out.append(
-            ConfigError("a baseline stands twice", where=source.where(*place), found=list(names))
-        )
-    return out
-
-
 def sense(
     recipe: Recipe, searched: dict[str, Any], names: Sequence[str], source: Source
 ) -> list[FairtuneError]:
@@ -189,20 +171,20 @@ def sense(
         )
         return out
     for name in names:
-        if str(_rule(name)) != "none":
+        if _trains(name, recipe):
             out.append(
                 ConfigError(
                     "a baseline is trained without a learning rate",
                     where=source.where("baselines"),
                     found=name,
-                    todo=f"{todo}, or write baselines: [linear_readout]",
+                    todo=f"{todo}, or leave out baselines that train a mask",
                 )
             )
     return out
 
 
-def _rule(name: str) -> Rule | None:
+def _trains(name: str, recipe: Recipe) -> bool:
     try:
-        return Rule.parse(name)
+        return bool(baseline_of(name, recipe.usage).rule.terms)
     except FairtuneError:
-        return None  # said elsewhere
+        return False  # said elsewhere

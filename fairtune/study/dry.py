@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fairtune.adaptation.placement import DIRECT, METHOD
 from fairtune.config.registry import name_of
 from fairtune.evaluation.power import outlook
+from fairtune.experiment.text_facts import text_facts, text_words
 from fairtune.mitigation import MITIGATIONS as REGISTRY
 from fairtune.study.bill import baseline_runs, bill, confirm_runs, control_runs, reached
 from fairtune.study.checks import members_of
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 def estimate(plan: Plan, session: Session) -> str:
     """Return groups, what can be told from them, the size of the space and the hours, as text.
 
-    One step is timed, of all units that the fixed mask or a baseline trains or, where masks are
-    searched, of every unit trained directly, with nothing kept of frozen blocks: an upper bound
-    for all but the adapters that cost more than what they stand for. What a mitigation costs
-    besides is said beside it. An endpoint is not asked, so nothing of it is timed.
+    Where a frozen model is asked, a batch of it is timed. Else one step is, of all units that the
+    fixed mask or a baseline trains or, where masks are searched, of every unit trained directly,
+    with nothing kept of frozen blocks: an upper bound for all but the adapters that cost more than
+    what they stand for. What a mitigation costs besides is said beside it. An endpoint is not
+    asked, so nothing of it is timed.
     """
     study, ground = plan.study, session.ground(plan.base)
     predictions = validation_table(plan, session)
@@ -57,11 +59,10 @@ def estimate(plan: Plan, session: Session) -> str:
         lines.append(f"  {found.sentence}")
     dims = plan.dimensions()
     lines.append(f"space: {len(dims)} parameters")
+    lines += text_words(text_facts(ground, plan.base), plan.base.usage)
     if not ground.backbone.differentiable:
         return "\n".join([*lines, _unasked(plan), *edit_bill(plan, session), bill(plan)])
-    seconds = _step_seconds(plan, session)
-    steps = -(-len(ground.fit_rows(plan.base)) // plan.base.optim.batch_size)
-    per_run = seconds * steps * plan.base.optim.epochs * study.judge.validation.folds
+    per_run = _run_seconds(plan, session) * study.judge.validation.folds
     baselines, controls, confirm = baseline_runs(plan), control_runs(study), confirm_runs(study)
     # A trial of search and control rises through the levels, the others are at the last one.
     price = study.fidelity.price
@@ -105,6 +106,35 @@ def _dearer(plan: Plan) -> Iterator[str]:
         costs: str | None = getattr(REGISTRY.get(name), "costs", None)
         if costs is not None:
             yield f"not in these minutes: with {name} {costs}"
+
+
+def _run_seconds(plan: Plan, session: Session) -> float:
+    """Return the seconds of a run on one fold: of all steps, or of one pass over its rows."""
+    ground, base = session.ground(plan.base), plan.base
+    rows = len(ground.fit_rows(base))
+    if base.usage.fits in ("head", "nothing"):
+        return _row_seconds(plan, session) * (rows + len(ground.val_rows(base)))
+    steps = -(-rows // base.optim.batch_size)
+    return _step_seconds(plan, session) * steps * base.optim.epochs
+
+
+def _row_seconds(plan: Plan, session: Session) -> float:
+    """Return the seconds in which a row is scored by the frozen model."""
+    from fairtune.training.net import build_net
+    from fairtune.training.passes import score_rows
+    from fairtune.training.recipe import Seeds
+
+    ground, base = session.ground(plan.base), plan.base
+    net, _ = build_net(base, Seeds(), ground)
+    rows = ground.val_rows(base)[:128]
+    text = ground.scored_text(base, net)
+    times = []
+    for _ in range(2):
+        loader = ground.loader(rows, len(rows), edit=None, text=text)
+        began = time.perf_counter()
+        score_rows(net, loader, ground.scorer(base), ground.autocast(base))
+        times.append(time.perf_counter() - began)
+    return min(times) / len(rows)
 
 
 def _step_seconds(plan: Plan, session: Session) -> float:

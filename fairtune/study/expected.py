@@ -60,7 +60,7 @@ def _count(
     names = mask if isinstance(mask, str) else tuple(mask)
     part = plan.base.adaptation.model_copy(update={"mask": names})
     recipe = plan.base.model_copy(update={"adaptation": part})
-    if recipe.head_only and not mitigated:
+    if recipe.head_only and (recipe.scored or not mitigated):
         return
     counter[plan.mask(recipe).start(plan.units)] += runs
 

@@ -17,6 +17,7 @@ from fairtune.training.recipe_parts import AdaptationPart
 MASK = "adaptation.mask"
 MITIGATIONS = "mitigations"
 EDIT = "edit"
+USAGE = "usage"
 
 PINNED = (
     "data.fingerprint",

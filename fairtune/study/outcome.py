@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,11 @@ class Tested:
     runs: tuple[StoredRun, ...]
     deploy: str
     is_baseline: bool
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing is fitted: one run says all that any seed would."""
+        return self.runs[0].recipe.scored
 
     @cached_property
     def predictions(self) -> tuple[Predictions, ...]:
@@ -177,8 +182,10 @@ class Outcome:
         Raises:
             DataError: The test rows cannot answer it.
         """
-        drawn = self.sampled
-        return difference(drawn[of or self.pick], drawn[label], objective).gain(objective)
+        drawn, names = self.sampled, (of or self.pick, label)
+        found = difference(drawn[names[0]], drawn[label], objective).gain(objective)
+        seeds = zip(found.seeds, names, strict=True)
+        return replace(found, seeds=tuple(n for n, name in seeds if not self.tested[name].fixed))
 
     @cached_property
     def bounds(self) -> dict[str, Bounds]:

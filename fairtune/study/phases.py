@@ -214,7 +214,8 @@ class SearchPhase:
             verdict = decide_digest(mine, digest)
             if verdict == "new":
                 return self.plan.proposal("search", recipe, stream=SEARCH, params=params)
-            if verdict == "replicate":
+            # Where nothing is fitted another seed would tell nothing new.
+            if verdict == "replicate" and not recipe.scored:
                 number = next_replicate(mine, digest)
                 return self.plan.proposal(
                     "replicate", recipe, stream=SEARCH, replicate=number, params=params
@@ -277,6 +278,8 @@ class ConfirmPhase:
         """Yield every run, seed by seed, so that a partial list is even over recipes."""
         for seed in range(self.plan.study.confirm.seeds):
             for label, recipe in self.candidates(rows).items():
+                if seed and recipe.scored:
+                    continue  # nothing is fitted: seeds change nothing
                 yield self.plan.proposal(
                     CONFIRM, recipe, stream=CONFIRM, replicate=seed, attrs={LABEL: label}
                 )

@@ -14,7 +14,8 @@ from fairtune.config import Choice, Dimension, Float, parse
 from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
-from fairtune.study.fields import EDIT, MASK, MITIGATIONS, parts_of
+from fairtune.study.baselines import baseline_of
+from fairtune.study.fields import EDIT, MASK, MITIGATIONS, USAGE, parts_of
 from fairtune.study.parts import Part, parts, trial_key
 from fairtune.study.rows import CONTROL, SEARCH, Proposal, Row
 from fairtune.study.schema import StudyFile
@@ -64,7 +65,7 @@ class Plan:
             for part in parents:
                 node = node[part]
             node[name] = value
-        made = parse(Recipe, data).attributed(self.study.judge.attribute)
+        made = _acting(parse(Recipe, data).attributed(self.study.judge.attribute))
         if made.head_only:
             return made
         adaptation = made.adaptation.on(self.mask(made).units, self.units)
@@ -97,12 +98,15 @@ class Plan:
         return Rule.parse(names).mask(self.units) if isinstance(names, str) else Mask(names)
 
     def baseline(self, name: str, point: float | None = None) -> Recipe:
-        """Return baseline `name` at one learning rate, or one L2 penalty for an empty mask.
+        """Return baseline `name` at one learning rate, or one L2 penalty for a linear readout.
 
         Baselines train directly, without edit and mitigation, whatever the study says.
         """
-        mask = list(Rule.parse(name).mask(self.units).units)
+        found = baseline_of(name, self.base.usage)
+        mask = list(found.rule.mask(self.units).units)
         values: dict[str, Any] = {MASK: mask, METHOD: DIRECT, MITIGATIONS: [], EDIT: "none"}
+        if found.usage is not None:
+            values[USAGE] = found.usage
         if point is not None:
             values["optim.lr" if mask else "optim.l2"] = point
         return self.recipe(values)
@@ -111,10 +115,12 @@ class Plan:
         """Return the learning rates (or L2 penalties) that baseline `name` is tried with.
 
         They are spread over the range, or are the values, that the study searches; a learning
-        rate that the study fixes is used as it is.
+        rate that the study fixes is used as it is. Where nothing is fitted there is one point.
         """
-        most = self.study.baselines.lr_points
-        if not Rule.parse(name).mask(self.units).units:
+        most, recipe = self.study.baselines.lr_points, self.baseline(name)
+        if recipe.scored:
+            return [None]
+        if recipe.head_only:
             l2 = declared_dimensions(OptimPart)["l2"]
             assert isinstance(l2, Float)
             return list(l2.points(most))
@@ -164,6 +170,14 @@ class Plan:
                 **(attrs or {}),
             },
         )
+
+
+def _acting(recipe: Recipe) -> Recipe:
+    """Return a recipe without the mitigations of training where nothing is trained."""
+    if not (recipe.scored and recipe.mitigated):
+        return recipe
+    kept = tuple(m for m in recipe.mitigations if not m.trains)  # type: ignore[attr-defined]
+    return recipe.model_copy(update={"mitigations": kept})
 
 
 def _spread(values: Sequence[float], most: int) -> list[float | None]:

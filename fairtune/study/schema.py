@@ -16,6 +16,7 @@ from fairtune.config.yaml12 import Located, read
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean, raise_all
 from fairtune.experiment.judge import Judge, Validation, compared_by
 from fairtune.study import checks, judged
+from fairtune.study.baselines import baseline_faults, default_for
 from fairtune.study.budget import Budget
 from fairtune.study.edit_checks import edit_faults
 from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
@@ -24,11 +25,11 @@ from fairtune.study.pruners import PRUNERS, Pruner
 from fairtune.study.samplers import SAMPLERS
 from fairtune.study.selection import known_rule
 from fairtune.study.space import Space
+from fairtune.study.usages import usage_faults, with_usage
 from fairtune.study.written import compile_space
 from fairtune.training.recipe import Recipe
 
 __all__ = [
-    "BASELINES",
     "Baselines",
     "Budget",
     "Confirm",
@@ -40,8 +41,6 @@ __all__ = [
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MOST = 4
 """Objectives of a study."""
-
-BASELINES = ("fullft", "linear_readout", "norm:all", "attn:all", "block:last-3")
 
 
 class Confirm(Config):
@@ -60,13 +59,13 @@ class Baselines(Config):
     """Reference masks, each with its own search of the learning rate.
 
     Attributes:
-        of: Named masks or mask rules.
+        of: Named masks, mask rules, `zero_shot`; those that go with the usage if not given.
         lr_points: Learning rates (L2 penalties for the linear readout) tried for each.
         control: `random` runs as many random points of the space as the search has trials; the
             best of them is confirmed and tested beside the winner. Not part of the budget.
     """
 
-    of: tuple[str, ...] = BASELINES
+    of: tuple[str, ...] = ()
     lr_points: Annotated[int, pydantic.Field(ge=1)] = 6
     control: Literal["random"] | None = None
 
@@ -162,21 +161,23 @@ def build_study(document: Located) -> StudyFile:
         raise ConfigError("a study file is a mapping", where=source.where(), found=data)
     problems: list[FairtuneError] = []
     file = _caught(lambda: parse(_File, data, source), problems)
-    fixed = data.get("recipe")
-    recipe = None
-    if isinstance(fixed, dict):
-        problems += checks.pinned(fixed, source)
-        recipe = _caught(lambda: parse(Recipe, fixed, source.at("recipe")), problems)
-    searched = data.get("space", {})
-    space = Space()
+    fixed, searched = data.get("recipe"), data.get("space", {})
+    recipe, space = None, Space()
     if isinstance(searched, dict):
         space, faults = compile_space(searched, source.at("space"))
         problems += faults
+    if isinstance(fixed, dict):
+        problems += checks.pinned(fixed, source)
+        whole = with_usage(fixed, space)
+        recipe = _caught(lambda: parse(Recipe, whole, source.at("recipe")), problems)
+    if isinstance(searched, dict):
         problems += checks.twice(fixed if isinstance(fixed, dict) else {}, searched, source)
         problems += checks.methods(recipe, searched, source)
+        problems += usage_faults(recipe, space, source)
     read = judged.read(data, source, problems)
-    names = _names(file)
-    problems += checks.baseline_faults(names, _inner(file), source)
+    names = _names(file, recipe)
+    usage = None if recipe is None else recipe.usage
+    problems += baseline_faults(names, usage, _inner(file), source)
     problems += judged.faults(read, recipe, None if file is None else names, source)
     asked = compared_by(read.objectives)
     problems += checks.mitigation_faults(recipe, space, asked, source)
@@ -193,6 +194,7 @@ def build_study(document: Located) -> StudyFile:
     baselines = file.baselines
     if not isinstance(baselines, Baselines):
         baselines = Baselines(of=baselines)
+    baselines = baselines.model_copy(update={"of": names})
     return StudyFile(
         file.name,
         file.seed,
@@ -211,10 +213,15 @@ def build_study(document: Located) -> StudyFile:
     )
 
 
-def _names(file: _File | None) -> tuple[str, ...]:
+def _names(file: _File | None, recipe: Recipe | None) -> tuple[str, ...]:
+    """Return the baselines that the file names, else those that go with the usage."""
     if file is None:
         return ()
-    return file.baselines.of if isinstance(file.baselines, Baselines) else file.baselines
+    if not isinstance(file.baselines, Baselines):
+        return file.baselines
+    if "of" in file.baselines.model_fields_set:
+        return file.baselines.of
+    return () if recipe is None else default_for(recipe.usage)
 
 
 def _inner(file: _File | None) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairtune.adaptation.placement import METHOD, members
-from fairtune.adaptation.rules import Rule
 from fairtune.config.registry import name_of
 from fairtune.errors import ConfigError, FairtuneError, raise_all
 from fairtune.models.units import Units
+from fairtune.study.baselines import baseline_of
 from fairtune.study.bounds import Bounds
 from fairtune.study.control import ControlPhase
 from fairtune.study.edit_fitting import edit_misfits
@@ -58,7 +58,7 @@ def make_plan(study: StudyFile, session: Session, pinned: Mapping[str, Any] | No
     problems: list[FairtuneError] = []
     for i, name in enumerate(study.baselines.of):
         try:
-            Rule.parse(name).mask(units)
+            baseline_of(name, recipe.usage).rule.mask(units)
         except FairtuneError as error:
             error.where = study.source.where("baselines", i)
             problems.append(error)

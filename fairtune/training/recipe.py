@@ -207,6 +207,7 @@ class Recipe(Config):
             out["optim"] = {name: out["optim"][name] for name in acts if name in out["optim"]}
             del out["fit"]["augment"]
             out["fit"].pop("compile", None)
+            self._without_idle(out)
             return out
         if self.head_only:
             out["adaptation"] = {"mask": []}
@@ -222,6 +223,14 @@ class Recipe(Config):
         if self.usage.fits == "mask":
             del out["optim"]["head_lr"]
         return out
+
+    def _without_idle(self, out: dict[str, Any]) -> None:
+        """Leave out mitigations of training where nothing is trained."""
+        if not self.scored or "mitigations" not in out:
+            return
+        acting = zip(self.mitigations, out.pop("mitigations"), strict=True)
+        if kept := [fields for member, fields in acting if not member.trains]:  # type: ignore[attr-defined]
+            out["mitigations"] = kept
 
     def identity(self) -> str:
         """Return the digest of `canonical()`: equal for recipes that give the same numbers."""

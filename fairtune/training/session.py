@@ -5,6 +5,7 @@ The second run of a process starts its first step at once: nothing is read, deco
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,10 @@ from fairtune.training.pins import (
 )
 from fairtune.training.recipe import Recipe
 from fairtune.training.texts import prompts_of
+from fairtune.training.usages import cautions
 from fairtune.training.usages import unnamed as unnamed_usage
+
+log = logging.getLogger(__name__)
 
 FEW_TOKENS = 256
 """Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit
@@ -75,6 +79,7 @@ class Session:
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
     _weights: dict[str, Weights | None] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -169,6 +174,10 @@ class Session:
             }
         )
         refuse_unvalidated(resolved, len(ground.val_rows(resolved)))
+        for caution in cautions(resolved, spec):
+            if caution not in self._told:
+                self._told.add(caution)
+                log.warning("%s", caution)
         return resolved
 
     def image_size(self, recipe: Recipe) -> int:

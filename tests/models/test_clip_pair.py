@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
+from fairtune.adaptation.placement import Methods
+from fairtune.adaptation.rules import Rule
 from fairtune.config import Settings, settings
 from fairtune.errors import FairtuneError, ModelError
 from fairtune.models import ModelSpec, load
@@ -20,6 +22,7 @@ from fairtune.models.language import PADDED, similarity
 from fairtune.models.registries import LOADERS
 from fairtune.models.tokenizer_rule import TokenizerRule
 from fairtune.models.weights import from_file
+from fairtune.training.net import adapted
 
 SIDE, WORDS, EOS = 32, 50, 49
 IMAGE = {
@@ -276,3 +279,18 @@ def test_half_a_model_is_refused(here: Settings, tmp_path: Path) -> None:
     save_file(more, tmp_path / "more.safetensors")
     with pytest.raises(FairtuneError, match="does not have"):
         from_file(clip_spec(), tmp_path / "more.safetensors", here)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_low_rank_updates_reach_attention_of_both_towers(kind: str) -> None:
+    spec = specs()[kind]
+    units = describe(spec)
+    mask = Rule.parse("image.attn:last-2,text.attn:all").mask(units)
+    backbone = build(spec, None, None).requires_grad_(False)
+    placed = Methods.parse({"lora": {"rank": 2, "targets": "qkv"}}).placements(mask.units, units)
+    made, attached = adapted(backbone, placed, units, 10, 1)
+    trained = {name: p for one in attached for name, p in one.trained.items()}
+    similarity(made.joint(images()), made.words(tokens(kind))).diagonal().sum().backward()
+    assert len(trained) == 2 * 3 * (2 + 2)
+    assert all(parameter.grad is not None for parameter in trained.values())
+    assert made.first_trained == 1

@@ -24,6 +24,14 @@ from fairtune.models.backbone import build, describe
 from fairtune.models.registries import LOADERS
 from fairtune.models.spec import ModelSpec
 
+TEXT_SIZES = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 8,
+}
 HTTP = {"url": "https://example.org/embed", "version": "1", "dim": DIM}
 TEXT = {
     "hidden_size": 24,
@@ -34,10 +42,20 @@ TEXT = {
     "max_position_embeddings": 77,
 }
 FIELDS: dict[str, Any] = {
-    "checkpoint": {"file": "w.safetensors"},
+    "checkpoint": {"file": "w.safetensors", "rule": {"state_key": "model", "drop": ["^fc"]}},
+    "clip": {"image": CLIP_SIZES, "text": TEXT_SIZES, "dim": 8},
     "http": HTTP,
-    "transformers": CLIP_SIZES,
+    "open_clip": {
+        "config": {
+            "embed_dim": 8,
+            "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+            "text_cfg": {"layers": 2, "width": 16, "heads": 2, "vocab_size": 20},
+        }
+    },
+    "siglip": {"image": CLIP_SIZES, "text": TEXT_SIZES},
     "timm": {},
+    "transformers": CLIP_SIZES,
+    "two_towers": {"image": "test_vit", "text": TEXT_SIZES, "dim": 8},
     "blip": BLIPS["blip"],
     "blip2": BLIPS["blip2"],
     "two_towers": pair_fields()["loader"]["two_towers"],

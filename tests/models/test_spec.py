@@ -35,9 +35,6 @@ def written(folder: Path, *changes: tuple[str, str]) -> str:
     return str(path)
 
 
-TIMM = [n for n in names() if isinstance(load(n).loader, TimmModel)]
-
-
 @pytest.mark.parametrize("name", names())
 def test_shipped_specs_load_and_carry_their_file_name(name: str) -> None:
     spec = load(name)
@@ -46,7 +43,7 @@ def test_shipped_specs_load_and_carry_their_file_name(name: str) -> None:
     assert len(spec.mean) == len(spec.std) == spec.channels
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", [n for n in names() if isinstance(load(n).loader, TimmModel)])
 def test_normalisation_is_what_timm_trained_with(name: str) -> None:
     from fairtune.models.network import pretrained_cfg
 

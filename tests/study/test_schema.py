@@ -14,7 +14,8 @@ from fairtune.config import digest
 from fairtune.config.yaml12 import dumps, loads
 from fairtune.errors import ConfigError, FairtuneError, Problems
 from fairtune.evaluation.objectives import Objective
-from fairtune.study.schema import BASELINES, build_study, load_study
+from fairtune.study.baselines import default_for
+from fairtune.study.schema import build_study, load_study
 
 
 def faults(**changes: Any) -> list[FairtuneError]:
@@ -35,7 +36,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 def test_what_is_absent_has_its_declared_default() -> None:
     small = study(baselines=None, confirm=None, sampler=None, pruner=None)
-    assert small.baselines.of == BASELINES
+    assert small.baselines.of == default_for(small.recipe.usage)
     assert (small.confirm.top, small.confirm.seeds, small.seed) == (5, 4, 0)
     assert type(small.sampler).__name__ == "Auto"
     assert type(small.pruner).__name__ == "Asha"

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from fairtune.config.digest import digest
-from fairtune.data.notes.journal import Answer, Journal, Writer, alone
+from fairtune.data.notes.journal import Answer, Journal, alone
 from fairtune.data.notes.output import check_output, make_folder, write_output
 from fairtune.data.notes.prompt import Prompt, shortened
 from fairtune.data.notes.table import Notes
@@ -18,6 +17,7 @@ from fairtune.errors import ConfigError, DataError, Interrupted
 
 COLUMN = "summary"
 LETTERS_A_TOKEN = 4
+_REFUSED_AT_FIRST = 3
 STATUS = "not reviewed: what a model writes can be wrong, and can tell who a note is about"
 
 Told = Callable[[int, int], None]
@@ -169,9 +169,7 @@ def summarize(
         journal = None if restart else _checked(Journal.read(journal_path(to)), identity)
         if journal is None:
             journal = Journal.begin(journal_path(to), identity)
-        refusals = _ask_all(notes, model, asked, journal, told)
-        if refusals:
-            raise _refused(notes, refusals, len(journal.answers))
+        _ask_all(notes, model, asked, journal, told)
         record = _write(notes, identity, asked, journal, to)
         journal.remove()
     return record
@@ -211,59 +209,49 @@ def _checked(journal: Journal | None, identity: Mapping[str, Any]) -> Journal | 
     return journal
 
 
-def _ask_all(
-    notes: Notes, model: TextModel, asked: Asked, journal: Journal, told: Told
-) -> dict[int, Refused]:
-    """Ask about every note without an answer; return refusals by row."""
+def _ask_all(notes: Notes, model: TextModel, asked: Asked, journal: Journal, told: Told) -> None:
+    """Ask about every note without an answer.
+
+    Raises:
+        DataError: Notes were refused, and may not be left empty.
+    """
     refusals: dict[int, Refused] = {}
     left = [r for r, text in enumerate(notes.texts) if text.strip() and r not in journal.answers]
     told(len(notes) - len(left), len(notes))
     try:
         with journal.writing() as writer:
             for done, row in enumerate(left, len(notes) - len(left) + 1):
-                _ask(notes, model, asked, row, journal, writer, refusals)
+                try:
+                    writer.add(row, model.answer(notes.texts[row], asked.ask, row))
+                except Refused as refusal:
+                    refusals[row] = refusal
+                # It is then the request that is at fault, and not each of the notes.
+                if len(refusals) >= _REFUSED_AT_FIRST and not journal.answers:
+                    break
                 told(done, len(notes))
+            if refusals and (asked.refused == "stop" or not journal.answers):
+                raise _refused(notes, refusals, bool(journal.answers))
+            for row in refusals:
+                writer.add(row, Answer("", ended="refused"))
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped with {len(journal.answers):,} answers, which are kept; "
             "the same command goes on"
         ) from None
-    return refusals
 
 
-def _ask(
-    notes: Notes,
-    model: TextModel,
-    asked: Asked,
-    row: int,
-    journal: Journal,
-    writer: Writer,
-    refusals: dict[int, Refused],
-) -> None:
-    try:
-        answer = model.answer(notes.texts[row], asked.ask, row)
-    except Refused as refusal:
-        # As long as nothing was ever answered it is the request that is at fault, not the note.
-        if not any(answer.ended != "refused" for answer in journal.answers.values()):
-            raise _refused(notes, {row: refusal}, 0) from None
-        if asked.refused == "stop":
-            refusals[row] = refusal
-            return
-        answer = Answer("", ended="refused")
-    writer.add(row, answer)
-
-
-def _refused(notes: Notes, refusals: Mapping[int, Refused], kept: int) -> DataError:
+def _refused(notes: Notes, refusals: Mapping[int, Refused], kept: bool) -> DataError:
     first = next(iter(refusals.values()))
     places = [notes.where(row) for row in refusals]
     shown = ", ".join(places[:10]) + (f" and {len(places) - 10} more" if places[10:] else "")
-    more = "" if not kept else " (all others are answered, and kept)"
+    todo = "check --model and --limit-as: no note was ever answered"
+    if kept:
+        todo = "shorten or mend these notes, or write --refused empty: their summaries stay empty"
     return DataError(
-        f"{first.what}{more}",
+        f"{first.what}{' (all others are answered, and kept)' if kept else ''}",
         where=shown,
         found=first.found,
-        todo=first.todo
-        or "shorten or mend these notes, or write --refused empty: their summaries stay empty",
+        todo=first.todo or todo,
     )
 
 
@@ -287,7 +275,6 @@ def _write(
         },
         "prompt": asked.prompt.template,
         "max_characters": asked.characters,
-        "asked": digest(dict(identity)),
         "rows": {
             "all": len(notes),
             "empty_note": notes.empty,

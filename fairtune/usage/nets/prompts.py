@@ -68,7 +68,7 @@ def vectors_of(question: Question, backbone: Backbone) -> Tensor:
     device = backbone.language.logit_scale.device
     # Usable in a step too, which tensors of inference mode are not.
     with torch.inference_mode(False), torch.no_grad():
-        words = backbone.words(question.prompts.to(device))
+        words: Tensor = backbone.words(question.prompts.to(device))
         return means(unit(words), question.owner.to(device))
 
 
