@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairtune.errors import FairtuneError
+from fairtune.report.usage import text_warnings_of
 from fairtune.report.words import objective_words, prose
 from fairtune.study.final import OPENING
 from fairtune.study.outcome import Outcome
@@ -127,6 +128,7 @@ def _warnings(
             "The network started from random weights, not from a pretrained model: its figures "
             "say nothing about a foundation model."
         )
+    found += _of_texts(candidates, outcome)
     if outcome is not None:
         found += _tested(outcome)
     if candidates and not any(c.runs for c in candidates):
@@ -141,6 +143,13 @@ def _warnings(
         found.append("One confirm seed per recipe: the figures speak of this model only.")
     found += _degenerate(view, candidates, label)
     return found + _unfinished(view)
+
+
+def _of_texts(candidates: list[Candidate], outcome: Outcome | None) -> list[str]:
+    """Return what texts or prompts of the compared models give away."""
+    runs = [c.runs[0] for c in candidates if c.runs]
+    runs += [] if outcome is None else [t.runs[0] for t in outcome.tested.values()]
+    return list(dict.fromkeys(said for run in runs for said in text_warnings_of(run)))
 
 
 def _tested(outcome: Outcome) -> list[str]:
