@@ -12,7 +12,6 @@ import pytest
 import torch
 from kit_blip import LOADERS as BLIPS
 from kit_endpoints import DIM, written
-from kit_language import pair_fields
 from kit_nets import CLIP_SIZES
 from safetensors.torch import save_file
 
@@ -58,18 +57,6 @@ FIELDS: dict[str, Any] = {
     "two_towers": {"image": "test_vit", "text": TEXT_SIZES, "dim": 8},
     "blip": BLIPS["blip"],
     "blip2": BLIPS["blip2"],
-    "two_towers": pair_fields()["loader"]["two_towers"],
-    "clip": {"image": CLIP_SIZES, "text": TEXT, "dim": 20},
-    "siglip": {"image": CLIP_SIZES, "text": TEXT | {"max_position_embeddings": 64}},
-    "open_clip": {
-        "config": {
-            "embed_dim": 16,
-            "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 16,
-                           "head_width": 16},
-            "text_cfg": {"context_length": 77, "vocab_size": 50, "width": 24, "heads": 2,
-                         "layers": 2},
-        },
-    },
 }  # fmt: skip
 FAMILY = {
     "transformers": "clip_vit_base_patch16",
