@@ -279,7 +279,7 @@ def test_embeddings_stand_before_the_blocks_wherever_their_tensors_are() -> None
     found = distances_of(units.tensors(units.names), units)
     assert found["qformer.embeddings.word_embeddings.weight"] == 13
     assert found["qformer.query_tokens"] == 13
-    assert found["image.post_layernorm.weight"] == 1
+    assert found["image.vision_model.post_layernorm.weight"] == 1
     assert Rule.parse("image.final_norm,qformer,itc").mask(units).lowest_block(units) is None
 
 
