@@ -165,6 +165,20 @@ def test_names_of_the_hub_and_ours_are_the_same_weights(here: Settings, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_model_with_weights_is_built_without_drawing_values(
+    kind: str, here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = loaded(kind, theirs(kind), tmp_path, here)
+    spec = specs()[kind]
+    weights = from_file(spec, tmp_path / "model.safetensors", here)
+    monkeypatch.setattr(type(spec.loader), "seeded", None)
+    again = build(spec, None, weights)
+    with torch.no_grad():
+        assert torch.equal(again.joint(images()), backbone.joint(images()))
+        assert torch.equal(again.words(tokens(kind)), backbone.words(tokens(kind)))
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_every_tensor_of_both_towers_gets_a_gradient(kind: str) -> None:
     spec = specs()[kind]
     backbone = build(spec, None, None)
