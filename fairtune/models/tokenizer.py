@@ -99,8 +99,31 @@ def load(spec: ModelSpec, settings: Settings) -> Tokenizer:
             todo="name a model with a text tower, or give its spec a 'tokenizer'",
         )
     content = _content(spec, rule, settings)
-    named = digest([rule.to_json(), hashlib.sha256(content).hexdigest()])
+    # Not where it was found: the same tokenizer in another folder reads texts alike.
+    said = {name: getattr(rule, name) for name in ("limit", "kind", "lower", "pad", "pad_token")}
+    named = digest([said, hashlib.sha256(content).hexdigest()])
     return Tokenizer(rule, named, _made(spec, rule, content))
+
+
+def cached(spec: ModelSpec, settings: Settings) -> str | None:
+    """Return where the tokenizer's file is had from without asking any source, or None.
+
+    Args:
+        spec: A model with a tokenizer.
+        settings: Where the store is.
+    """
+    rule = spec.tokenizer
+    assert rule is not None
+    if rule.file is not None:
+        return f"file {rule.file.name}" if rule.file.is_file() else None
+    for source in rule.sources:
+        if store.is_whole(settings.cache / SHELF / _key(source)):
+            return str(source.label())
+    return None
+
+
+def _key(source: Any) -> str:
+    return digest([source.label(), source.to_json()])
 
 
 def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
@@ -115,7 +138,7 @@ def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
             ) from None
     tried: list[str] = []
     for source in rule.sources:
-        key = digest([source.label(), source.to_json()])
+        key = _key(source)
 
         def make(folder: Path, source: Any = source) -> None:
             (folder / _FILE).write_bytes(source.content(spec, settings))
