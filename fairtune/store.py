@@ -146,8 +146,13 @@ def replace_folder(made: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one.
+
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Who may read and write it, less what the umask takes away.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
@@ -155,7 +160,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with writing(path.parent, what=path.name):
         try:
-            with temporary.open("wb") as file:
+            opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(opened, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

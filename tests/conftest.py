@@ -166,6 +166,11 @@ def _no_torchxrayvision() -> str | None:
     return None if found else "torchxrayvision, which brings real tables, is not installed"
 
 
+def _no_presidio() -> str | None:
+    missing = [name for name in ("presidio_analyzer", "spacy") if not _can_import(name)]
+    return f"not installed: {', '.join(missing)} (extra `notes`)" if missing else None
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": _no_postgres,
     "local": _no_local,
@@ -182,6 +187,7 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "slurm": _no_slurm,
     "ray": _no_ray,
     "torchxrayvision": _no_torchxrayvision,
+    "presidio": _no_presidio,
 }
 
 
@@ -204,6 +210,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"needs {what}: {reason}")
     if item.get_closest_marker("gpu") and not _accelerator():
         pytest.skip("no accelerator")
+    if item.get_closest_marker("network") and (reason := _no_hub()) is not None:
+        pytest.skip(f"no model hub: {reason}")
+
+
+@functools.cache
+def _no_hub() -> str | None:
+    from fairtune.config import settings
+    from fairtune.models import load
+    from fairtune.models.sources.hub import Hub
+
+    hub = Hub(repository="openai/clip-vit-base-patch32", file="config.json")
+    return hub.reachable(load("test_vit"), settings({"FAIRTUNE_OFFLINE": "0"}))
 
 
 @functools.cache

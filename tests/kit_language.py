@@ -6,6 +6,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+from fairtune.config import parse
 from fairtune.config.yaml12 import dumps
 from fairtune.models import ModelSpec, load
 
@@ -120,3 +121,8 @@ def write_pair(folder: Path, dim: int | None = 24, **text: Any) -> Path:
 def pair(folder: Path, dim: int | None = 24, **text: Any) -> ModelSpec:
     """Return the spec that `write_pair` writes."""
     return load(str(write_pair(folder, dim, **text)))
+
+
+def network_spec(dim: int | None = 24, **text: Any) -> ModelSpec:
+    """Return the same spec for its network alone: the file of its tokenizer is nowhere."""
+    return parse(ModelSpec, {**pair_fields(dim, **text), "name": "tiny_pair"})

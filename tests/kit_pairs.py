@@ -1,123 +1,182 @@
-"""A small data set of images with texts and prompts, for the tiny model of `kit_language`."""
+"""Pairs of images and texts: tiny chest X-rays, reports made of their table, a tiny model."""
 
 from __future__ import annotations
 
-import copy
-import io
+import csv
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from kit_language import SIDE, write_pair
-from PIL import Image
+from kit import session, tiny_fields
+from kit_language import write_pair
 
+from fairtune.config import parse, shipped
 from fairtune.config.yaml12 import dumps
+from fairtune.training.recipe import Recipe
+from fairtune.training.session import Session
 
-PARTS = {"train": 48, "val": 48, "test": 32}
-PROMPTS: dict[str, Any] = {
-    "ill": {
-        "templates": ["a photo of {}", "an x ray of {}"],
-        "classes": {"not ill": ["clear lungs"], "ill": ["fluid", "a large heart"]},
-    }
+TRAIN, VAL, TEST = 42, 24, 16
+"""Rows of each split."""
+
+PROMPTS = {
+    "abnormal": {
+        "templates": ["a chest x ray with {}", "{}"],
+        "classes": {"normal": ["normal lungs"], "abnormal": ["disease", "fluid"]},
+    },
+    "kind": {
+        "templates": ["an x ray with {}"],
+        "classes": {"clear": "clear lungs", "fluid": "fluid", "other": "another finding"},
+    },
+    "signs": {
+        "templates": ["an x ray with {}"],
+        "classes": {
+            "fluid": {"present": "fluid", "absent": "no fluid"},
+            "large": {"present": "large heart", "absent": "normal heart"},
+        },
+    },
+}
+TARGETS = {
+    "abnormal": {
+        "column": "abnormal",
+        "positive": 1,
+        "negative": 0,
+        "names": ["normal", "abnormal"],
+    },
+    "kind": {"column": "kind", "classes": ["clear", "fluid", "other"]},
+    "signs": {"columns": ["fluid", "large"], "positive": 1, "negative": 0},
 }
 
 
-def spec_fields(**changes: Any) -> dict[str, Any]:
-    """Return the dataset spec as values; a top key replaces, `None` removes it."""
-    made: dict[str, Any] = {
-        "title": "Images with texts for tests",
-        "licence": "none",
-        "citation": "none",
-        "link": "https://example.org",
-        "layouts": [
-            {
-                "folders": ".",
-                "tables": ["rows.csv"],
-                "images": {"at": ["images"], "name": "{image}.png"},
-            }
-        ],
-        "id": "image",
-        "patient": "image",
-        "text": {"column": "note", "missing": "drop"},
-        "prompts": PROMPTS,
-        "targets": {"ill": {"column": "ill", "positive": 1, "negative": 0}},
-        "attributes": {"sex": {"column": "sex", "map": {"F": "F", "M": "M"}}},
-        "split": {"column": "split"},
-    }
-    made |= copy.deepcopy(changes)
-    return {key: value for key, value in made.items() if value is not None}
+def write_data(folder: Path, alike: bool = False) -> Path:
+    """Write a data set of real X-rays with reports below `folder`; return its spec.
 
-
-def write_data(folder: Path, *, bare: int = 0, seed: int = 0, **changes: Any) -> Path:
-    """Write images, table and dataset spec below `folder`; return the spec's path.
-
-    Ill patients have brighter images, and texts that say so.
+    A report has a number, so that texts differ, sex, age and the findings.
 
     Args:
-        folder: Where they go.
-        bare: Training rows without a text.
-        seed: Of the images.
-        changes: See `spec_fields`.
+        folder: Where to; a data root of its own.
+        alike: Reports name the findings alone, so that many are the same.
     """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    rng, lines = np.random.default_rng(seed), ["image,note,ill,sex,split"]
-    for part, count in PARTS.items():
-        for number in range(count):
-            ill, name = number % 2, f"{part}{seed}-{number}"
-            note = "fluid , large heart" if ill else "clear lungs , normal heart"
-            note = "" if part == "train" and number < bare else f'"{note} , finding {number}"'
-            lines.append(f"{name},{note},{ill},{'FM'[number // 2 % 2]},{part}")
-            pixels = rng.normal(110 + 30 * ill, 40, (SIDE, SIDE, 3)).clip(0, 255)
-            out = io.BytesIO()
-            Image.fromarray(pixels.astype(np.uint8)).save(out, "PNG")
-            (folder / "images" / f"{name}.png").write_bytes(out.getvalue())
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    source = shipped.root("configs") / "datasets" / "nih_cxr_64"
+    if not (folder / "nih_cxr_64.zip").exists():
+        os.symlink(source / "nih_cxr_64.zip", folder / "nih_cxr_64.zip")
+    with (source / "nih_cxr_64.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["view"] == "AP"]
+    left = {"train": TRAIN, "val": VAL, "test": TEST}
+    kept = []
+    for row in rows:
+        if left[row["split"]]:
+            left[row["split"]] -= 1
+            kept.append(row | _said(row, len(kept), alike))
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(kept[0]))
+        writer.writeheader()
+        writer.writerows(kept)
     path = folder / "pairs.yaml"
-    path.write_text(dumps(spec_fields(**changes)))
+    path.write_text(dumps(_spec()))
     return path
 
 
-def recipe_fields(folder: Path, usage: Any = "zero_shot", **changes: Any) -> dict[str, Any]:
-    """Return the fields of a recipe on data and model below `folder`, written where absent.
+def _said(row: dict[str, str], number: int, alike: bool) -> dict[str, str]:
+    finding = row["findings"].lower().replace("|", " and ")
+    sex = {"F": "female", "M": "male"}[row["sex"]]
+    fluid, large = "Effusion" in row["findings"], "Cardiomegaly" in row["findings"]
+    clear = row["findings"] == "No Finding"
+    return {
+        "report": finding if alike else f"{number} {sex} {row['age']} {finding}",
+        "kind": "clear" if clear else "fluid" if fluid else "other",
+        "fluid": str(int(fluid)),
+        "large": str(int(large)),
+    }
+
+
+def _spec() -> dict[str, Any]:
+    return {
+        "title": "Chest X-rays with reports for tests",
+        "licence": "none",
+        "citation": "none",
+        "link": "none",
+        "layouts": [
+            {
+                "folders": ".",
+                "tables": ["pairs.csv"],
+                "images": {"at": "nih_cxr_64.zip", "name": "{image}"},
+            }
+        ],
+        "augment": {"crop": 0.85, "rotate": 10, "brightness": 0.1, "contrast": 0.1},
+        "id": "image",
+        "patient": "patient_id",
+        "text": {"column": "report"},
+        "targets": TARGETS,
+        "prompts": PROMPTS,
+        "attributes": {
+            "sex": {"column": "sex", "map": {"F": "F", "M": "M"}},
+            "age": {"column": "age", "bins": {"edges": [60], "names": ["<60", "60+"]}},
+        },
+        "split": {"column": "split"},
+    }
+
+
+class Pairs:
+    """The data set and the model on disk, and a session that finds them.
 
     Args:
-        folder: Holds, or gets, `data/` and `model/`.
-        usage: The usage.
-        changes: A part of the recipe by name; what it does not name stays.
+        folder: Where they are written.
+        alike: As of `write_data`.
+        sizes: As of `kit_language.pair_fields`.
     """
-    data, model = folder / "data" / "pairs.yaml", folder / "model" / "tiny_pair.yaml"
-    if not data.is_file():
-        write_data(data.parent)
-    if not model.is_file():
-        write_pair(model.parent)
-    made: dict[str, Any] = {
-        "data": {"dataset": str(data), "target": "ill", "attributes": ["sex"]},
-        "model": {"name": str(model), "image_size": SIDE, "weights": "none"},
-        "usage": usage,
-        "optim": {"epochs": 2, "batch_size": 16},
-        "fit": {"precision": "fp32"},
-    }
-    for part, fields in changes.items():
-        held = made.get(part)
-        made[part] = {**held, **fields} if isinstance(held, dict) else fields
-    return made
+
+    def __init__(self, folder: Path, alike: bool = False, **sizes: Any) -> None:
+        self.data, self.model = write_data(folder / "data", alike), write_pair(folder, **sizes)
+        self.session = self.another()
+
+    def another(self, **changes: Any) -> Session:
+        """Return one more session, which has nothing open."""
+        made = session(**changes)
+        made.data_roots = [self.data.parent]
+        made.held = 8  # usages with and without texts have grounds of their own
+        return made
+
+    def fields(self, *members: Any, **changes: Any) -> dict[str, Any]:
+        """Return the fields of a recipe of pairs; see `tiny_fields` for `changes`."""
+        plain = {
+            "usage": "contrastive",
+            "adaptation__mask": "image.block:last-1,text.block:last-1,logit_scale",
+            "optim__batch_size": 16,
+            "data": {
+                "dataset": str(self.data),
+                "target": changes.pop("target", "abnormal"),
+                "attributes": ["sex", "age"],
+            },
+            "model": {"name": str(self.model), "image_size": 32, "weights": "none"},
+        }
+        made = tiny_fields(**(plain | changes))
+        if members:
+            made["mitigations"] = list(members)
+        return made
+
+    def recipe(self, *members: Any, **changes: Any) -> Recipe:
+        """Return a resolved recipe."""
+        made = parse(Recipe, self.fields(*members, **changes))
+        return self.session.resolve(made.attributed("sex"))
 
 
-def study_fields(folder: Path, usage: Any = "contrastive", **changes: Any) -> dict[str, Any]:
-    """Return a study file on them as values; a top key replaces, `None` removes it."""
-    made: dict[str, Any] = {
-        "name": "pairs",
-        "recipe": recipe_fields(folder, usage),
-        "space": {
-            "optim.lr": {"float": [1e-4, 1e-2], "log": True},
-            "adaptation.mask": {"one_of": ["image.block:last-1", "text.block:last-1"]},
-        },
-        "objectives": ["worst_auc@sex"],
-        "validation": {"min_group": {"n": 5, "positives": 2, "negatives": 2}},
-        "budget": {"trials": 3},
-        "sampler": "random",
-        "pruner": "none",
-        "confirm": {"top": 1, "seeds": 2},
-    }
-    made |= copy.deepcopy(changes)
-    return {key: value for key, value in made.items() if value is not None}
+_MADE: dict[bool, Pairs] = {}
+
+
+def shared(base: Path, alike: bool = False) -> Pairs:
+    """Return the pairs of this session of tests, written below `base` at the first call."""
+    if alike not in _MADE:
+        _MADE[alike] = Pairs(base / f"pairs-{alike}", alike)
+    return _MADE[alike]
+
+
+MASKS: Sequence[str] = (
+    "image.block:last-1",
+    "text.block:last-1",
+    "logit_scale",
+    "image.block:last-1,text.block:last-1,logit_scale",
+    "fullft",
+)
+"""Either tower, neither, both."""

@@ -113,7 +113,7 @@ def test_the_command_is_installed_and_says_its_version() -> None:
 
 
 def test_the_extras_that_the_makefile_and_the_guide_name_exist() -> None:
-    storages, models = {"postgres", "mysql", "local", "grpc", "remote", "s3"}, {"http"}
+    storages, models = {"postgres", "mysql", "local", "grpc", "remote", "s3"}, {"http", "notes"}
     tools = {"dashboard", "mlflow", "tensorboard"}
     launchers = {"slurm", "ray"}
     others = {"clip", "medical", "test", "dev"} | models

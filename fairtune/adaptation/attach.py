@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,12 @@ class Context:
     def of(cls, net: nn.Module, units: Units, steps: int) -> Context:
         """Return the context of the first placement on `net`."""
         return cls(net, units, dict(net.named_modules()), dict(net.named_parameters()), steps)
+
+    @property
+    def image(self) -> nn.Module:
+        """The tower that images go through; a network of one itself."""
+        tower = self.units.image_tower
+        return self.net if tower is None else self.modules[tower]
 
     def module_of(self, tensor: str) -> nn.Module:
         """Return the module that holds the tensor called `tensor`."""
@@ -91,6 +97,24 @@ class Attached:
     def adds(self) -> bool:
         """Whether there are tensors that the architecture does not have."""
         return self.fold is not None or self.cannot_fold is not None
+
+
+def together(made: Sequence[Attached]) -> Attached:
+    """Return two or more halves of one method, on other layers each, as one.
+
+    They fold where all do; peft alone does not load them.
+    """
+    folds = [one.fold for one in made if one.fold is not None]
+
+    def fold(net: nn.Module) -> None:
+        for one in folds:
+            one(net)
+
+    return Attached(
+        {name: p for one in made for name, p in one.trained.items()},
+        fold,
+        undecayed=frozenset[str]().union(*(one.undecayed for one in made)),
+    )
 
 
 def nothing_left(method: str, why: str, context: Context, found: object = None) -> ModelError:

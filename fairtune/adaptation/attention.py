@@ -39,7 +39,7 @@ SLOT = "lora_parts"
 
 @dataclass(frozen=True)
 class Parts:
-    """The attention layers of a placement: one of the two is empty.
+    """The attention layers of a placement.
 
     Attributes:
         fused: Layers that hold query, key and value one below the other.
@@ -67,7 +67,7 @@ def parts(method: str, wanted: str, units: Sequence[str], context: Context) -> P
         why = f"with targets: {wanted} adapts attention's {', '.join(wanted)} layers"
         found = sorted({last for last, _ in named}) or "no layer with a weight"
         raise nothing_left(method, why, context, found=found)
-    return Parts(fused) if fused else Parts((), split)
+    return Parts(fused, split)
 
 
 class Slices(nn.Module):

@@ -41,8 +41,7 @@ def from_none_to_all(masks: int, switches: Switches) -> Extent:
 
 def live_blocks(switches: Switches) -> list[int]:
     """Return, for each type, the number of blocks in which its switch changes the mask."""
-    kinds = dict.fromkeys(kind for _, kind in switches.members)
-    return [len(switches.live(kind)) for kind in kinds]
+    return [len(switches.live(kind)) for kind in switches.depths]
 
 
 def edges(live: int) -> int:

@@ -13,6 +13,10 @@ from fairtune.adaptation.attach import Context, nothing_left
 from fairtune.errors import ModelError
 
 LINEAR, CONV, GROUPED = "linear", "convolution", "grouped convolution"
+INTERMEDIATE, OUTPUT = "intermediate", "output"
+"""What a BERT calls the halves of its MLP; those of a Q-Former go on with `_query`."""
+
+_SECOND = ("fc2", "w3", "c_proj", "lin2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,24 @@ def kind_of(module: nn.Module) -> str | None:
             return type(module).__name__
         return CONV if module.groups == 1 else GROUPED
     return None
+
+
+def is_second_of_mlp(name: str) -> bool:
+    """Tell whether the layer called `name` is the last one of an MLP.
+
+    A BERT has no module for its MLP: it is the layers `intermediate.dense` and `output.dense` of
+    a block, the latter called as that of the block's attention is, `attention.output.dense`.
+    """
+    return name.rpartition(".")[2] in _SECOND or half_of_mlp(name) == OUTPUT
+
+
+def half_of_mlp(name: str) -> str | None:
+    """Return which half of a BERT's MLP the layer called `name` is, None where it is of none."""
+    holder, _, last = name.rpartition(".")
+    parent, _, half = holder.rpartition(".")
+    half = half.split("_")[0]
+    inside = last == "dense" and half in (INTERMEDIATE, OUTPUT)
+    return half if inside and not parent.endswith("attention") else None
 
 
 def masked_layers(units: Sequence[str], context: Context) -> list[Layer]:

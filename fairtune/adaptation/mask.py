@@ -10,8 +10,6 @@ from fairtune.errors import ModelError, did_you_mean
 from fairtune.models.units import Units
 
 HEAD = "head"
-IMAGE = "image"
-"""Name of the tower whose blocks a pass starts at, in a network of several."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Mask:
             ModelError: A name is no unit of this model, or is the head.
         """
         chosen = sorted(set(names))
-        known = set(units.names)
+        known = dict.fromkeys(units.names)
         for name in chosen:
             if name == HEAD:
                 raise ModelError("the head always trains and is never in a mask", found=name)
@@ -42,7 +40,7 @@ class Mask:
                     "the mask names a unit that this model does not have",
                     found=name,
                     allowed=f"one of {len(known)} units, e.g. {units.names[0]}",
-                    todo=did_you_mean(name, known),
+                    todo=did_you_mean(name, (*known, *units.towers)),
                 )
         return cls(tuple(chosen))
 
@@ -64,18 +62,12 @@ class Mask:
         """Return the depth of the first block with a trainable unit; -1 before the blocks.
 
         The backward pass has to reach this deep, so it decides the cost of a step. None when no
-        unit in or before the blocks trains. Of a network of several towers it is the image tower
-        that counts.
+        unit in or before the blocks trains. Of several towers it is of that of the images: texts
+        are few and short beside them.
         """
-        chosen, reached = set(self.units), False
-        for name in units.names:
-            if units.towers and not name.startswith(f"{IMAGE}."):
-                continue
-            depth = units.depth_of(name)
-            reached = reached or depth is not None
-            if name in chosen and (depth is not None or not reached):
-                return -1 if depth is None else depth
-        return None
+        mine = set(self.units).intersection(units.of_tower(units.image_tower))
+        depths = [d for name in mine if (d := units.depth_of(name)) is not None]
+        return -1 if mine & units.entrance else min(depths, default=None)
 
     def start(self, units: Units) -> int:
         """Return the block at which training starts: 0 for the stem too, behind the last for None.
@@ -83,19 +75,21 @@ class Mask:
         What stands before it is the same in every pass, whatever else of the network trains.
         """
         lowest = self.lowest_block(units)
-        return blocks_of(units) if lowest is None else max(0, lowest)
+        return units.image_depth if lowest is None else max(0, lowest)
 
     def glyph(self, units: Units) -> str:
-        """Return one character per block: `.` frozen, `:` a part, `#` everything trains."""
-        chosen, marks = set(self.units), []
-        for depth in range(units.depth):
-            block = [n for n in units.names if units.depth_of(n) == depth]
-            on = sum(name in chosen for name in block)
-            marks.append("." if on == 0 else "#" if on == len(block) else ":")
-        return "".join(marks)
+        """Return one character per block: `.` frozen, `:` a part, `#` everything trains.
 
+        Of several towers the characters of each stand behind its name: `image ..## text .:`.
+        """
+        if not units.towers:
+            return self._marks(units, None)
+        return " ".join(f"{tower} {self._marks(units, tower)}" for tower in units.towers)
 
-def blocks_of(units: Units) -> int:
-    """Return the number of blocks that an image passes through: those of the image tower."""
-    held = [path for path in units.paths if path.startswith(f"{IMAGE}.")] if units.towers else []
-    return units.below(held[0]) if held else units.depth
+    def _marks(self, units: Units, tower: str | None) -> str:
+        chosen = set(self.units)
+        blocks: list[list[bool]] = [[] for _ in range(units.below(units.path_in(tower)))]
+        for name in units.of_tower(tower):
+            if (depth := units.depth_of(name)) is not None:
+                blocks[depth].append(name in chosen)
+        return "".join("." if not any(b) else "#" if all(b) else ":" for b in blocks)

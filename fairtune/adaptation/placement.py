@@ -2,7 +2,7 @@
 
 adaptation.method = METHOD | {TYPE: METHOD, ...}
 METHOD            = NAME | {NAME: {FIELD: value, ...}}
-TYPE              = unit type of the model spec, single unit, or several joined with `+`
+TYPE              = unit type of the model spec, single unit, tower, or several joined with `+`
 
 One key that is a method's name is that method with its fields; any other key is a type. Units of
 the mask in no listed type train directly.
@@ -165,15 +165,15 @@ class MethodsField:
 
 
 def members(kind: str, units: Units) -> list[str]:
-    """Return the units of `kind`: a type, a single unit, or several joined with `+`.
+    """Return the units of `kind`: a type, a single unit, a tower, or several joined with `+`.
 
     Raises:
         ModelError: The model has no such type.
     """
     found: dict[str, None] = {}
     for part in kind.split("+"):
-        if part in units.names:
-            found[part] = None
+        if named := units.named(part):
+            found |= dict.fromkeys(named)
         else:
             found |= dict.fromkeys(unit for by in units.by_depth(part) for unit in by)
     return list(found)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fairtune.adaptation.attach import Attached, Context, nothing_left
 from fairtune.errors import ModelError
+from fairtune.models.paths import block_at
 
 SLOT = "vpt"
 PREFIX = "num_prefix_tokens"
@@ -54,9 +55,20 @@ def attach(
     """Insert tokens at the blocks that `units` are in; return what trains.
 
     Raises:
-        ModelError: The network has no sequence of tokens, or no unit is in a block.
+        ModelError: The network has no sequence of tokens, no unit is in a block, or one is of a
+            tower that images do not go through.
     """
-    net, known = context.net, context.units
+    net, known = context.image, context.units
+    strange = [u for u in units if known.tower_of(u) not in (None, known.image_tower)]
+    if strange:
+        raise ModelError(
+            f"{method} inserts tokens among an image's, and these units are of another tower",
+            where=context.where,
+            found=strange[:5],
+            allowed=f"units of {known.image_tower}",
+            todo=f"give each tower its method: method: {{{known.image_tower}: {method}, "
+            f"{known.tower_of(strange[0])}: lora}}",
+        )
     if not isinstance(getattr(net, PREFIX, None), int):
         raise ModelError(
             f"{method} needs a network of tokens",
@@ -69,7 +81,9 @@ def attach(
     if not depths:
         raise nothing_left(method, "inserts tokens at blocks", context, found=list(units))
     at = int(getattr(net, PREFIX))
-    blocks = [context.modules[known.block(d)] for d in range(known.depth)]
+    path = known.path_in(known.image_tower)
+    names = [block_at(path, depth) for depth in range(known.image_depth)]
+    blocks = [context.modules[name] for name in names]
     trained: dict[str, nn.Parameter] = {}
     for depth in depths if mode == "deep" else depths[:1]:
         replaces = 0 if depth == depths[0] else tokens
@@ -77,7 +91,7 @@ def attach(
         made = made.to(next(blocks[depth].parameters()).device)
         blocks[depth].add_module(SLOT, made)
         blocks[depth].register_forward_pre_hook(_enter, with_kwargs=True)
-        trained[f"{known.block(depth)}.{SLOT}.values"] = made.values
+        trained[f"{names[depth]}.{SLOT}.values"] = made.values
     for block in blocks[depths[0] :]:
         _shift_prefix(block, tokens)
     blocks[-1].register_forward_hook(_Leave(at, tokens))

@@ -4,6 +4,10 @@ rule  = `none` | term ("," term)*
 term  = TYPE ":" depth ("+" depth)* | UNIT | `singles` (all units outside the blocks)
 depth = all | none | i | i-j | first-k | last-k
 TYPE  = name in the model spec | TYPE "+" TYPE (one switch for both)
+
+A network of several towers has `image.attn:last-3`, of `image` alone; `attn:last-3` is of every
+tower that has such a type, in each by its own depth, and `pos` the unit `pos` of every tower.
+`text` is the whole of a tower, `text.singles` what of it is outside the blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 
 from fairtune.adaptation.mask import Mask
 from fairtune.errors import ConfigError, ModelError
-from fairtune.models.units import Units
+from fairtune.models.units import SINGLES, Units
 
 NAMED_RULES = {
     "fullft": "block:all,singles",
@@ -21,8 +25,6 @@ NAMED_RULES = {
     "bitfit": "bias:all",
 }
 """Well-known masks by the name they have in the field."""
-
-SINGLES = "singles"
 
 _DEPTH = re.compile(r"(all|none|(\d+)(?:-(\d+))?|(first|last)-(\d+))\Z")
 
@@ -64,16 +66,20 @@ class Depths:
             return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
         return self.kind if self.kind in ("all", "none") else f"{self.kind}-{self.low}"
 
-    def blocks(self, depth: int) -> range:
-        """Return the block numbers meant in a network of `depth` blocks.
+    def blocks(self, depth: int, of: str = "network") -> range:
+        """Return the block numbers meant in a network, or a tower, of `depth` blocks.
+
+        Args:
+            depth: Its blocks.
+            of: What it is called in messages.
 
         Raises:
-            ModelError: The word reaches beyond the network.
+            ModelError: The word reaches beyond it.
         """
         reach = self.high + 1 if self.kind == "range" else self.low
         if reach > depth:
             raise ModelError(
-                f"the mask rule reaches beyond the network's {depth} blocks",
+                f"the mask rule reaches beyond the {of}'s {depth} blocks",
                 found=str(self),
                 allowed=f"blocks 0 to {depth - 1}",
             )
@@ -110,19 +116,25 @@ class Term:
             ModelError: A type, a unit or a depth is not the model's, or a type has no depth.
         """
         units.check_any(str(self))
-        if self.types == (SINGLES,):
-            return set(units.singles)
-        if not self.depths and self.types[0] in units.types:
-            raise ModelError(
-                "a unit type needs a depth", found=str(self), todo=f"write {self}:all"
-            )
         if not self.depths:
-            return set(Mask.of(self.types, units).units)
+            return self._without_depth(units)
         found: set[str] = set()
         for kind in (part for type_ in self.types for part in units.expand(type_)):
-            blocks = {b for depth in self.depths for b in depth.blocks(units.deep(kind))}
-            found.update(name for b in sorted(blocks) for name in units.of(kind, b))
+            by_depth, deep = units.by_depth(kind), units.deep(kind)
+            of = "network" if (tower := units.tower_of(kind)) is None else f"{tower} tower"
+            blocks = {b for depth in self.depths for b in depth.blocks(deep, of)}
+            found.update(name for b in blocks for name in by_depth[b])
         return found
+
+    def _without_depth(self, units: Units) -> set[str]:
+        word = self.types[0]
+        if word != SINGLES and not units.named(word):
+            if word in units.type_names:
+                raise ModelError(
+                    "a unit type needs a depth", found=str(self), todo=f"write {self}:all"
+                )
+            return set(Mask.of(self.types, units).units)
+        return set(units.named(word))
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,12 @@ class Rule:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.terms)) or "none"
+
+    def within(self, tower: str) -> Rule:
+        """Return the rule of one tower, of one that names none: `attn:all` as `text.attn:all`."""
+        return Rule(
+            tuple(Term(tuple(f"{tower}.{t}" for t in one.types), one.depths) for one in self.terms)
+        )
 
     def mask(self, units: Units) -> Mask:
         """Return the mask that the rule means in a model with `units`.

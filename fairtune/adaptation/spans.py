@@ -7,7 +7,7 @@ depth: block `d` of `L` reaches from `d / L` to `(d + 1) / L`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -75,7 +75,9 @@ class Fit:
     flips: tuple[Switch, ...]
 
 
-def fit(mask: Mask, switches: Switches, spans: Sequence[range], flips: int = 0) -> Fit | None:
+def fit(
+    mask: Mask, switches: Switches, spans: Callable[[int], Sequence[range]], flips: int = 0
+) -> Fit | None:
     """Say `mask` by one of `spans` for each type and as few flipped switches as can be.
 
     Exact also where types overlap, in which case a switch inside the mask may be on or off as
@@ -84,7 +86,7 @@ def fit(mask: Mask, switches: Switches, spans: Sequence[range], flips: int = 0) 
     Args:
         mask: What is to be said.
         switches: The switches of the space.
-        spans: Spans a type may take; among equals the first is taken.
+        spans: Spans that a type of so many blocks may take; among equals the first is taken.
         flips: How many switches may differ from the spans.
 
     Returns:
@@ -96,8 +98,8 @@ def fit(mask: Mask, switches: Switches, spans: Sequence[range], flips: int = 0) 
     if not switches.fixed <= wanted or not need <= switches.together(inside):
         return None
     must = set(_needed(inside, switches))
-    kinds = dict.fromkeys(kind for _, kind in switches.members)
-    options = [list(_best(k, spans, inside, must, switches, flips)) for k in kinds]
+    kinds = switches.depths
+    options = [list(_best(k, spans(d), inside, must, switches, flips)) for k, d in kinds.items()]
     best: tuple[int, Fit] | None = None
     for choice in product(*options):
         on = must | {s for o in choice for s in o.free}

@@ -13,7 +13,7 @@ import pydantic
 from fairtune.adaptation.mask import Mask
 from fairtune.adaptation.rules import DEPTHS_ALLOWED, Depths
 from fairtune.config.model import carried
-from fairtune.errors import ConfigError
+from fairtune.errors import ConfigError, ModelError
 from fairtune.models.units import Units
 
 Switch: TypeAlias = tuple[int, str]
@@ -61,11 +61,13 @@ class Switches:
         units: Units of the model.
         members: Units that each switch turns on, block by block; a block may have none of a type.
         fixed: Units that train in every mask.
+        depths: Every type and the number of blocks it is a matter of.
     """
 
     units: Units
     members: Mapping[Switch, frozenset[str]]
     fixed: frozenset[str]
+    depths: Mapping[str, int]
 
     @classmethod
     def of(
@@ -77,31 +79,37 @@ class Switches:
     ) -> Switches:
         """Return one switch per type and block.
 
+        In a network of several towers a type that names none is one of each tower that has it.
+        Each has the blocks of its tower; one that joins towers has those of the deepest, and
+        turns on the blocks of that number in each.
+
         Args:
             types: Unit types, none twice.
             always: Units or types that train in every mask.
             units: Units of the model.
-            blocks: Blocks that have switches, as `Blocks` says them.
+            blocks: Blocks that have switches, as `Blocks` says them, counted in the tower.
 
         Raises:
-            ModelError: The model has no such unit, type or block.
+            ModelError: The model has no such unit, type or block, or a type is meant twice.
         """
-        known = {
-            d for word in blocks.split("+") for d in Depths.parse(word, blocks).blocks(units.depth)
-        }
-        fixed: set[str] = set()
-        for item in always:
-            if item in units.names:
-                fixed.add(item)
-            else:
-                fixed.update(unit for here in units.by_depth(item) for unit in here)
-        by_type = {kind: units.by_depth(kind) for kind in types}
+        fixed = frozenset(unit for item in always for unit in _always(item, units))
+        kinds = [kind for type_ in types for kind in units.expand(type_)]
+        if len(kinds) > len(set(kinds)):
+            raise ModelError(
+                "a unit type stands here more than once",
+                found=sorted({kind for kind in kinds if kinds.count(kind) > 1}),
+                todo="name a type of every tower, or of one, and not both",
+            )
+        by_type = {kind: units.by_depth(kind) for kind in kinds}
+        depths = {kind: units.deep(kind) for kind in kinds}
+        known = {kind: _known(blocks, kind, depths[kind], units) for kind in kinds}
         members = {
             (depth, kind): frozenset(by_depth[depth])
-            for depth in sorted(known)
+            for depth in range(units.depth)
             for kind, by_depth in by_type.items()
+            if depth in known[kind]
         }
-        return cls(units, members, frozenset(fixed))
+        return cls(units, members, fixed, depths)
 
     def mask(self, on: Iterable[Switch]) -> Mask:
         """Return the mask in which exactly the switches `on` are on."""
@@ -159,3 +167,17 @@ class Switches:
                 if left <= self.together(extra):
                     return must + extra
         raise AssertionError("all of these switches together hold what is needed")
+
+
+def _always(item: str, units: Units) -> Iterable[str]:
+    if named := units.named(item):
+        return named
+    return [unit for here in units.by_depth(item) for unit in here]
+
+
+def _known(blocks: str, kind: str, depth: int, units: Units) -> set[int]:
+    """Return the blocks that have a switch of `kind`."""
+    towers = {tower for part in kind.split("+") if (tower := units.tower_of(part)) is not None}
+    of = f"{next(iter(towers))} tower" if len(towers) == 1 else "network"
+    words = (Depths.parse(word, blocks) for word in blocks.split("+"))
+    return {block for word in words for block in word.blocks(depth, of)}

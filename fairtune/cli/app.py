@@ -14,7 +14,7 @@ import fairtune
 from fairtune import cli
 from fairtune.errors import ConfigError, FairtuneError
 
-_HIDDEN = {"app", "crew", "live", "options", "work"}
+_HIDDEN = {"app", "crew", "data_texts", "live", "options", "work"}
 
 
 def build() -> typer.Typer:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fairtune.cli.data_texts import print_prompts, print_texts
 from fairtune.cli.models import Format, print_json, print_table, table_of
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def check(
         attributes=attribute or (),
         roots=data_roots(data_root or ()),
         where=where_of(where),
-        cache=env.cache if images else None,
+        cache=env.cache,
+        images=images,
         cap_gib=env.cache_gib,
         trials=trials,
         progress=_progress(),
@@ -141,6 +143,8 @@ def check(
         _print_cells(found.cells)
         print()
         _print_outlooks(found.outlooks)
+        print_prompts(found.prompts)
+    print_texts(report.texts)
     _print_duplicates(report.duplicates)
 
 
@@ -177,6 +181,7 @@ def _table(
     where: list[str] | None,
     roots: list[Path] | None,
 ) -> Table:
+    from fairtune.config import settings
     from fairtune.data import data_roots, load_spec, load_table
 
     spec = load_spec(dataset)
@@ -186,6 +191,7 @@ def _table(
         attributes=list(spec.attributes) if attributes is None else attributes,
         roots=data_roots(roots or ()),
         where=where_of(where),
+        cache=settings().cache,
     )
 
 
@@ -240,9 +246,11 @@ def _report(report: Report) -> dict[str, Any]:
                     attribute: asdict(o) | {"sentence": o.sentence}
                     for attribute, o in found.outlooks.items()
                 },
+                "prompts": asdict(found.prompts),
             }
             for name, found in report.targets.items()
         },
+        "texts": None if report.texts is None else asdict(report.texts),
         "duplicates": None if pairs is None else _records(pairs),
     }
 

@@ -2,6 +2,7 @@
 
 The file says neither the model nor which module a bit means: that is its layout, the name of the
 tuning method it was made with. The order of the bits is that of the `bits` space of that method.
+In a model of several towers the bits are those of the image tower, which is all FairTune knows.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def read_mask(path: Path, layout: str, units: Units) -> Mask:
         ModelError: Unknown layout, a file that cannot be read or would run code, not a vector,
             another length than the layout has for this model, or a value that is not 0 or 1.
     """
-    space = _space(layout)
+    space = _space(layout, units)
     vector = _vector(path)
     names = list(space.dimensions(units))
     if len(vector) != len(names):
@@ -45,7 +46,7 @@ def read_mask(path: Path, layout: str, units: Units) -> Mask:
             f"the vector does not have the length of layout '{layout}' for this model",
             where=path,
             found=len(vector),
-            allowed=f"{len(names)} values, for a model of {units.depth} blocks",
+            allowed=f"{len(names)} values, for a model of {units.image_depth} blocks",
             todo=f"layouts of that length for this model: {', '.join(fitting) or 'none'}",
         )
     wrong = np.flatnonzero(~np.isin(vector, (0, 1)))
@@ -72,7 +73,7 @@ def write_mask(path: Path, mask: Mask, layout: str, units: Units) -> None:
         ModelError: Unknown layout, or a mask that it cannot say.
         StorageError: The file cannot be written.
     """
-    space = _space(layout)
+    space = _space(layout, units)
     params = space.encode(mask, units)
     if params is None:
         raise _unsayable(space, mask, layout, units)
@@ -81,7 +82,7 @@ def write_mask(path: Path, mask: Mask, layout: str, units: Units) -> None:
     store.write_atomic(path, buffer.getvalue())
 
 
-def _space(layout: str) -> Bits:
+def _space(layout: str, units: Units) -> Bits:
     if layout not in ALIASES:
         raise ModelError(
             "unknown FairTune tuning method",
@@ -91,12 +92,20 @@ def _space(layout: str) -> Bits:
         )
     space = SPACES.parse(ALIASES[layout])
     assert isinstance(space, Bits)
-    return space
+    tower = units.image_tower
+    return space if tower is None else _within(space, tower)
+
+
+def _within(space: Bits, tower: str) -> Bits:
+    """Return the space on the types of one tower."""
+    types = ("+".join(f"{tower}.{part}" for part in kind.split("+")) for kind in space.types)
+    always = (f"{tower}.{item}" for item in space.always)
+    return Bits(types=tuple(types), always=tuple(always), blocks=space.blocks)
 
 
 def _length(layout: str, units: Units) -> int | None:
     try:
-        return len(_space(layout).dimensions(units))
+        return len(_space(layout, units).dimensions(units))
     except FairtuneError:
         return None  # the layout names a type that this model does not have
 
@@ -142,7 +151,7 @@ def _unsayable(space: Bits, mask: Mask, layout: str, units: Units) -> ModelError
     able = [
         name
         for name in ALIASES
-        if _length(name, units) is not None and _space(name).encode(mask, units) is not None
+        if _length(name, units) is not None and _space(name, units).encode(mask, units) is not None
     ]
     return ModelError(
         why,

@@ -38,6 +38,8 @@ class Batch:
         weight: `(b,)` sample weights.
         text: `(b, length)` token numbers of the rows' texts, -1 behind their end, or `(b, d)`
             floats, what a text tower makes of them; None where none are read.
+        text_id: `(b,)` number of each row's text, the same where texts are; None where nobody
+            asks for it.
         target_mask: `(b, h, w)` of a segmentation target, where the data set has one.
         copy: Which of the fixed copies of its rows the images are; None without fixed copies.
     """
@@ -48,6 +50,7 @@ class Batch:
     group: Tensor
     weight: Tensor
     text: Tensor | None = None
+    text_id: Tensor | None = None
     target_mask: Tensor | None = None
     copy: int | None = None
 
@@ -97,6 +100,7 @@ class Loader:
         serve: Returns what stands in place of the images of some rows of the pack in one of their
             fixed copies, ready for the model; images are then neither read nor augmented.
         text: Returns `Batch.text` of some rows of the pack.
+        text_id: Returns `Batch.text_id` of some rows of the pack.
         test_pass: Needed when `rows` has a test row.
 
     Raises:
@@ -121,6 +125,7 @@ class Loader:
         resident: bool | None = None,
         serve: Callable[[IntArray, int | None], Tensor] | None = None,
         text: Callable[[IntArray], Tensor] | None = None,
+        text_id: Callable[[IntArray], Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> None:
         self._serve = serve
@@ -138,7 +143,7 @@ class Loader:
         self._group = group.to(self.device)
         given = np.ones(len(self.rows)) if weights is None else weights
         self._weight = torch.as_tensor(given, dtype=torch.float32).to(self.device)
-        self._text = text
+        self._text, self._text_id = text, text_id
         size = len(self.rows) * pack.image_size**2 * pack.channels
         if serve is not None:
             resident = False
@@ -176,7 +181,8 @@ class Loader:
             parts.pop()
         parts = parts[skip:]
         pixels = self._pixels(order, there, parts, copy)
-        rows = self.rows[order.cpu().numpy()] if self._text is not None else self.rows[:0]
+        read = self._text is not None or self._text_id is not None
+        rows = self.rows[order.cpu().numpy()] if read else self.rows[:0]
         for part, image in zip(parts, pixels, strict=True):
             drawn = None if parameters is None else parameters[part]
             yield Batch(
@@ -185,9 +191,13 @@ class Loader:
                 label=self._label[there[part]],
                 group=self._group[there[part]],
                 weight=self._weight[there[part]],
-                text=None if self._text is None else self._text(rows[part]).to(self.device),
+                text=self._of_rows(self._text, rows[part]),
+                text_id=self._of_rows(self._text_id, rows[part]),
                 copy=copy,
             )
+
+    def _of_rows(self, of: Callable[[IntArray], Tensor] | None, rows: IntArray) -> Tensor | None:
+        return None if of is None else of(rows).to(self.device)
 
     def _drawn(self, order: Tensor) -> tuple[int | None, Tensor | None]:
         """Return the fixed copy that this pass serves, if any, and the parameters of its rows."""

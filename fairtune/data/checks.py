@@ -15,6 +15,12 @@ from fairtune.data.pack import Pack, Progress, open_pack
 from fairtune.data.spec import DatasetSpec
 from fairtune.data.split import PARTS
 from fairtune.data.table import Table, group_codes, labels, load_table
+from fairtune.data.text_report import (
+    PromptReport,
+    TextReport,
+    describe_prompts,
+    describe_texts,
+)
 from fairtune.data.values import BoolArray, IntArray
 from fairtune.errors import FairtuneError, Problems, raise_all
 from fairtune.evaluation.intervals import effective_patients
@@ -35,11 +41,13 @@ class TargetReport:
         table: Its table.
         cells: One line per attribute, group and split; see `describe`.
         outlooks: What the validation split can tell, by attribute; empty for lack of one.
+        prompts: Its prompts, and its words in the texts.
     """
 
     table: Table
     cells: pd.DataFrame
     outlooks: Mapping[str, Outlook]
+    prompts: PromptReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +58,12 @@ class Report:
         targets: By name of the target.
         duplicates: Columns `a`, `b` (ids), `split_a`, `split_b`, `distance`, `correlation`; None
             when images were not looked at.
+        texts: What the texts are like, of the target with the most rows; None without any.
     """
 
     targets: Mapping[str, TargetReport]
     duplicates: pd.DataFrame | None
+    texts: TextReport | None
 
 
 def check(
@@ -64,6 +74,7 @@ def check(
     roots: Sequence[Path] = (),
     where: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    images: bool = True,
     cap_gib: float = 50.0,
     minimum: GroupMinimum | None = None,
     trials: int = 100,
@@ -77,7 +88,8 @@ def check(
         attributes: Attributes to look at; all when empty.
         roots: Folders to search.
         where: Rows to use.
-        cache: Where images are packed for the check; None leaves images alone.
+        cache: Root of the cache, where images are packed for the check; None leaves images alone.
+        images: Whether to look at images.
         cap_gib: Cap of the cache.
         minimum: What a group must have; the default minimum when None.
         trials: Recipes that a search would compare.
@@ -89,16 +101,19 @@ def check(
             all faults of the images.
     """
     wanted = attributes or tuple(spec.attributes)
-    tables = _tables(spec, targets or tuple(spec.targets), wanted, roots, where)
+    tables = _tables(spec, targets or tuple(spec.targets), wanted, roots, where, cache)
     rule = minimum or GroupMinimum()
     reports = {
-        name: TargetReport(table, describe(table), _outlooks(table, rule, trials))
+        name: TargetReport(
+            table, describe(table), _outlooks(table, rule, trials), describe_prompts(table)
+        )
         for name, table in tables.items()
     }
-    if cache is None:
-        return Report(reports, None)
     # The target that leaves out the fewest rows shows the most images.
     widest = max(tables.values(), key=len)
+    texts = describe_texts(widest)
+    if cache is None or not images:
+        return Report(reports, None, texts)
     pack = open_pack(
         widest,
         image_size=CHECK_SIZE,
@@ -107,7 +122,7 @@ def check(
         cap_gib=cap_gib,
         progress=progress,
     )
-    return Report(reports, duplicates(pack))
+    return Report(reports, duplicates(pack), texts)
 
 
 def describe(table: Table) -> pd.DataFrame:
@@ -167,6 +182,7 @@ def _tables(
     attributes: Sequence[str],
     roots: Sequence[Path],
     where: Mapping[str, Any] | None,
+    cache: Path | None,
 ) -> dict[str, Table]:
     """Return the table of every target, or every fault of all of them, each once."""
     tables: dict[str, Table] = {}
@@ -174,7 +190,12 @@ def _tables(
     for target in targets:
         try:
             tables[target] = load_table(
-                spec, target=target, attributes=attributes, roots=roots, where=where
+                spec,
+                target=target,
+                attributes=attributes,
+                roots=roots,
+                where=where,
+                cache=cache,
             )
         except Problems as error:
             faults |= {str(fault): fault for fault in error.problems}

@@ -9,7 +9,8 @@ import numpy as np
 
 from fairtune.data.decode import Decoder, Pixels
 from fairtune.data.images import ImageFiles
-from fairtune.data.spec import DatasetSpec, Images
+from fairtune.data.layout import Images
+from fairtune.data.spec import DatasetSpec
 from fairtune.errors import DataError, FairtuneError, raise_all
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".npz", ".dcm")

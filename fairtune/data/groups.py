@@ -13,7 +13,7 @@ import pydantic
 from fairtune.config import Config
 from fairtune.config.model import carried
 from fairtune.data.raw import Raw
-from fairtune.data.values import BoolArray, Values, coded, number_of, shown, text_of, texts
+from fairtune.data.values import BoolArray, Values, coded, number_of, shown_cells, text_of, texts
 from fairtune.errors import ConfigError, DataError, FairtuneError
 
 _UNKNOWN = -1
@@ -143,7 +143,7 @@ class AttributeRule(Config):
         return DataError(
             f"values of '{self.column}' that the attribute rule 'attributes.{name}' does not name",
             where=raw.where(outside),
-            found=shown(sorted(set(cells))),
+            found=shown_cells(sorted(set(cells))),
             allowed=allowed,
             todo="correct the cells, or name the values under 'map', 'unknown' or 'other'",
         )

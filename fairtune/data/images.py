@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairtune.data.spec import Images
+from fairtune.data.layout import Images
 from fairtune.errors import DataError
 
 _PROBE = 16 * 1024

@@ -11,7 +11,7 @@ import pydantic
 from fairtune.config import Config
 from fairtune.config.model import carried
 from fairtune.data.raw import Raw
-from fairtune.data.values import IntArray, Values, coded, shown, text_of, texts
+from fairtune.data.values import IntArray, Values, coded, shown_cells, text_of, texts
 from fairtune.errors import ConfigError, DataError, FairtuneError
 
 Task = Literal["binary", "multiclass", "multilabel"]
@@ -150,7 +150,7 @@ class Target(Config):
                 DataError(
                     f"values of '{column}' that the label rule 'targets.{target}' does not name",
                     where=raw.where(outside),
-                    found=shown(sorted(set(cells[outside]))),
+                    found=shown_cells(sorted(set(cells[outside]))),
                     allowed=sorted(self._named() | own.named()),
                     todo="correct the cells, or name the values in the rule "
                     "(a list, 'unknown', or 'negative: rest')",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fairtune.config import settings
 from fairtune.config import shipped as shipped_files
-from fairtune.data.spec import DatasetSpec, Layout
+from fairtune.data.layout import Layout
+from fairtune.data.spec import DatasetSpec
 from fairtune.errors import DataError
 
 
@@ -40,7 +41,7 @@ def find(spec: DatasetSpec, roots: Sequence[Path]) -> Found:
     """
     looked: list[str] = []
     for layout, folder in _candidates(spec, roots):
-        lacking = [t.file for t in layout.tables if not (folder / t.file).is_file()]
+        lacking = [table.place for table in layout.tables if not table.there(folder)]
         if not lacking:
             return Found(layout, folder)
         line = f"{folder} ({'no such folder' if not folder.is_dir() else f'no {lacking[0]}'})"

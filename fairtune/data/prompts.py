@@ -34,6 +34,25 @@ Phrases = Annotated[
 ]
 
 
+def _sound(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for index, template in enumerate(templates):
+        what = None
+        if template.count(_PLACE) != 1 or len(_BRACES.findall(template)) != 2:
+            what = "a template has exactly one {}, where the phrase goes, and no other braces"
+        elif template in templates[:index]:
+            what = "this template stands twice"
+        if what is not None:
+            problem = ConfigError(what, found=template, allowed="e.g. 'a photo of {}'")
+            raise carried(problem, index)
+    return templates
+
+
+Templates = Annotated[
+    tuple[str, ...], pydantic.BeforeValidator(_listed), pydantic.AfterValidator(_sound)
+]
+"""Sentences with one `{}` each, where the phrase goes; a single one needs no list."""
+
+
 class Polar(Config):
     """What a label of a multilabel target is called where it holds, and where it does not.
 
@@ -67,23 +86,8 @@ class PromptRule(Config):
             label. One phrase needs no list.
     """
 
-    templates: Phrases
+    templates: Annotated[Templates, pydantic.Field(min_length=1)]
     classes: Annotated[Mapping[str, Polar | Phrases], pydantic.BeforeValidator(_by_name)]
-
-    @pydantic.model_validator(mode="after")
-    def _sound(self) -> PromptRule:
-        for index, template in enumerate(self.templates):
-            if template.count(_PLACE) != 1 or len(_BRACES.findall(template)) != 2:
-                problem = ConfigError(
-                    "a template has exactly one {}, where the phrase goes, and no other braces",
-                    found=template,
-                    allowed="e.g. 'a photo of {}'",
-                )
-                raise carried(problem, "templates", index)
-            if template in self.templates[:index]:
-                problem = ConfigError("this template stands twice", found=template)
-                raise carried(problem, "templates", index)
-        return self
 
     def faults(
         self, names: Sequence[str], task: Task

@@ -6,14 +6,14 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fairtune.data.values import BoolArray, IntArray, shown
+from fairtune.data.values import BoolArray, IntArray, shown, shown_cells
 from fairtune.errors import DataError, FairtuneError, did_you_mean, raise_all
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -28,15 +28,18 @@ class Origin:
         files: Names of the files.
         file: `(n,)` index into `files`.
         line: `(n,)` line in the file, counted from 1 (in a parquet file: the row).
+        single: Files of one row each, by index of the name in `files` that stands for them all;
+            `line` counts in them.
     """
 
     files: tuple[str, ...]
     file: IntArray
     line: IntArray
+    single: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def keep(self, mask: BoolArray) -> Origin:
         """Return the rows where `mask` holds."""
-        return Origin(self.files, self.file[mask], self.line[mask])
+        return Origin(self.files, self.file[mask], self.line[mask], self.single)
 
     def where(self, mask: BoolArray) -> str:
         """Return `file:line` or `file: lines ... (n rows)` of the rows where `mask` holds."""
@@ -44,14 +47,22 @@ class Origin:
         for index, name in enumerate(self.files):
             lines = self.line[mask & (self.file == index)]
             if len(lines) == 1:
-                parts.append(f"{name}:{lines[0]}")
+                parts.append(self._place(index, lines[0]))
             elif len(lines):
-                parts.append(f"{name}: lines {shown(lines)} ({len(lines)} rows)")
+                listed = f"lines {shown(lines)}"
+                if index in self.single:
+                    listed = shown(Path(self._place(index, line)).name for line in lines)
+                parts.append(f"{name}: {listed} ({len(lines)} rows)")
         return "; ".join(parts)
 
     def row(self, index: int) -> str:
         """Return `file:line` of one row."""
-        return f"{self.files[self.file[index]]}:{self.line[index]}"
+        return self._place(int(self.file[index]), self.line[index])
+
+    def _place(self, file: int, line: int) -> str:
+        if file in self.single:
+            return self.single[file][line - 1]
+        return f"{self.files[file]}:{line}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +149,12 @@ def concatenate(parts: Sequence[Raw]) -> Raw:
     file = np.concatenate([o.file + start for o, start in zip(origins, starts, strict=True)])
     line = np.concatenate([origin.line for origin in origins])
     files = tuple(name for origin in origins for name in origin.files)
-    return Raw(frame, Origin(files, file, line))
+    single = {
+        int(start) + index: names
+        for origin, start in zip(origins, starts, strict=True)
+        for index, names in origin.single.items()
+    }
+    return Raw(frame, Origin(files, file, line, single))
 
 
 def join(left: Raw, right: Raw, on: str, columns: Iterable[str] | None) -> Raw:
@@ -164,7 +180,7 @@ def _join_faults(left: Raw, right: Raw, on: str, wanted: Sequence[str]) -> list[
             DataError(
                 f"'{on}' stands more than once in a joined table",
                 where=right.where(twice),
-                found=shown(other[twice].unique()),
+                found=shown_cells(other[twice].unique()),
                 todo="join on a column that is unique there",
             )
         )
@@ -174,7 +190,7 @@ def _join_faults(left: Raw, right: Raw, on: str, wanted: Sequence[str]) -> list[
             DataError(
                 f"rows without a partner in {right.origin.files[0]}",
                 where=left.where(alone),
-                found=shown(key[alone].unique()),
+                found=shown_cells(key[alone].unique()),
                 todo=f"add the rows to {right.origin.files[0]}, or remove these",
             )
         )

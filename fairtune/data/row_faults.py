@@ -11,7 +11,7 @@ import pandas as pd
 from fairtune.data.images import check_name
 from fairtune.data.raw import Raw
 from fairtune.data.spec import DatasetSpec
-from fairtune.data.values import shown
+from fairtune.data.values import shown_cells
 from fairtune.errors import DataError, FairtuneError
 
 
@@ -28,7 +28,7 @@ def id_faults(spec: DatasetSpec, raw: Raw, columns: Mapping[str, Any]) -> list[F
             DataError(
                 f"'{spec.id}' (id) stands more than once",
                 where=raw.where(twice),
-                found=shown(columns["id"][twice].unique()),
+                found=shown_cells(columns["id"][twice].unique()),
                 todo="remove the surplus rows, or name a column that is unique per image as id",
             )
         )

@@ -13,7 +13,7 @@ import pydantic
 from fairtune.config import Config, parse
 from fairtune.config.model import carried
 from fairtune.data.raw import Raw
-from fairtune.data.values import BoolArray, Scalar, Values, number_of, shown, text_of, texts
+from fairtune.data.values import BoolArray, Scalar, Values, number_of, shown_cells, text_of, texts
 from fairtune.errors import ConfigError, DataError, FairtuneError
 
 
@@ -55,7 +55,7 @@ class Condition(Config):
             raise DataError(
                 f"'{self.column}' must hold numbers for the rule 'between'",
                 where=raw.where(odd[which]),
-                found=shown(np.asarray(cells)[odd]),
+                found=shown_cells(np.asarray(cells)[odd]),
             )
         return np.asarray(passed[which], dtype=bool)
 
@@ -123,7 +123,7 @@ class Derive(Config):
             raise DataError(
                 f"the rule of '{field}' does not cover these values of '{self.column}'",
                 where=raw.where(odd[which]),
-                found=shown(np.asarray(cells, dtype=object)[odd]),
+                found=shown_cells(np.asarray(cells, dtype=object)[odd]),
                 allowed=self.pattern or list(self.map or {}),
                 todo="widen the rule, or give a 'default'",
             )

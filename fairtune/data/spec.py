@@ -14,6 +14,7 @@ from fairtune.config.model import carried
 from fairtune.data.augment_rule import AugmentRule
 from fairtune.data.groups import AttributeRule
 from fairtune.data.labels import Target
+from fairtune.data.layout import Layout
 from fairtune.data.prompts import ClassPrompts, PromptRule
 from fairtune.data.readers.base import READERS, Reader
 from fairtune.data.readers.pil import PilReader
@@ -21,78 +22,9 @@ from fairtune.data.rules import Condition, Derive, fields_of
 from fairtune.data.split import SplitRule
 from fairtune.data.subsample import Subsample
 from fairtune.data.text import TextRule, as_rule
-from fairtune.data.values import Scalar
 from fairtune.errors import ConfigError, FairtuneError, did_you_mean
 
 RESERVED = ("id", "patient", "image", "label", "split", "text", "row", "weight", "score")
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)]
-
-
-def _as_file(value: Any) -> Any:
-    return {"file": value} if isinstance(value, str) else value
-
-
-class MetadataFile(Config):
-    """One file of metadata rows.
-
-    Attributes:
-        file: Path below the folder of the layout; .csv, .tsv (each also .gz) or .parquet.
-        set: Columns to add with one value for all rows of this file.
-    """
-
-    file: str
-    set: Mapping[str, Scalar] = {}
-
-
-class Join(Config):
-    """A second table whose columns are added by a key.
-
-    Attributes:
-        file: Path below the folder of the layout.
-        on: Column in both; unique in `file`.
-        columns: Columns to take; all when absent.
-    """
-
-    file: str
-    on: str
-    columns: tuple[str, ...] | None = None
-
-
-class Images(Config):
-    """Where the image files lie.
-
-    Attributes:
-        name: File name of a row with columns in braces, e.g. `{image_id}.jpg`.
-        at: Folders or .zip files below the folder of the layout, looked through in order;
-            those that do not exist are passed over. `.` is the folder itself.
-    """
-
-    name: str
-    at: Words = (".",)
-
-
-class Layout(Config):
-    """One way in which the files may lie on disk.
-
-    Attributes:
-        folders: Candidate folders below a data root; `.` is the root itself.
-        tables: Metadata files, whose rows are put one after the other.
-        joins: Further tables joined by key, in order.
-        images: Where the images are.
-        shipped: Also look among the files that come with fairtune.
-    """
-
-    folders: Words
-    tables: tuple[Annotated[MetadataFile, pydantic.BeforeValidator(_as_file)], ...]
-    joins: tuple[Join, ...] = ()
-    images: Images
-    shipped: bool = False
 
 
 class DatasetSpec(Config):

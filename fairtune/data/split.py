@@ -14,7 +14,7 @@ import pydantic
 from fairtune.config import Config, digest
 from fairtune.config.model import carried
 from fairtune.data.raw import Raw
-from fairtune.data.values import IntArray, Values, coded, shown, texts
+from fairtune.data.values import IntArray, Values, coded, shown, shown_cells, texts
 from fairtune.errors import ConfigError, DataError, FairtuneError
 
 Part = Literal["train", "val", "test"]
@@ -104,7 +104,7 @@ class SplitRule(Config):
         fault = DataError(
             f"values of '{self.column}' that name no split",
             where=raw.where(odd),
-            found=shown(sorted(set(column[odd]))),
+            found=shown_cells(sorted(set(column[odd]))),
             allowed=sorted(codes),
             todo="correct the cells, or name the values under split.map or split.unknown",
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairtune.config import digest
-from fairtune.data import raw as raw_tables
+from fairtune.data.gather import gather
 from fairtune.data.images import ImageFiles
 from fairtune.data.labels import MISSING, Task
 from fairtune.data.locate import Found, find
@@ -28,7 +28,7 @@ from fairtune.data.split import (
 )
 from fairtune.data.subsample import Cell, Rows, draw
 from fairtune.data.text import Wording, with_texts
-from fairtune.data.values import BoolArray, IntArray, shown
+from fairtune.data.values import BoolArray, IntArray, shown, shown_cells
 from fairtune.errors import DataError, FairtuneError, raise_all
 
 PROTOCOL = 1
@@ -134,6 +134,7 @@ def load_table(
     roots: Sequence[Path],
     where: Mapping[str, Any] | None = None,
     text: bool = False,
+    cache: Path | None = None,
 ) -> Table:
     """Read, check and split the metadata of a data set.
 
@@ -145,6 +146,8 @@ def load_table(
         where: Rows to use, as `{column: value or [values]}`.
         text: Whether texts are used: rows without one are then refused or left out, as the spec
             says.
+        cache: Root of the cache, which keeps what thousands of small files say; None reads them
+            every time.
 
     Raises:
         ConfigError: The spec has no such target or attribute, or no text where texts are used.
@@ -156,7 +159,7 @@ def load_table(
         spec.texts()
     groups = {name: spec.attribute(name) for name in attributes}
     found = find(spec, roots)
-    read = _read(found)
+    read = gather(found, cache)
     reads = [(f"targets.{target}", rule.reads())]
     reads += [(f"attributes.{name}", (group.column,)) for name, group in groups.items()]
     raw = _prepared(spec, found, read, reads)
@@ -196,20 +199,6 @@ def load_table(
         cells=cells,
         wording=wording,
     )
-
-
-def _read(found: Found) -> Raw:
-    parts = []
-    for item in found.layout.tables:
-        part = raw_tables.read(found.folder / item.file)
-        for name, value in item.set.items():
-            part = part.with_column(name, ["" if value is None else str(value)] * len(part))
-        parts.append(part)
-    raw = raw_tables.concatenate(parts)
-    for more in found.layout.joins:
-        other = raw_tables.read(found.folder / more.file)
-        raw = raw_tables.join(raw, other, more.on, more.columns)
-    return raw
 
 
 def _prepared(
@@ -317,7 +306,7 @@ def _kept(
                 f"'where' keeps no row: '{column}' never has this value",
                 where=f"where.{column}",
                 found=value,
-                allowed=shown(sorted(set(raw.frame[column]))),
+                allowed=shown_cells(sorted(set(raw.frame[column]))),
             )
         chosen &= holds
     unlabelled = (label == MISSING).reshape(len(raw), -1).any(axis=1)
@@ -353,7 +342,7 @@ def _empty_splits(spec: DatasetSpec, frame: pd.DataFrame, found: Found) -> list[
     return [
         DataError(
             f"the split '{part}' is empty",
-            where=found.folder / found.layout.tables[0].file,
+            where=found.folder / found.layout.tables[0].place,
             found=counts,
             allowed="at least one row in every split that the spec declares",
             todo="check 'split', 'filter' and 'where'",

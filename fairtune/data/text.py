@@ -44,9 +44,10 @@ class TextRule(Config):
 
     Attributes:
         column: Column with the text, or a derived one.
-        cut: Most characters. What is longer loses its end from the last white space on, so that no
-            word is cut in two; only a first word that alone is longer is cut inside.
-        missing: What rows without a text are where texts are used: `refuse` says which they are,
+        cut: Most characters. Of what is longer this many are taken, and of these what stands
+            before the last blank, so that no word is cut in two (as FairCLIP's released code does
+            at 180); only a first word that alone is longer is cut inside.
+        missing: What rows without a word are where texts are used: `refuse` says which they are,
             `drop` leaves them out and counts them.
         strip: Words and phrases, or `{pattern: REGEX}`, that are taken out in this order, before
             the cut. A word is found in capitals or not, and only as a whole.
@@ -99,8 +100,8 @@ class TextRule(Config):
             text = " ".join(text.split())
         if self.cut is None or len(text) <= self.cut:
             return text, False, times
-        # One character more: a word that ends with the last character allowed stays.
-        return text[: self.cut + 1].rpartition(" ")[0] or text[: self.cut], True, times
+        short = text[: self.cut]
+        return short.rpartition(" ")[0] or short, True, times
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class Wording:
 
     @property
     def bare(self) -> BoolArray:
-        """`(n,)`: which rows have no text."""
-        return np.array([not text.strip() for text in self.used], dtype=bool)
+        """`(n,)`: which rows have no text, that is no word."""
+        return np.array([not has_word(text) for text in self.used], dtype=bool)
 
 
 def with_texts(
@@ -160,7 +161,7 @@ def with_texts(
     if not wanted or not bare.any():
         return out.tolist(), kept, wording
     if rule.missing == "refuse":
-        emptied = int((raw.frame[rule.column][bare].str.strip() != "").sum())
+        emptied = sum(map(has_word, raw.frame[rule.column][bare]))
         some = f", {emptied} of them only once words were taken out" if emptied else ""
         raise DataError(
             f"rows without a text in '{rule.column}'",
@@ -169,6 +170,11 @@ def with_texts(
             todo="write the texts, or `missing: drop` under 'text' to leave these rows out",
         )
     return out.tolist(), kept & ~bare, wording
+
+
+def has_word(text: str) -> bool:
+    """Tell whether a text has a letter or a digit; `.` is what may be left of "Pneumonia."."""
+    return re.search(r"\w", text) is not None
 
 
 def _named(word: str | Pattern) -> str:

@@ -26,6 +26,7 @@ Values: TypeAlias = Annotated[tuple[Scalar, ...], pydantic.BeforeValidator(_list
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\Z")
 _SHOWN = 10
+_LONGEST = 60
 
 
 def text_of(value: object) -> str:
@@ -67,3 +68,14 @@ def shown(items: Iterable[object], limit: int = _SHOWN) -> str:
     words = [str(item) for item in items]
     more = len(words) - limit
     return ", ".join(words[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def shown_cells(cells: Iterable[object]) -> str:
+    """Return up to ten cells as `shown` does; a long one is said by its length.
+
+    What is that long may be a clinical note, and no message shows one.
+    """
+    return shown(
+        text if len(text) <= _LONGEST else f"a text of {len(text)} characters"
+        for text in map(str, cells)
+    )

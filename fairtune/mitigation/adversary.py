@@ -56,9 +56,9 @@ def adversary(
     """
     if context.frozen:
         raise DataError(
-            "laftr changes the embedding, and with an empty mask nothing but the head trains",
+            "laftr changes the embedding, which an empty mask, or one of texts alone, does not",
             where="recipe.mitigations.laftr",
-            todo="give a mask, or leave laftr out",
+            todo="give a mask with units of the image's network, or leave laftr out",
         )
     groups = context.groups(attribute)
     classes = 0

@@ -30,7 +30,8 @@ class Alignment:
         groups: The groups of each attribute with its weight.
 
     Raises:
-        DataError: Losses or embeddings within one class of several targets.
+        DataError: Anything but scores within one class of several targets, or embeddings that
+            nothing changes.
     """
 
     def __init__(self, config: Sinkhorn, context: Context, groups: Mapping[Groups, float]) -> None:
@@ -40,6 +41,12 @@ class Alignment:
                 where="recipe.mitigations.sinkhorn.given",
                 allowed=["none"],
                 todo="write given: none, or score: score",
+            )
+        if config.score == "embedding" and context.frozen:
+            raise DataError(
+                "embeddings never change, and could not be aligned",
+                where="recipe.mitigations.sinkhorn.score",
+                todo="give a mask with units of the image's network, or align another score",
             )
         self._config, self._task, self._outputs = config, context.task, context.outputs
         total = sum(groups.values())

@@ -75,7 +75,7 @@ class Context:
         seed: For whatever a mitigation draws.
         device: Where batches are.
         free: Slots that no mitigation of the recipe takes.
-        frozen: Whether nothing but the head trains, so that embeddings never change.
+        frozen: Whether nothing trains that embeddings go through, so that they never change.
     """
 
     label: Ints

@@ -144,15 +144,20 @@ def strangers(steps: Sequence[Step], predictions: Predictions) -> tuple[str, ...
 
 
 def first_rows(predictions: Predictions) -> IntArray:
-    """Return the smallest row number of each row's patient, `(n,)`.
+    """Return the smallest row number of each row's patient, `(n,)`; see `first_of_patient`."""
+    return first_of_patient(predictions.patient, predictions.row)
+
+
+def first_of_patient(patient: IntArray, row: IntArray) -> IntArray:
+    """Return the smallest of the row numbers of each row's patient, `(n,)`.
 
     It names a patient wherever the table is read: codes of patients are counted anew in every
     table, and hashes of their ids are keyed by the machine's cache, while row numbers follow
     from the metadata of the data set alone.
     """
-    _, code = np.unique(predictions.patient, return_inverse=True)
+    _, code = np.unique(patient, return_inverse=True)
     first = np.full(int(code.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, code, predictions.row)
+    np.minimum.at(first, code, row)
     return np.asarray(first[code])
 
 

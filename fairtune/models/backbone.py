@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 import torch
@@ -13,13 +13,21 @@ from torch import nn
 
 from fairtune.models import split
 from fairtune.models import weights as weights_
-from fairtune.models.language import LanguageNet
+from fairtune.models.language import LanguageNet, is_language, sides
+from fairtune.models.partition import partition
 from fairtune.models.spec import ModelSpec
-from fairtune.models.units import Units, partition
+from fairtune.models.units import Units
 from fairtune.models.weights import Weights
 
 if TYPE_CHECKING:
     from fairtune.models.answers import Answers
+
+
+JOINT: Literal["joint"] = "joint"
+"""Stands, in place of a block, for what of an image is compared with texts."""
+
+Cut = int | Literal["joint"] | None
+"""Up to where a network is computed: before a block; None for the embedding."""
 
 
 class Backbone(nn.Module):
@@ -81,12 +89,12 @@ class Backbone(nn.Module):
     @property
     def reads(self) -> bool:
         """Whether it has a text tower."""
-        return isinstance(self.net, LanguageNet)
+        return is_language(self.net)
 
     @property
     def language(self) -> LanguageNet:
         """The network, of images and texts."""
-        assert isinstance(self.net, LanguageNet)
+        assert is_language(self.net)
         return self.net
 
     def joint(self, image: torch.Tensor) -> torch.Tensor:
@@ -103,8 +111,22 @@ class Backbone(nn.Module):
 
     @property
     def text_trains(self) -> bool:
-        """Whether something of the text tower trains."""
-        return self.reads and any(p.requires_grad for p in self.language.text.parameters())
+        """Whether something trains that what is compared of a text goes through."""
+        return self._trains("text")
+
+    @property
+    def image_trains(self) -> bool:
+        """Whether something trains that what is compared of an image goes through."""
+        return self._trains("image")
+
+    def _trains(self, side: str) -> bool:
+        return any(
+            p.requires_grad and side in self._sides(name)
+            for name, p in self.net.named_parameters()
+        )
+
+    def _sides(self, name: str) -> frozenset[str]:
+        return sides(self.net, name) if is_language(self.net) else frozenset({"image"})
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return `embed(image)`."""
@@ -138,14 +160,26 @@ class Backbone(nn.Module):
         """First block that trains; 0 also when the stem does, `depth` when no block does."""
         return split.first_trained(self.net)
 
-    def before(self, cut: int | None) -> dict[str, torch.Tensor]:
-        """Return the tensors that `front(..., cut)` depends on, by name; None stands for all.
+    def before(self, cut: Cut) -> dict[str, torch.Tensor]:
+        """Return the tensors that `front(..., cut)` depends on, by name.
 
-        Of a network of several towers those of the image tower, under their names in it.
+        Of a network of several towers those of the image tower, under their names in it; for None
+        also what stands behind it, under its name in the network.
+
+        Args:
+            cut: None stands for all of them, those of `embed`; `JOINT` for the whole network's.
         """
+        if cut == JOINT:
+            whole: dict[str, torch.Tensor] = self.net.state_dict()
+            return whole
         if cut is None:
-            every: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
-            return every
+            tower: dict[str, torch.Tensor] = split.image_of(self.net).state_dict()
+            return tower | {
+                name: tensor
+                for name, tensor in self.net.state_dict().items()
+                if not name.startswith("image.") and "image" in self._sides(name)
+            }
+        assert isinstance(cut, int)
         return split.before(self.net, cut)
 
     def plain_attention(self) -> None:
@@ -168,8 +202,10 @@ class Backbone(nn.Module):
     @property
     def tokens(self) -> int:
         """Image tokens of an input; 0 where the architecture has none."""
-        embed = getattr(split.image_of(self.net), "patch_embed", None)
-        return int(getattr(embed, "num_patches", 0))
+        tower = split.image_of(self.net)
+        own = getattr(tower, "patches", None)
+        embed = getattr(tower, "patch_embed", None)
+        return own if isinstance(own, int) else int(getattr(embed, "num_patches", 0))
 
     @property
     def differentiable(self) -> bool:
@@ -259,7 +295,7 @@ def _mapped(spec: ModelSpec, side: int, file: Path) -> nn.Module:
     net: nn.Module = spec.loader.outline(spec, side)
     with safetensors.safe_open(file, "pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if any(name not in state for name, _ in net.named_buffers()):
+    if any(name not in state and held.is_meta for name, held in net.named_buffers()):
         # Buffers that no file holds are computed by the constructor and have no meta value.
         net = spec.loader.seeded(spec, side, 0)
     net.load_state_dict(state, assign=True)

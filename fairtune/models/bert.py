@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from fairtune.errors import ModelError
+from fairtune.models.language import attended
+from fairtune.models.made import numbered
 
 if TYPE_CHECKING:
     from fairtune.models.loaders.two_towers import Bert
@@ -36,9 +39,15 @@ def tower(rule: Bert) -> nn.Module:
         layer_norm_eps=rule.layer_norm_eps,
         hidden_dropout_prob=rule.dropout,
         attention_probs_dropout_prob=rule.dropout,
+        output_hidden_states=rule.pool == "mean_1_2_last",
     )
-    model: nn.Module = BertModel(config, add_pooling_layer=False)
-    return model
+    return numbered(BertModel(config, add_pooling_layer=False))
+
+
+def read(text: nn.Module, tokens: Tensor, pool: Callable[[Any, Tensor], Tensor]) -> Tensor:
+    """Return `(texts, dim)` of token numbers, as `pool` makes it of the output and their 0/1."""
+    numbers, mask = attended(tokens, 0)
+    return pool(text(input_ids=numbers, attention_mask=mask), mask)
 
 
 def mean(found: Any, mask: Tensor) -> Tensor:
@@ -54,7 +63,19 @@ def first(found: Any, mask: Tensor) -> Tensor:
     return hidden[:, 0]
 
 
-POOLS = {"mean": mean, "cls": first}
+def mean_of_three(found: Any, mask: Tensor) -> Tensor:
+    """Return the mean over the tokens of the states behind block 1, block 2 and the last one.
+
+    MedCLIP's (Wang et al., EMNLP 2022); there the mean goes over the padding of a batch as well,
+    so that a text's embedding depends on the texts beside it. Here it does not.
+    """
+    states = [found.hidden_states[at] for at in (1, 2, -1)]
+    weight = mask[:, :, None].to(states[0].dtype)
+    hidden: Tensor = sum(states[1:], states[0]) / len(states)
+    return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+POOLS = {"mean": mean, "cls": first, "mean_1_2_last": mean_of_three}
 
 
 def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

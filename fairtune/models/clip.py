@@ -1,21 +1,65 @@
-"""The one place that calls transformers: CLIP's vision tower as a network like timm's."""
+"""CLIP of transformers: its image tower as a network like timm's, and its text tower."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from fairtune.errors import ModelError
+from fairtune.models import made, split
+from fairtune.models.language import attended
+from fairtune.models.towers import Towers, called, project
 
 if TYPE_CHECKING:
+    from fairtune.models.loaders.clip import Clip
     from fairtune.models.spec import ModelSpec
 
 POSITION = "vision_model.embeddings.position_embedding.weight"
+# What the hub calls a tensor begins with; what it begins with here.
+HUB = {
+    "vision_model.": "image.vision_model.",
+    "visual_projection.": "image.projection.",
+    "text_model.": "text.text_model.",
+    "text_projection.": "text.projection.",
+}
+# The network uses none of these numbers, which transformers compares with the vocabulary.
+NO_TOKENS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What image towers of transformers do differently; each function gets the vision model.
+
+    Attributes:
+        prefix: Tokens before those of the image.
+        enter: Makes of images the tokens before the first block.
+        leave: Makes of what stands behind the last block the features.
+        pool: Makes of features the `(batch, dim)`.
+        tail: Modules of the vision model that act after the last block.
+        undecayed: Tensors of it that are never decayed.
+        given: What every block is called with besides the tokens.
+    """
+
+    prefix: int
+    enter: Callable[[Any, Tensor], Tensor]
+    leave: Callable[[Any, Tensor], Tensor]
+    pool: Callable[[Any, Tensor], Tensor]
+    tail: tuple[str, ...]
+    undecayed: tuple[str, ...]
+    given: Mapping[str, Any] = field(default_factory=lambda: {"attention_mask": None})
+
+
+CLIP = Parts(
+    prefix=1,
+    enter=lambda model, image: model.pre_layrnorm(model.embeddings(image)),
+    leave=lambda model, hidden: hidden,
+    pool=lambda model, features: model.post_layernorm(features[:, 0]),
+    tail=("post_layernorm",),
+    undecayed=("embeddings.position_embedding.weight", "embeddings.class_embedding"),
+)
 
 
 class Tower(nn.Module):
@@ -25,115 +69,157 @@ class Tower(nn.Module):
         vision_model: transformers' module.
         num_features: Length of an embedding.
         embed_dim: Length of a token, which is the same.
-        num_prefix_tokens: Tokens before those of the image: the class token.
+        num_prefix_tokens: Tokens before those of the image: the class token of CLIP's.
+        patches: Tokens of the image.
+        patch_size: Side of a patch in pixels.
     """
 
-    num_prefix_tokens = 1
+    blocks_path = "vision_model.encoder.layers"
 
-    def __init__(self, vision_model: nn.Module, dim: int) -> None:
+    def __init__(self, vision_model: nn.Module, dim: int, parts: Parts = CLIP) -> None:
         super().__init__()
         self.vision_model = vision_model
         self.num_features = self.embed_dim = dim
+        self.num_prefix_tokens = parts.prefix
+        self.tail = frozenset({"projection", *(f"vision_model.{name}" for name in parts.tail)})
+        embeddings: Any = vision_model.embeddings
+        self.patches, self.patch_size = int(embeddings.num_patches), int(embeddings.patch_size)
+        self.given: Mapping[str, Any] = dict(parts.given)
+        self._parts = parts
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """See `split.Cuttable`."""
+        held: nn.ModuleList = self.get_submodule(self.blocks_path)  # type: ignore[assignment]
+        return held
+
+    def enter(self, image: Tensor) -> Tensor:
+        """See `split.Cuttable`."""
+        return self._parts.enter(self.vision_model, image)
+
+    def leave(self, hidden: Tensor) -> Tensor:
+        """See `split.Cuttable`."""
+        return self._parts.leave(self.vision_model, hidden)
 
     def forward_features(self, image: Tensor) -> Tensor:
-        """Return the tokens `(batch, 1 + patches, dim)` of images `(batch, channels, h, w)`."""
-        model: Any = self.vision_model
-        tokens = model.pre_layrnorm(model.embeddings(image))
-        encoded: Tensor = model.encoder(inputs_embeds=tokens).last_hidden_state
-        return encoded
+        """Return the tokens `(batch, prefix + patches, dim)` of images."""
+        return split.whole(self, image)
 
     def forward_head(self, features: Tensor, pre_logits: bool = True) -> Tensor:
-        """Return the class token `(batch, dim)` after the last norm; there is no head."""
-        model: Any = self.vision_model
-        pooled: Tensor = model.post_layernorm(features[:, 0])
-        return pooled
+        """Return the pooled `(batch, dim)`; there is no head."""
+        return self._parts.pool(self.vision_model, features)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the embedding `(batch, dim)`."""
         return self.forward_head(self.forward_features(image))
 
     def no_weight_decay(self) -> set[str]:
-        """Return the tensors that are never decayed: positions and the class token."""
-        return {POSITION, "vision_model.embeddings.class_embedding"}
+        """Return the tensors that are never decayed: positions, and tokens of the tower's own."""
+        return {f"vision_model.{name}" for name in self._parts.undecayed}
+
+
+class TextTower(nn.Module):
+    """A text tower; its tensors are called as on the hub.
+
+    Attributes:
+        text_model: transformers' module.
+    """
+
+    def __init__(self, text_model: nn.Module) -> None:
+        super().__init__()
+        self.text_model = text_model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return transformers' `(texts, dim)` of token numbers `(texts, length)`.
+
+        Nothing is masked: attention of CLIP's is causal, so that what stands behind the last
+        token of a text does not reach it; SigLIP's was trained with padding attended to.
+        """
+        numbers, _ = attended(tokens, 0)
+        pooled: Tensor = self.text_model(input_ids=numbers).pooler_output
+        return pooled
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the tensors that are never decayed: positions."""
+        return {"text_model.embeddings.position_embedding.weight"}
 
 
 def outline(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
-    """Return the tower without values, on the meta device.
+    """Return the vision tower without values, on the meta device.
 
     Raises:
         ModelError: transformers is missing, or the sizes do not fit together.
     """
-    with torch.device("meta"):
-        return _tower(sizes, spec, image_size)
+    return made.outline(lambda: _tower(sizes, spec, image_size))
 
 
 def seeded(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-    """Return the tower with transformers' random values; the caller's RNG is not touched.
+    """Return the vision tower with transformers' random values.
 
     Raises:
         ModelError: transformers is missing, or the sizes do not fit together.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _tower(sizes, spec, image_size)
+    return made.seeded(lambda: _tower(sizes, spec, image_size), seed)
 
 
 def filled(
     sizes: Mapping[str, Any], spec: ModelSpec, image_size: int | None, file: Path
 ) -> nn.Module:
-    """Return the tower with the tensors of `file`, position embedding resampled (bicubic).
+    """Return the vision tower with the tensors of `file`, position embedding resampled (bicubic).
 
     Raises:
         ModelError: transformers is missing, or the file does not fit.
     """
-    from fairtune.models import tensors
-
-    net = seeded(sizes, spec, spec.side(image_size), 0)
-    state = tensors.read(file)
-    wanted = net.state_dict()[POSITION].shape[0]
-    if POSITION in state:
-        state[POSITION] = resampled(state[POSITION], wanted)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the weights do not fit the architecture '{spec.architecture}'",
-            where=file.name,
-            found=str(error).splitlines()[-1].strip(),
-        ) from None
-    return net
+    side = spec.side(image_size)
+    return made.filled(lambda: _tower(sizes, spec, side), spec, file, dict, {POSITION: 1})
 
 
-def resampled(positions: Tensor, wanted: int) -> Tensor:
-    """Return positions `(wanted, dim)` of a class token, which is kept, and a square of tokens."""
-    if len(positions) == wanted:
-        return positions
-    old, new = (round((count - 1) ** 0.5) for count in (len(positions), wanted))
-    grid = positions[1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = functional.interpolate(
-        grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False
-    )
-    image = grid.permute(0, 2, 3, 1).flatten(0, 2).to(positions.dtype)
-    return torch.cat([positions[:1], image])
+def pair(loader: Clip, spec: ModelSpec, image_size: int) -> nn.Module:
+    """Return both towers with their projections, in the current device and random state.
+
+    Raises:
+        ModelError: transformers is missing, or the sizes do not fit together.
+    """
+
+    def build(transformers: Any) -> nn.Module:
+        text = declared(loader.text.to_json()) | NO_TOKENS
+        config = transformers.CLIPTextConfig(**text | {"eos_token_id": loader.eos_token_id})
+        return TextTower(transformers.CLIPTextModel(config))
+
+    image = _tower(loader.image.to_json(), spec, image_size)
+    text = made.transformers_model(spec, build)
+    project(image, loader.image.hidden_size, loader.dim)
+    project(text, loader.text.hidden_size, loader.dim)
+    return Towers(image, text, called, loader.dim, loader.scale)
+
+
+def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of both towers under the names that they have here.
+
+    The hub's names are put behind the tower's; old files hold numbers of positions besides,
+    which are left out. Names that are here already stay.
+    """
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        start = next((old for old in HUB if name.startswith(old)), None)
+        new = name if start is None else HUB[start] + name.removeprefix(start)
+        if not name.endswith("embeddings.position_ids"):
+            out[new] = tensor.reshape(()) if name in ("logit_scale", "logit_bias") else tensor
+    return out
+
+
+def declared(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes that are not left to the family."""
+    return {name: value for name, value in sizes.items() if value is not None}
 
 
 def _tower(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
-    try:
-        from transformers import CLIPVisionConfig, CLIPVisionModel
-    except ImportError:
-        raise ModelError(
-            f"model '{spec.name}' needs the package transformers",
-            where="loader: transformers",
-            todo="pip install 'fairtune[clip]'",
-        ) from None
-    try:
-        config = CLIPVisionConfig(**sizes, image_size=image_size, num_channels=spec.channels)
-        model = CLIPVisionModel(config)
-    except (ValueError, KeyError) as error:
-        raise ModelError(
-            "transformers refuses the sizes of the model",
-            where=f"model '{spec.name}' (loader)",
-            found=str(error).splitlines()[0],
-        ) from None
-    # Before version 5 the tower lies one module deeper.
-    return Tower(getattr(model, "vision_model", model), int(sizes["hidden_size"]))
+    def build(transformers: Any) -> nn.Module:
+        config = transformers.CLIPVisionConfig(
+            **declared(sizes), image_size=image_size, num_channels=spec.channels
+        )
+        model = transformers.CLIPVisionModel(config)
+        # Before version 5 the tower lies one module deeper.
+        return Tower(getattr(model, "vision_model", model), int(sizes["hidden_size"]))
+
+    return made.transformers_model(spec, build)

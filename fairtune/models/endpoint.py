@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairtune.errors import EndpointAway, Interrupted, ModelError
 from fairtune.models.answers import Answers, Floats
-from fairtune.models.transport import Fault, Transport
+from fairtune.models.transport import LONGEST, Fault, Transport
 from fairtune.models.wire import IMAGES, Array, most_bytes, packed, unpacked
 
 if TYPE_CHECKING:
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST = 600.0
-"""Seconds that an endpoint may ask us to wait; one that asks for more is away."""
-
-_PAUSE, _BACKOFF = 0.1, 60.0
+_PAUSE = 0.1
 _MARGIN = 30.0
 
 
@@ -96,7 +92,7 @@ class Endpoint:
                 self.answers.end(number, fault.status, fault.size)
                 if not fault.passing or attempt == attempts or fault.after > LONGEST:
                     raise self._error(fault, attempt) from None
-                pause = self._pause(fault, attempt)
+                pause = fault.pause(asked.backoff, attempt)
                 log.warning(
                     "%s: %s (%s); again in %.1f s", asked.url, fault.what, fault.found, pause
                 )
@@ -156,10 +152,6 @@ class Endpoint:
             allowed=fault.allowed,
             todo=fault.todo or ("try again later: answers are kept" if fault.away else None),
         )
-
-    def _pause(self, fault: Fault, attempt: int) -> float:
-        backoff = min(self.asked.backoff * 2.0 ** (attempt - 1), _BACKOFF)
-        return max(fault.after, backoff * random.uniform(0.5, 1.5))
 
     def _take_turn(self, keys: Sequence[bytes]) -> None:
         if self.asked.per_second:

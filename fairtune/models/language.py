@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,6 @@ PADDED = -1
 """Stands where a text of a batch has no token."""
 
 
-@runtime_checkable
 class LanguageNet(Protocol):
     """A network of images and texts, with the methods of a timm network and these.
 
@@ -40,9 +40,39 @@ class LanguageNet(Protocol):
         ...
 
 
+def is_language(net: Any) -> TypeGuard[LanguageNet]:
+    """Tell whether a network reads texts too.
+
+    By its methods: whether it has the modules an `isinstance` would not see in Python 3.12.
+    """
+    return all(callable(getattr(net, name, None)) for name in ("joint", "words"))
+
+
+def sides(net: LanguageNet, name: str) -> frozenset[str]:
+    """Return on which sides of a comparison a tensor stands: `image`, `text`, both or neither.
+
+    The network says so itself by a method `sides`; else a tensor is of the tower it is called by.
+    """
+    own = getattr(net, "sides", None)
+    if own is not None:
+        found: frozenset[str] = own(name)
+        return found
+    if name in ("logit_scale", "logit_bias"):
+        return frozenset()
+    return frozenset({"text" if name.startswith("text.") else "image"})
+
+
 def unit(x: Tensor) -> Tensor:
-    """Return vectors of length 1 along the last axis, fp32."""
-    return functional.normalize(x.float(), dim=-1)
+    """Return vectors of length 1 along the last axis, fp32, or fp64 of fp64."""
+    return functional.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+
+
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which products on the device of `x` are of the numbers they are given.
+
+    Rounded to bf16, cosines of many images would be equal: ranks, and AUCs, would be of ties.
+    """
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def similarity(image: Tensor, text: Tensor) -> Tensor:
@@ -53,9 +83,10 @@ def similarity(image: Tensor, text: Tensor) -> Tensor:
         text: `(texts, dim)`.
 
     Returns:
-        `(batch, texts)`, fp32.
+        `(batch, texts)`, fp32, or fp64 of fp64; see `exact`.
     """
-    cosine = unit(image) @ unit(text).T
+    with exact(image):
+        cosine = unit(image) @ unit(text).T
     return cosine if image.ndim == 2 else cosine.amax(dim=1)
 
 
@@ -63,7 +94,7 @@ def own_similarity(image: Tensor, text: Tensor) -> Tensor:
     """Return the `(batch,)` cosine of every image with its own text, see `similarity`."""
     if image.ndim == 2:
         return (unit(image) * unit(text)).sum(dim=-1)
-    return torch.einsum("bqd,bd->bq", unit(image), unit(text)).amax(dim=1)
+    return (unit(image) * unit(text)[:, None]).sum(dim=-1).amax(dim=1)
 
 
 def attended(tokens: Tensor, padding: int) -> tuple[Tensor, Tensor]:

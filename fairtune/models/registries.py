@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fairtune.config import Registry, Settings
 
@@ -52,6 +53,19 @@ class Loader(Protocol):
         ...
 
 
+@runtime_checkable
+class Renames(Protocol):
+    """A loader whose weights files call their tensors otherwise than its network."""
+
+    def renamed(self, tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+        """Return tensors under the network's names; those that have them already stay.
+
+        Raises:
+            ModelError: They cannot be; `where` they are from is in the message.
+        """
+        ...
+
+
 class WeightsSource(Protocol):
     """One place where pretrained weights may be had from."""
 
@@ -84,5 +98,5 @@ class WeightsSource(Protocol):
         ...
 
 
-LOADERS: Registry[Any] = Registry("model loader", "fairtune.models.loaders", later=("open_clip",))
+LOADERS: Registry[Any] = Registry("model loader", "fairtune.models.loaders")
 SOURCES: Registry[Any] = Registry("weights source", "fairtune.models.sources")

@@ -50,7 +50,9 @@ class UnitNames(Config):
         singles: Units without depth, each a list of module or tensor names outside the blocks.
         towers: For a network of several, such as `image` and `text`, the same of each, in place
             of `blocks` and `types`: names are those below the tower's module, and units, types
-            and singles are called by it, `image.blocks.7.attn.qkv.weight`, `text.attn`.
+            and singles are called by it, `image.blocks.7.attn.qkv.weight`, `text.attn`. Of
+            singles `stem` and `pos` stand before the blocks and `projection` behind; of any other
+            the order of the network says so.
     """
 
     blocks: str = "blocks"
@@ -71,6 +73,8 @@ class UnitNames(Config):
     def _are_towers(cls, value: dict[str, UnitNames]) -> dict[str, UnitNames]:
         for name, tower in value.items():
             _check(name, _WORD, "a lower-case word", loc=name)
+            if name in RESERVED:
+                raise carried(ConfigError(f"'{name}' is a reserved word", found=name), name)
             if tower.towers:
                 raise carried(ConfigError("a tower has no towers of its own", found=name), name)
         return value
@@ -97,6 +101,9 @@ class UnitNames(Config):
         both = sorted(set(self.types) & set(self.singles))
         if both:
             raise carried(ConfigError("a name is both a unit type and a single unit", found=both))
+        named = sorted(set(self.towers) & set(self.singles))
+        if named:
+            raise carried(ConfigError("a name is both a tower and a single unit", found=named))
         if self.towers and self.types:
             raise carried(
                 ConfigError("the unit types of towers stand below them", found=list(self.types)),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,55 @@ Through = Callable[..., Tensor]
 
 # Modules that act after the last block; whatever is neither these nor a block acts before.
 _TAIL = frozenset({"norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist", "projection"})
+_PATH = "blocks"
+
+
+@runtime_checkable
+class Cuttable(Protocol):
+    """An image tower of its own kind that can be cut behind its blocks.
+
+    Its `forward_features` is `leave(blocks(enter(image)))`, no more.
+
+    Attributes:
+        blocks: They, in their order.
+        blocks_path: Where they lie in the tower.
+        tail: Paths of what acts after the last block.
+        given: What every block is called with besides the tokens.
+    """
+
+    blocks_path: str
+    tail: frozenset[str]
+    given: Mapping[str, Any]
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """See the class."""
+        ...
+
+    def enter(self, image: Tensor) -> Tensor:
+        """Return the tokens `(batch, tokens, dim)` before the first block."""
+        ...
+
+    def leave(self, hidden: Tensor) -> Tensor:
+        """Return the features of what stands behind the last block."""
+        ...
+
+
+def whole(net: Cuttable, image: Tensor) -> Tensor:
+    """Return the features `(batch, tokens, dim)` of images."""
+    return net.leave(_blocks(net, net.enter(image), 0, len(net.blocks)))
 
 
 def depth(net: nn.Module) -> int:
     """Return the number of blocks that `net` can be cut behind; 0 when it cannot be cut.
 
-    Cut are the vision transformers of timm (ViT, DeiT, DINOv2, MAE, CLIP towers, EVA), alone or
-    as the image tower of a network of several. A network whose pass through the blocks is not the
-    family's own counts as one that cannot.
+    Cut are the vision transformers of timm (ViT, DeiT, DINOv2, MAE, CLIP towers, EVA) and the
+    `Cuttable`, alone or as the image tower of a network of several. A network whose pass through
+    the blocks is not the family's own counts as one that cannot.
     """
     net = image_of(net)
+    if isinstance(net, Cuttable):
+        return len(net.blocks)
     # Looking at a network must not cost the import of a library that has not built it.
     from timm.models.vision_transformer import VisionTransformer
 
@@ -36,6 +75,8 @@ def depth(net: nn.Module) -> int:
 def front(net: Any, image: Tensor, cut: int) -> Tensor:
     """Return what stands before block `cut`, `(batch, tokens, dim)` for a vision transformer."""
     net = image_of(net)
+    if isinstance(net, Cuttable):
+        return _blocks(net, net.enter(image), 0, cut)
     x: Any = net._pos_embed(net.patch_embed(image))
     x = x[0] if _is_eva(net) else net.patch_drop(x)
     return _blocks(net, net.norm_pre(x), 0, cut)
@@ -57,7 +98,7 @@ def rest(
     net = image_of(net)
     last = len(net.blocks)
     made = _blocks(net, hidden, cut, last, again=checkpointing, through=through)
-    features: Tensor = net.norm(made)
+    features: Tensor = net.leave(made) if isinstance(net, Cuttable) else net.norm(made)
     return features
 
 
@@ -76,7 +117,7 @@ def first_trained(net: nn.Module) -> int:
     lowest = blocks = depth(net)
     for name, parameter in image_of(net).named_parameters():
         if parameter.requires_grad:
-            place = _place(name, blocks)
+            place = _place(net, name, blocks)
             if place is None:
                 return 0
             lowest = min(lowest, place)
@@ -92,15 +133,17 @@ def before(net: nn.Module, cut: int) -> dict[str, Tensor]:
     return {
         name: tensor
         for name, tensor in image_of(net).state_dict().items()
-        if (place := _place(name, blocks)) is None or place < cut
+        if (place := _place(net, name, blocks)) is None or place < cut
     }
 
 
-def _place(name: str, blocks: int) -> int | None:
-    first, _, inner = name.partition(".")
-    if first == "blocks":
-        return int(inner.split(".")[0])
-    return blocks if first in _TAIL else None
+def _place(net: nn.Module, name: str, blocks: int) -> int | None:
+    tower = image_of(net)
+    path, tail = (tower.blocks_path, tower.tail) if isinstance(tower, Cuttable) else (_PATH, _TAIL)
+    if name.startswith(f"{path}."):
+        return int(name.removeprefix(f"{path}.").split(".")[0])
+    after = any(name == held or name.startswith(f"{held}.") for held in tail)
+    return blocks if after else None
 
 
 def _blocks(
@@ -112,9 +155,9 @@ def _blocks(
     again: bool = False,
     through: Through | None = None,
 ) -> Tensor:
-    positions, act = _positions(net), through or _called
+    given, act = _given(net), through or _called
     for i in range(start, end):
-        block, more = net.blocks[i], {} if positions is None else {"rope": positions(i)}
+        block, more = net.blocks[i], given(i)
         if again and torch.is_grad_enabled():
             x = checkpoint(act, block, x, use_reentrant=False, **more)
         else:
@@ -122,20 +165,22 @@ def _blocks(
     return x
 
 
-def _called(block: nn.Module, x: Tensor, **more: Tensor) -> Tensor:
+def _called(block: nn.Module, x: Tensor, **more: Any) -> Tensor:
     out: Tensor = block(x, **more)
     return out
 
 
-def _positions(net: Any) -> Any:
-    """Return what gives the rotary position embedding of a block, None where there is none."""
+def _given(net: Any) -> Callable[[int], Mapping[str, Any]]:
+    """Return what each block is called with besides the tokens: of EVA, rotary positions."""
+    if isinstance(net, Cuttable):
+        given = net.given
+        return lambda block: given
     if not _is_eva(net) or net.rope is None:
-        return None
+        return lambda block: {}
     shape = {} if hasattr(net.rope, "feat_shape") else {"shape": net.patch_embed.grid_size}
     embedding: Tensor = net.rope.get_embed(**shape)
-    if getattr(net, "rope_mixed", False):
-        return lambda block: embedding[block]
-    return lambda block: embedding
+    mixed = getattr(net, "rope_mixed", False)
+    return lambda block: {"rope": embedding[block] if mixed else embedding}
 
 
 def _is_eva(net: nn.Module) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from fairtune.errors import FairtuneError, ModelError, raise_all
+from fairtune.models.registries import Renames
 
 if TYPE_CHECKING:
     from fairtune.models.spec import ModelSpec
@@ -37,8 +38,13 @@ _DROPPED = (*_HEADS, "mask_token", *_CLIP)
 _SHOWN = 5
 
 
-def read(path: Path) -> Tensors:
+def read(path: Path, inside: Callable[[Any, str], Any] | None = None) -> Tensors:
     """Read a weights file without running any code in it.
+
+    Args:
+        path: The file.
+        inside: Takes what holds the tensors out of the content of a pickled file; None to look
+            under the usual names.
 
     Raises:
         ModelError: No such file, a damaged one, or one that holds more than tensors.
@@ -53,7 +59,8 @@ def read(path: Path) -> Tensors:
                 "the weights file is damaged", where=path, found=_first_line(error)
             ) from None
         return loaded
-    return unwrapped(unpickled(path, str(path)), str(path))
+    content = unpickled(path, str(path))
+    return unwrapped(content if inside is None else inside(content, str(path)), str(path))
 
 
 def unpickled(file: Path | BinaryIO, where: str) -> Any:
@@ -108,6 +115,8 @@ def canonical(spec: ModelSpec, tensors: Tensors, where: str) -> Tensors:
     """
     outline = spec.loader.outline(spec, spec.side())
     expected: dict[str, torch.Tensor] = dict(outline.state_dict())
+    if isinstance(spec.loader, Renames) and not set(expected) <= set(tensors):
+        tensors = spec.loader.renamed(tensors, where)
     found = _without_prefix(tensors, expected)
     if not set(expected) <= set(found) or _other_channels(found, expected):
         found = _renamed(spec, found, expected, where)
@@ -178,7 +187,7 @@ def _renamed(
                 where=where,
                 found=_some(list(tensors)),
                 allowed=_some(missing),
-                todo=f"give weights of timm's '{spec.architecture}'",
+                todo=f"give weights of '{spec.architecture}'",
             ) from None
     state: Tensors = dict(net.state_dict())
     return state

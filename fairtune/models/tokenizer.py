@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SHELF = "tokenizers"
 _PADDED = -1
 _FILE = "tokenizer"
+_WHERE = ("file", "sources")
 
 
 @dataclass(eq=False)
@@ -30,7 +32,7 @@ class Tokenizer:
 
     Attributes:
         rule: Limit and padding.
-        sha: SHA-256 of its file, and of the rule.
+        sha: Digest of its file and of the rule, wherever the file comes from.
         cut: Texts that were longer than the limit and were cut, at a word.
     """
 
@@ -38,6 +40,7 @@ class Tokenizer:
     sha: str
     _made: Any
     cut: int = field(default=0)
+    _clean: Callable[[str], str] = str
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return `(texts, length)` token numbers, -1 behind the end of a text.
@@ -45,7 +48,7 @@ class Tokenizer:
         A text of more tokens than the limit is cut at the last word that fits, or within its
         first word where that alone is too long; special tokens stay.
         """
-        rows = [self._one(text) for text in texts]
+        rows = [self._one(self._clean(text)) for text in texts]
         longest = max(map(len, rows), default=0)
         length, fill = longest, _PADDED
         if self.rule.pad == "limit":
@@ -98,10 +101,15 @@ def load(spec: ModelSpec, settings: Settings) -> Tokenizer:
             where=f"model '{spec.name}' (tokenizer)",
             todo="name a model with a text tower, or give its spec a 'tokenizer'",
         )
+    if rule.kind == "open_clip":
+        from fairtune.models import clip_words
+
+        content = clip_words.content(spec)
+        named = digest([rule.to_json(), hashlib.sha256(content).hexdigest()])
+        return Tokenizer(rule, named, clip_words.made(content), _clean=clip_words.cleaned)
     content = _content(spec, rule, settings)
-    # Not where it was found: the same tokenizer in another folder reads texts alike.
-    said = {name: getattr(rule, name) for name in ("limit", "kind", "lower", "pad", "pad_token")}
-    named = digest([said, hashlib.sha256(content).hexdigest()])
+    how = {name: value for name, value in rule.to_json().items() if name not in _WHERE}
+    named = digest([how, hashlib.sha256(content).hexdigest()])
     return Tokenizer(rule, named, _made(spec, rule, content))
 
 
@@ -114,6 +122,8 @@ def cached(spec: ModelSpec, settings: Settings) -> str | None:
     """
     rule = spec.tokenizer
     assert rule is not None
+    if rule.kind == "open_clip":
+        return "the package open_clip" if importlib.util.find_spec("open_clip") else None
     if rule.file is not None:
         return f"file {rule.file.name}" if rule.file.is_file() else None
     for source in rule.sources:

@@ -17,7 +17,8 @@ class TokenizerRule(Config):
     Attributes:
         limit: Most tokens of a text, special ones included.
         kind: `json`, a file of the package tokenizers (`tokenizer.json` on model hubs), or
-            `wordpiece`, the vocabulary of a BERT, one token a line (`vocab.txt`).
+            `wordpiece`, the vocabulary of a BERT, one token a line (`vocab.txt`). `open_clip` is
+            CLIP's own, which comes with the package open_clip_torch and needs no file.
         lower: Texts are lower-cased; of `wordpiece` alone, as a `json` says so itself.
         pad: `longest` pads to the longest text of a batch, and padding is not attended to;
             `limit` to the limit with the token `pad_token`, which is (SigLIP).
@@ -27,7 +28,7 @@ class TokenizerRule(Config):
     """
 
     limit: Annotated[int, Field(ge=3)]
-    kind: Literal["json", "wordpiece"] = "json"
+    kind: Literal["json", "wordpiece", "open_clip"] = "json"
     lower: bool = True
     pad: Literal["longest", "limit"] = "longest"
     pad_token: str | None = None

@@ -1,18 +1,15 @@
-"""An image tower and a text tower, each of its own training, in one joint space."""
+"""An image tower and a text tower in one joint space."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fairtune.models.language import attended
-
-Pool = Callable[[Any, Tensor], Tensor]
-"""Makes `(texts, dim)`, to be projected, of a text tower's output and the 0/1 of its tokens."""
+Read = Callable[[nn.Module, Tensor], Tensor]
+"""Makes `(texts, dim)`, to be projected, with a text tower of token numbers `(texts, length)`."""
 
 
 class Towers(nn.Module):
@@ -23,27 +20,29 @@ class Towers(nn.Module):
 
     Args:
         image: A network as timm's, with `num_features`.
-        text: A module of transformers that takes `input_ids` and `attention_mask`.
-        pool: What of its output is the text's.
+        text: The text tower.
+        read: What it makes of texts; see `LanguageNet.words` for their token numbers.
         joint_dim: Length of what is compared.
         scale: Factor of cosines before training.
-        padding: Token number that stands where a text has none.
+        bias: Added to scaled cosines before training (SigLIP); None for no such tensor.
     """
 
     def __init__(
         self,
         image: nn.Module,
         text: nn.Module,
-        pool: Pool,
+        read: Read,
         joint_dim: int,
         scale: float,
-        padding: int = 0,
+        bias: float | None = None,
     ) -> None:
         super().__init__()
         self.image, self.text = image, text
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        if bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(bias))
         self.joint_dim = self.num_features = joint_dim
-        self._pool, self._padding = pool, padding
+        self._read = read
 
     def forward_features(self, image: Tensor) -> Tensor:
         """Return the image tower's tokens."""
@@ -61,24 +60,37 @@ class Towers(nn.Module):
 
     def words(self, tokens: Tensor) -> Tensor:
         """See `LanguageNet.words`."""
-        numbers, mask = attended(tokens, self._padding)
-        found = self.text(input_ids=numbers, attention_mask=mask)
-        return _projected(self.text, self._pool(found, mask))
+        return _projected(self.text, self._read(self.text, tokens))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the image's embedding."""
         return self.joint(self.forward_features(image))
 
     def no_weight_decay(self) -> set[str]:
-        """Return the tensors that are never decayed: those of the image tower, and the scale."""
-        named = getattr(self.image, "no_weight_decay", None)
-        own = named() if callable(named) else set()
-        return {"logit_scale", *(f"image.{name}" for name in own)}
+        """Return the tensors that are never decayed: those of the towers, scale and bias."""
+        found = {"logit_scale", "logit_bias"} & set(self._parameters)
+        for path, tower in (("image", self.image), ("text", self.text)):
+            named = getattr(tower, "no_weight_decay", None)
+            found |= {f"{path}.{name}" for name in (named() if callable(named) else ())}
+        return found
 
 
-def project(tower: nn.Module, found: int, wanted: int) -> None:
-    """Give `tower` a linear `projection` from `found` values to `wanted`, without bias."""
-    tower.projection = nn.Linear(found, wanted, bias=False)
+def called(text: nn.Module, tokens: Tensor) -> Tensor:
+    """Read texts by calling the tower, whatever is hooked on to it."""
+    found: Tensor = text(tokens)
+    return found
+
+
+def project(tower: nn.Module, found: int, wanted: int, through: int | None = None) -> None:
+    """Give `tower` a `projection` from `found` values to `wanted`, without bias.
+
+    It is linear, or two layers with a GELU between them and `through` values there.
+    """
+    if through is None:
+        tower.projection = nn.Linear(found, wanted, bias=False)
+        return
+    first, second = nn.Linear(found, through, bias=False), nn.Linear(through, wanted, bias=False)
+    tower.projection = nn.Sequential(first, nn.GELU(), second)
 
 
 def _projected(tower: nn.Module, pooled: Tensor) -> Tensor:

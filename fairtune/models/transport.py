@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import email.utils
 import importlib.util
+import json
+import random
+import re
 import time
+from dataclasses import dataclass
+from http.client import responses
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -13,10 +18,15 @@ from fairtune.errors import ModelError
 from fairtune.models.answers import UNREACHED
 from fairtune.models.wire import TYPES, Form, shown
 
+LONGEST = 600.0
+"""Seconds that an endpoint may ask us to wait; one that asks for more is away."""
+
+_BACKOFF = 60.0
 _PIECE, _SHOWN = 65_536, 4096
 _CONNECT_SECONDS = 10.0
 _PASSING = {408, 425, 429}
 _NO_ENTRY = {401, 403, 404, 407, 410}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,60}\Z")
 
 
 class Fault(Exception):
@@ -57,6 +67,31 @@ class Fault(Exception):
         )
         self.passing, self.away, self.after, self.size = passing, away, after, size
 
+    def pause(self, backoff: float, attempt: int) -> float:
+        """Return the seconds to wait after the attempt of this number, from 1."""
+        wait = min(backoff * 2.0 ** (attempt - 1), _BACKOFF)
+        return max(self.after, wait * random.uniform(0.5, 1.5))
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a message calls that which the user has written.
+
+    Attributes:
+        here: Where it stands.
+        token: What names the environment variable with the token.
+        late: What to do where no answer comes in time.
+        large: What to do where an answer is too large.
+        shows: Whether the beginning of what the endpoint says of a fault is shown. Else only the
+            name it gives its error is: an endpoint may repeat what it was asked.
+    """
+
+    here: str = "loader.http"
+    token: str = "loader.http.token_env"
+    late: str = "raise loader.http.timeout, or lower batch"
+    large: str = "check loader.http.dim and receive"
+    shows: bool = True
+
 
 class Transport:
     """Sends requests to one URL over connections that are kept open.
@@ -65,10 +100,14 @@ class Transport:
         url: Where to.
         timeout: Seconds for one request, from its first byte to the last of the answer.
         token_env: Environment variable that holds a bearer token.
+        words: For messages.
     """
 
-    def __init__(self, url: str, timeout: float, token_env: str | None) -> None:
+    def __init__(
+        self, url: str, timeout: float, token_env: str | None, words: Words | None = None
+    ) -> None:
         self.url, self.timeout, self.token_env = url, timeout, token_env
+        self._words = words or Words()
         self._pool: Any = None
 
     def prepare(self) -> None:
@@ -79,7 +118,7 @@ class Transport:
         """
         self._token()
         if self._pool is None:
-            self._pool = _pool(self.url)
+            self._pool = _pool(self.url, self._words.here)
 
     def post(self, body: bytes, send: Form, receive: Form, most: int) -> bytes:
         """Return the body of the answer to `body`.
@@ -133,7 +172,7 @@ class Transport:
             raise ModelError(
                 "the environment variable with the endpoint's token is "
                 + ("not set" if token is None else "no token: it holds other than plain letters"),
-                where=f"loader.http.token_env ({self.url})",
+                where=f"{self._words.token} ({self.url})",
                 found=self.token_env,
                 todo=f"set {self.token_env}",
             )
@@ -168,7 +207,7 @@ class Transport:
                     "too large",
                     "the answer is too large",
                     f"more than {most} bytes",
-                    todo="check loader.http.dim and receive",
+                    todo=self._words.large,
                     size=size,
                 )
             if time.monotonic() > end:
@@ -179,7 +218,7 @@ class Transport:
             "timed out",
             "the endpoint does not answer in time",
             f"nothing whole within {self.timeout:g} s",
-            todo="raise loader.http.timeout, or lower batch",
+            todo=self._words.late,
             passing=True,
             away=True,
             size=size,
@@ -204,11 +243,13 @@ class Transport:
                 away=True,
             )
         what = "the connection broke before the answer was whole"
+        said = said if self._words.shows else type(error).__name__
         return Fault("lost", what, said, passing=True, away=True)
 
     def _refusal(self, response: Any, body: bytes) -> Fault:
         code: int = response.status
-        parts = (f"HTTP {code} {response.reason or ''}".strip(), shown(body, 200))
+        said = shown(body, 200) if self._words.shows else name_of_error(body)
+        parts = (f"HTTP {code} {responses.get(code, '')}".strip(), said)
         found = self._scrubbed(": ".join(part for part in parts if part))
         what, todo = "the endpoint refuses the request", None
         if code in (401, 403):
@@ -233,7 +274,7 @@ class Transport:
 
     def _key(self) -> str:
         if self.token_env is None:
-            return "name the environment variable with a token in loader.http.token_env"
+            return f"name the environment variable with a token in {self._words.token}"
         return f"check the token in the environment variable {self.token_env}"
 
     def _scrubbed(self, text: str) -> str:
@@ -241,11 +282,11 @@ class Transport:
         return text if token is None else text.replace(token, "***")
 
 
-def _pool(url: str) -> Any:
+def _pool(url: str, here: str) -> Any:
     if importlib.util.find_spec("urllib3") is None:
         raise ModelError(
             "the package urllib3 is not installed",
-            where="loader.http",
+            where=here,
             todo="pip install 'fairtune[http]'",
         )
     import urllib3
@@ -260,6 +301,16 @@ def _pool(url: str) -> Any:
         headers = urllib3.make_headers(proxy_basic_auth=pair)
     host = parts.netloc.rpartition("@")[2]
     return urllib3.ProxyManager(f"{parts.scheme or 'http'}://{host}", proxy_headers=headers)
+
+
+def name_of_error(body: bytes) -> str:
+    """Return the one word by which a JSON body names its error, or the empty string."""
+    try:
+        error = json.loads(body)["error"]
+        names = [error.get(key) for key in ("code", "type")]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return ""
+    return next((name for name in names if isinstance(name, str) and _NAME.match(name)), "")
 
 
 def _seconds(text: str | None) -> float:

@@ -8,14 +8,23 @@ The head is no unit: it belongs to the usage, is always trained and never in a m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from fairtune.config import digest
-from fairtune.errors import FairtuneError, ModelError, did_you_mean, raise_all
-from fairtune.models.spec import UnitNames
+from fairtune.errors import ModelError, did_you_mean
+from fairtune.models.paths import below_block, block_at, contains, depth_in, ordered, tower_in
+
+IMAGE = "image"
+"""The tower that images go through, where a network has several."""
+
+SINGLES = "singles"
+"""What all units outside the blocks are called together."""
+
+_BEFORE, _BEHIND = ("stem", "pos"), ("projection",)
+"""Singles that stand before or behind the blocks of their tower wherever their tensors are."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Units:
     """The units of one model.
 
     Attributes:
-        depth: Number of blocks.
+        depth: Number of blocks; of a network of several towers those of the deepest.
         names: All units in the order of the network: stem, blocks by depth, then the rest.
         parameters: Names of the tensors of each unit.
         sizes: Number of parameters of each unit.
@@ -57,38 +66,101 @@ class Units:
         Args:
             path: Module path of a tensor or module, of the architecture or added to it.
         """
-        return next((d for one in self.paths if (d := _depth(path, one)) is not None), None)
+        return next((d for one in self.paths if (d := depth_in(path, one)) is not None), None)
 
-    def block(self, depth: int) -> str:
-        """Return the path of block `depth`, counted from 0, in the network or its first tower."""
-        return _block(self.paths[0], depth)
+    def block_of(self, name: str) -> str | None:
+        """Return the path of the block that a unit, tensor or module lies in; None outside."""
+        path, depth = self.path_of(name), self.depth_at(name)
+        return None if path is None or depth is None else block_at(path, depth)
 
-    @property
+    @cached_property
     def paths(self) -> tuple[str, ...]:
         """The module path of the blocks of every tower; one for a network of one."""
         return (self.blocks,) if isinstance(self.blocks, str) else self.blocks
 
-    @property
+    @cached_property
     def towers(self) -> tuple[str, ...]:
         """The names of the towers; none for a network of one."""
-        return () if isinstance(self.blocks, str) else tuple(map(_first, self.blocks))
+        return () if isinstance(self.blocks, str) else tuple(map(tower_in, self.blocks))
 
     def path_of(self, name: str) -> str | None:
         """Return which of `paths` a unit, tensor or module lies below; None outside the blocks."""
-        return next((path for path in self.paths if _depth(name, path) is not None), None)
+        return next((path for path in self.paths if depth_in(name, path) is not None), None)
+
+    def tower_of(self, name: str) -> str | None:
+        """Return the tower that a unit, tensor, module or type is called by; None for none."""
+        return tower if (tower := tower_in(name)) in self.towers else None
+
+    def of_tower(self, tower: str | None) -> tuple[str, ...]:
+        """Return the units of one tower; with None those of none, of a network of one all."""
+        return tuple(name for name in self.names if self.tower_of(name) == tower)
+
+    @property
+    def image_tower(self) -> str | None:
+        """The tower that images go through; None for a network of one."""
+        return IMAGE if IMAGE in self.towers else next(iter(self.towers), None)
+
+    @property
+    def image_depth(self) -> int:
+        """The number of blocks that images go through."""
+        return self.below(self.path_in(self.image_tower))
+
+    def path_in(self, tower: str | None) -> str:
+        """Return the module path of the blocks of `tower`; with None of a network of one."""
+        return next((path for path in self.paths if tower_in(path) == tower), self.paths[0])
+
+    @cached_property
+    def entrance(self) -> frozenset[str]:
+        """The single units that stand before the blocks of their tower.
+
+        That goes by the order of the network, but for `stem` and `pos`, which stand before, and
+        `projection`, behind. Units of no tower, where there are several, are none of them.
+        """
+        found: set[str] = set()
+        for tower in self.towers or (None,):
+            reached = False
+            for name in self.of_tower(tower):
+                last = name.rpartition(".")[2]
+                if self._depths[name] is not None:
+                    reached = True
+                elif last in _BEFORE or (not reached and last not in _BEHIND):
+                    found.add(name)
+        return frozenset(found)
+
+    def named(self, name: str) -> tuple[str, ...]:
+        """Return the units that a word without depth means; none where it means none.
+
+        That is a unit; of a network of several towers a single unit of every tower (`pos`) or all
+        units of one (`text`); all units outside the blocks (`singles`), or those of one tower
+        (`text.singles`).
+        """
+        if name in self._depths:
+            return (name,)
+        if name == SINGLES:
+            return self.singles
+        if name in self.towers:
+            return self.of_tower(name)
+        if name.endswith(f".{SINGLES}") and (tower := name[: -len(SINGLES) - 1]) in self.towers:
+            return tuple(u for u in self.of_tower(tower) if self._depths[u] is None)
+        return tuple(u for tower in self.towers if (u := f"{tower}.{name}") in self._depths)
 
     def expand(self, type_: str) -> tuple[str, ...]:
         """Return one type for each tower that has it: `text.attn` is itself, `attn` of both.
 
+        Types joined with `+` stay joined: `attn+norm` is `image.attn+image.norm` and
+        `text.attn+text.norm`. Where a tower is named in it, it is one.
+
         Raises:
             ModelError: No unit at any depth is of that type.
         """
-        if type_ in self.types or not self.towers or _first(type_) in self.towers:
+        parts = [part.strip() for part in type_.split("+")]
+        if not self.towers or any(p in self.types or self.tower_of(p) for p in parts):
             return (type_,)
-        found = tuple(f"{t}.{type_}" for t in self.towers if self._has(f"{t}.{type_}"))
-        if not found:
-            raise self._unknown("unit type", type_, self.types)
-        return found
+        for part in parts:
+            if not any(self._has(f"{tower}.{part}") for tower in self.towers):
+                raise self._unknown("unit type", part, self.type_names)
+        here = {t: [f"{t}.{p}" for p in parts if self._has(f"{t}.{p}")] for t in self.towers}
+        return tuple("+".join(found) for found in here.values() if found)
 
     def deep(self, type_: str) -> int:
         """Return the blocks of the tower that a type is of, of joined ones of the deepest.
@@ -96,8 +168,11 @@ class Units:
         Raises:
             ModelError: No unit at any depth is of that type.
         """
-        units = [unit for part in self.by_depth(type_) for unit in part]
-        return max(self.below(path) for path in {self.path_of(unit) for unit in units} if path)
+        found = self.by_depth(type_)
+        if not self.towers:
+            return self.depth
+        towers = {self.tower_of(unit) for units in found for unit in units}
+        return max(self.below(self.path_in(tower)) for tower in towers)
 
     def below(self, path: str) -> int:
         """Return the number of blocks below one of `paths`."""
@@ -107,11 +182,16 @@ class Units:
     def _counts(self) -> dict[str, int]:
         found = dict.fromkeys(self.paths, 0)
         for unit in self.names:
-            for path in self.paths:
-                found[path] = max(
-                    found[path], 1 + (-1 if (d := _depth(unit, path)) is None else d)
-                )
+            path, depth = self.path_of(unit), self._depths[unit]
+            if path is not None and depth is not None:
+                found[path] = max(found[path], depth + 1)
         return found
+
+    @cached_property
+    def type_names(self) -> tuple[str, ...]:
+        """What a declared type may be called: by its tower, or not."""
+        bare = dict.fromkeys(name.partition(".")[2] for name in self.types if self.tower_of(name))
+        return (*self.types, *bare)
 
     def of(self, type_: str, depth: int) -> tuple[str, ...]:
         """Return the units of `type_` in block `depth`; empty when that block has none.
@@ -140,7 +220,7 @@ class Units:
         if len(parts) == 1:
             return parts[0]
         return tuple(
-            _ordered({unit for part in parts for unit in part[i]}, self._rank)
+            ordered({unit for part in parts for unit in part[i]}, self._rank)
             for i in range(self.depth)
         )
 
@@ -236,8 +316,8 @@ class Units:
             for depth, units in enumerate(self._ending(part)):
                 inside[depth] += units
         if not any(inside):
-            raise self._unknown("unit type", name, self.types)
-        return tuple(_ordered(units, self._rank) for units in inside)
+            raise self._unknown("unit type", name, self.type_names)
+        return tuple(ordered(units, self._rank) for units in inside)
 
     def _has(self, type_: str) -> bool:
         return any(self._ending(type_))
@@ -246,14 +326,14 @@ class Units:
         """Return the units of a declared type, or whose name ends so, for each block."""
         if type_ in self.types:
             return self.types[type_]
-        tower = _first(type_) if _first(type_) in self.towers else None
+        tower = self.tower_of(type_)
         entry = type_ if tower is None else type_[len(tower) + 1 :]
-        paths = [p for p in self.paths if tower is None or _first(p) == tower]
+        paths = [p for p in self.paths if tower is None or tower_in(p) == tower]
         inside: list[list[str]] = [[] for _ in range(self.depth)]
         for unit in self.names:
             for path in paths:
-                depth = _depth(unit, path)
-                if depth is not None and entry and _contains(_rest(unit, path), entry):
+                depth = depth_in(unit, path)
+                if depth is not None and entry and contains(below_block(unit, path), entry):
                     inside[depth].append(unit)
         return tuple(tuple(units) for units in inside)
 
@@ -266,196 +346,3 @@ class Units:
             allowed=shown,
             todo=did_you_mean(found, some),
         )
-
-
-def partition(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
-    """Sort the parameters of a network into units.
-
-    Args:
-        names: The spec's declaration.
-        tensors: Name and number of parameters of each tensor, in the order of the network.
-
-    Raises:
-        ModelError: A tensor is in no unit or in two, or a declared name fits no tensor.
-        Problems: Several of these.
-    """
-    if names.towers:
-        return _joined(names, tensors)
-    depths = {name: _depth(name, names.blocks) for name, _ in tensors}
-    found = sorted({d for d in depths.values() if d is not None})
-    # What has no tensors at all is an endpoint.
-    problems = list(_gaps(names, found)) if tensors else []
-    owner: dict[str, str] = {}
-    for name, depth in depths.items():
-        owners = [name] if depth is not None else _owners(names, name)
-        owner[name] = owners[0] if owners else name
-        if len(owners) != 1:
-            problems.append(_not_one(name, owners, names))
-    problems += _idle(names, [name for name, _ in tensors], depths)
-    raise_all("the units do not fit the architecture", problems)
-    parameters: dict[str, tuple[str, ...]] = {}
-    sizes: dict[str, int] = {}
-    for name, size in tensors:
-        unit = owner[name]
-        parameters[unit] = (*parameters.get(unit, ()), name)
-        sizes[unit] = sizes.get(unit, 0) + size
-    blocks = len({d for d in depths.values() if d is not None})
-    return Units(
-        depth=blocks,
-        names=tuple(parameters),
-        parameters=parameters,
-        sizes=sizes,
-        types=_types(names, tuple(parameters), blocks),
-        blocks=names.blocks,
-    )
-
-
-def _joined(names: UnitNames, tensors: Sequence[tuple[str, int]]) -> Units:
-    """Return the units of a network of several towers, each called by its tower."""
-    own = {
-        tower: [(n[len(tower) + 1 :], size) for n, size in tensors if n.startswith(f"{tower}.")]
-        for tower in names.towers
-    }
-    empty = [tower for tower, held in own.items() if not held]
-    if empty:
-        raise ModelError("the architecture has no such tower", where="units.towers", found=empty)
-    made = {tower: partition(names.towers[tower], held) for tower, held in own.items()}
-    owner = {
-        f"{tower}.{tensor}": f"{tower}.{unit}"
-        for tower, units in made.items()
-        for unit in units.names
-        for tensor in units.parameters[unit]
-    }
-    problems: list[FairtuneError] = []
-    for name, _ in tensors:
-        if name not in owner:
-            owners = _owners(names, name)
-            owner[name] = owners[0] if owners else name
-            if len(owners) != 1:
-                problems.append(_not_one(name, owners, names))
-    raise_all("the units do not fit the architecture", problems)
-    parameters: dict[str, tuple[str, ...]] = {}
-    sizes: dict[str, int] = {}
-    for name, size in tensors:
-        unit = owner[name]
-        parameters[unit] = (*parameters.get(unit, ()), name)
-        sizes[unit] = sizes.get(unit, 0) + size
-    depth = max(units.depth for units in made.values())
-    types = {
-        f"{tower}.{type_}": tuple(
-            tuple(f"{tower}.{unit}" for unit in by_depth[d]) if d < len(by_depth) else ()
-            for d in range(depth)
-        )
-        for tower, units in made.items()
-        for type_, by_depth in units.types.items()
-    }
-    paths = tuple(f"{tower}.{path}" for tower, u in made.items() for path in u.paths)
-    return Units(depth, tuple(parameters), parameters, sizes, types, paths)
-
-
-def _types(
-    names: UnitNames, units: tuple[str, ...], depth: int
-) -> dict[str, tuple[tuple[str, ...], ...]]:
-    rank = {unit: i for i, unit in enumerate(units)}
-    inside: list[list[str]] = [[] for _ in range(depth)]
-    for unit in units:
-        at = _depth(unit, names.blocks)
-        if at is not None:
-            inside[at].append(unit)
-    types: dict[str, tuple[tuple[str, ...], ...]] = {}
-    for name, entries in names.types.items():
-        found: list[set[str]] = [set() for _ in range(depth)]
-        for entry in entries:
-            for at in range(depth):
-                if entry in types:
-                    found[at].update(types[entry][at])
-                else:
-                    found[at].update(
-                        u for u in inside[at] if _contains(_rest(u, names.blocks), entry)
-                    )
-        types[name] = tuple(_ordered(units_, rank) for units_ in found)
-    return types
-
-
-def _owners(names: UnitNames, tensor: str) -> list[str]:
-    return [single for single, entries in names.singles.items() if _among(tensor, entries)]
-
-
-def _gaps(names: UnitNames, found: list[int]) -> Iterable[FairtuneError]:
-    if not found:
-        yield ModelError(
-            "the architecture has no blocks of that name", where="units.blocks", found=names.blocks
-        )
-    elif found != list(range(len(found))):
-        yield ModelError("the blocks are not numbered from 0", where="units.blocks", found=found)
-
-
-def _not_one(name: str, owners: list[str], names: UnitNames) -> FairtuneError:
-    return ModelError(
-        f"the tensor '{name}' is in {len(owners)} units",
-        where="units.singles",
-        found=owners or None,
-        allowed=f"below '{names.blocks}.<number>', or in exactly one of {sorted(names.singles)}",
-        todo="name it in one of the single units",
-    )
-
-
-def _idle(
-    names: UnitNames, tensors: list[str], depths: Mapping[str, int | None]
-) -> Iterable[FairtuneError]:
-    outside = [t for t in tensors if depths[t] is None]
-    inside = [_rest(t, names.blocks) for t in tensors if depths[t] is not None]
-    seen: set[str] = set()
-    for name, entries in names.types.items():
-        for entry in entries:
-            if entry not in seen and not any(_contains(rest, entry) for rest in inside):
-                yield _fits_nothing(f"units.types.{name}", entry)
-        seen.add(name)
-    for name, entries in names.singles.items():
-        for entry in entries:
-            if not any(_among(tensor, (entry,)) for tensor in outside):
-                yield _fits_nothing(f"units.singles.{name}", entry)
-
-
-def _fits_nothing(where: str, entry: str) -> FairtuneError:
-    return ModelError(
-        "the entry fits no tensor of the architecture",
-        where=where,
-        found=entry,
-        todo="remove it; `fairtune models units` shows the tensors' names",
-    )
-
-
-def _depth(name: str, blocks: str) -> int | None:
-    counted, start = (1, blocks[:-1]) if blocks.endswith("*") else (0, blocks + ".")
-    number, dot, _ = name.removeprefix(start).partition(".")
-    inside = name.startswith(start) and dot and number.isdecimal()
-    return int(number) - counted if inside else None
-
-
-def _block(path: str, depth: int) -> str:
-    return f"{path[:-1]}{depth + 1}" if path.endswith("*") else f"{path}.{depth}"
-
-
-def _first(name: str) -> str:
-    """Return the tower that a type or path is called by."""
-    return name.split(".", 1)[0]
-
-
-def _rest(name: str, blocks: str) -> str:
-    start = blocks[:-1] if blocks.endswith("*") else blocks + "."
-    return name[len(start) :].split(".", 1)[1]
-
-
-def _contains(rest: str, entry: str) -> bool:
-    if entry.startswith("^"):
-        return f"{rest}.".startswith(f"{entry[1:]}.")
-    return entry == "*" or f".{entry}." in f".{rest}."
-
-
-def _among(name: str, entries: Sequence[str]) -> bool:
-    return any(name == entry or name.startswith(entry + ".") for entry in entries)
-
-
-def _ordered(units: Iterable[str], rank: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(sorted(units, key=rank.__getitem__))

@@ -121,7 +121,8 @@ def from_file(spec: ModelSpec, path: Path, settings: Settings) -> Weights:
     def read() -> dict[str, torch.Tensor]:
         from fairtune.models import tensors
 
-        return tensors.read(path)
+        rule = getattr(spec.loader, "rule", None)
+        return tensors.read(path) if rule is None else tensors.read(path, rule.found)
 
     key = _key(spec, {"file": store.file_sha256(path)})
     return _stored(spec, key, read, f"file {path.name}", settings)
@@ -251,12 +252,16 @@ def _key(spec: ModelSpec, origin: dict[str, object]) -> str:
 
 
 def _identity(spec: ModelSpec) -> dict[str, object]:
-    return {
+    identity: dict[str, object] = {
         "architecture": spec.architecture,
         "channels": spec.channels,
         "rounding": spec.rounding,
         "protocol": _PROTOCOL,
     }
+    # What a loader is told decides which tensors there are and what they are called; where a
+    # file lies does not.
+    told = {k: v for k, v in spec.loader.to_json().items() if k != "file" and v}
+    return {**identity, "loader": [type(spec.loader).__name__, told]} if told else identity
 
 
 def _pointer(spec: ModelSpec, settings: Settings) -> Path:

@@ -128,7 +128,6 @@ def _warnings(
             "The network started from random weights, not from a pretrained model: its figures "
             "say nothing about a foundation model."
         )
-    found += _of_texts(candidates, outcome)
     if outcome is not None:
         found += _tested(outcome)
     if candidates and not any(c.runs for c in candidates):
@@ -142,14 +141,20 @@ def _warnings(
     if outcome is None and min(confirmed, default=0) == 1:
         found.append("One confirm seed per recipe: the figures speak of this model only.")
     found += _degenerate(view, candidates, label)
+    found += _of_texts(candidates, outcome)
     return found + _unfinished(view)
 
 
 def _of_texts(candidates: list[Candidate], outcome: Outcome | None) -> list[str]:
-    """Return what texts or prompts of the compared models give away."""
-    runs = [c.runs[0] for c in candidates if c.runs]
-    runs += [] if outcome is None else [t.runs[0] for t in outcome.tested.values()]
-    return list(dict.fromkeys(said for run in runs for said in text_warnings_of(run)))
+    """Return what texts or prompts give away, each with the recipes that it is said of."""
+    runs = {c.label: c.runs[0] for c in candidates if c.runs}
+    if outcome is not None:
+        runs |= {label: tested.runs[0] for label, tested in outcome.tested.items()}
+    said: dict[str, list[str]] = {}
+    for label, run in runs.items():
+        for why in text_warnings_of(run):
+            said.setdefault(why, []).append(label)
+    return [f"{', '.join(labels)}: {why}" for why, labels in said.items()]
 
 
 def _tested(outcome: Outcome) -> list[str]:

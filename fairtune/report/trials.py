@@ -127,13 +127,14 @@ def mask_frame(view: Overview) -> tuple[pd.DataFrame, pd.DataFrame]:
     units, sign = view.units, view.judge.primary.sign
     entries = ranked(view.rows[SEARCH], sign)
     masks = [mask_of(entry.rows[0].recipe, units) for entry in entries]
-    together: dict[tuple[int | None, tuple[bool, ...]], list[str]] = {}
+    together: dict[tuple[str | None, int | None, tuple[bool, ...]], list[str]] = {}
     for unit in units.names:
         pattern = tuple(unit in mask for mask in masks)
         if any(pattern):
-            together.setdefault((units.depth_of(unit), pattern), []).append(unit)
+            place = units.tower_of(unit), units.depth_of(unit)
+            together.setdefault((*place, pattern), []).append(unit)
     columns, on = [], []
-    for (depth, pattern), members in together.items():
+    for (_, depth, pattern), members in together.items():
         columns.append({"type": _type(units, depth, members), "depth": depth, "units": members})
         on.append([int(flag) for flag in pattern])
     switches = pd.DataFrame(columns, columns=["type", "depth", "units"], dtype=object)
@@ -147,12 +148,14 @@ def mask_frame(view: Overview) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _type(units: Units, depth: int | None, members: Sequence[str]) -> str:
+    tower = units.tower_of(members[0])
+    of = "" if tower is None else f"{tower}."
     if depth is None:
-        return members[0] if len(members) == 1 else "rest"
+        return members[0] if len(members) == 1 else f"{of}rest"
     for name, by_depth in units.types.items():
         if set(by_depth[depth]) == set(members):
             return name
-    first = members[0].removeprefix(f"{units.block(depth)}.")
+    first = of + members[0].removeprefix(f"{units.block_of(members[0])}.")
     return first if len(members) == 1 else f"{first} +{len(members) - 1}"
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fairtune.config.registry import name_of
+from fairtune.experiment.polarity import wrong_way
 from fairtune.experiment.stored import StoredRun
 from fairtune.experiment.text_facts import text_warnings, text_words
 from fairtune.report.grid import Cell, Grid
+from fairtune.report.words import sentence
 
 __all__ = ["given_words", "prompt_grid", "text_warnings_of", "text_words_of", "usage_words"]
 
@@ -52,9 +54,16 @@ def prompt_grid(run: StoredRun) -> Grid | None:
 
 def text_words_of(run: StoredRun) -> list[str]:
     """Return what is to be known of the texts and prompts of a run, as sentences."""
-    return text_words(run.texts, run.recipe.usage)
+    return text_words(run.texts, run.recipe.usage) + _measured(run)
 
 
 def text_warnings_of(run: StoredRun) -> list[str]:
     """Return what of that a reader must know before relying on a figure."""
-    return text_warnings(run.texts, run.recipe.usage)
+    return text_warnings(run.texts, run.recipe.usage) + _measured(run)
+
+
+def _measured(run: StoredRun) -> list[str]:
+    """Return that prompts rank the wrong way round, where validation says so."""
+    if not run.recipe.usage.reads_prompts or run.recipe.fit.rows != "train":
+        return []
+    return [sentence(why) for why in wrong_way(run.recipe, run.validation())]

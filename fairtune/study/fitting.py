@@ -139,9 +139,8 @@ def _likeness(
     """Return what masks of blocks that are alike have in common: tensors and their shapes."""
     found: list[Hashable] = []
     for unit in mask:
-        depth = units.depth_of(unit)
-        start = "" if depth is None else units.block(depth)
-        found += [(t.removeprefix(start), shapes[t]) for t in units.tensors([unit])]
+        start, tower = units.block_of(unit) or "", units.tower_of(unit)
+        found += [(tower, t.removeprefix(start), shapes[t]) for t in units.tensors([unit])]
     return tuple(found)
 
 

@@ -48,7 +48,10 @@ ANCHORS = (
     "block:last-6",
     "block:first-6",
 )
-"""Well-known masks that a search starts with, where its space can say them."""
+"""Well-known masks that a search starts with, where its space can say them.
+
+In a network of several towers those of all towers together, then those of each alone.
+"""
 
 ANCHOR_SHARE = 0.25
 REDRAWS = 20
@@ -154,7 +157,7 @@ class SearchPhase:
         Where mitigations or edits are searched, the first one has none of them, if it may.
         """
         space, trials = self.plan.space, self.plan.study.budget.trials
-        rules: tuple[str | None, ...] = ANCHORS if space.get(MASK) is not None else (None,)
+        rules: Sequence[str | None] = (None,) if space.get(MASK) is None else self._rules()
         found: dict[str, Proposal] = {}
         for rule in rules:
             proposal = self._anchor(rule)
@@ -178,6 +181,10 @@ class SearchPhase:
             params=self.plan.space.encode(wanted.values, self.plan.units),
             attrs={LABEL: wanted.label, KIND: wanted.mark},
         )
+
+    def _rules(self) -> list[str]:
+        towers = self.plan.units.towers
+        return [*ANCHORS, *(str(Rule.parse(r).within(t)) for t in towers for r in ANCHORS)]
 
     def _anchor(self, rule: str | None) -> Proposal | None:
         """Return the point with the mask of `rule`, None for the middle of every range."""

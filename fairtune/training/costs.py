@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairtune.adaptation.mask import blocks_of
 from fairtune.training.edits import made_for
 from fairtune.training.ground import Ground
 from fairtune.training.observer import Epoch
@@ -43,7 +42,7 @@ def costs_of(
         "images_per_second": images / max(sum(r.seconds for r in reports), 1e-9),
         "trainable": float(trained),
         "trainable_share": trained / (ground.units.total or 1),
-        "lowest_block": float(blocks_of(ground.units) if lowest is None else lowest),
+        "lowest_block": float(ground.units.image_depth if lowest is None else lowest),
         "cut": float(cut),
         **_queries(recipe, ground, ended),
     }

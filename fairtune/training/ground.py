@@ -19,7 +19,7 @@ from fairtune.data.gatekeep import TestPass
 from fairtune.data.pack import Pack
 from fairtune.data.prompts import ClassPrompts
 from fairtune.editing.edit import Edit
-from fairtune.models.backbone import Backbone
+from fairtune.models.backbone import JOINT, Backbone, Cut
 from fairtune.models.net import Net
 from fairtune.models.spec import ModelSpec
 from fairtune.models.split import Through
@@ -146,8 +146,8 @@ class Ground:
         names = recipe.adaptation.mask
         return Mask(()) if recipe.solved or isinstance(names, str) else Mask(names)
 
-    def tensor_digest(self, cut: int | None) -> str:
-        """Return the digest of the tensors before block `cut`; None for all of them."""
+    def tensor_digest(self, cut: Cut) -> str:
+        """Return the digest of the tensors before `cut`, see `Backbone.before`."""
         found = self.backbone.before(cut)
         for name in found.keys() - self._tensors.keys():
             self._tensors[name] = tensor_hash(found[name])
@@ -202,6 +202,7 @@ class Ground:
         copies: int = 0,
         serve: Callable[[Rows, int | None], torch.Tensor] | None = None,
         text: Callable[[Rows], torch.Tensor] | None = None,
+        text_id: Callable[[Rows], torch.Tensor] | None = None,
         test_pass: TestPass | None = None,
     ) -> Loader:
         """Return a loader of `rows` that edits, then normalises as the model expects."""
@@ -218,6 +219,7 @@ class Ground:
             view=None if edit is None else edit.on(self.device),
             serve=serve,
             text=text,
+            text_id=text_id,
             test_pass=test_pass,
         )
 
@@ -252,29 +254,45 @@ class Ground:
             self.device.type, torch.bfloat16, enabled=recipe.fit.precision == "bf16"
         )
 
-    def features(self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None) -> Floats:
-        """Return `(rows, dim)` frozen features; of training and validation rows kept for all.
+    def features(
+        self,
+        recipe: Recipe,
+        rows: Rows,
+        *,
+        joint: bool = False,
+        test_pass: TestPass | None = None,
+    ) -> Floats:
+        """Return frozen features of images; of training and validation rows kept for all.
+
+        Args:
+            recipe: Whose data, edit and precision.
+            rows: Rows of the pack.
+            joint: Return what is compared with texts, `(rows, d)` or `(rows, queries, d)`, in
+                place of the `(rows, dim)` embeddings.
+            test_pass: Needed when `rows` has a test row.
 
         Raises:
             StudyError: A test row without a pass.
         """
         if not len(rows):
-            return np.empty((0, self.backbone.dim))
+            return np.empty((0, self.backbone.language.joint_dim if joint else self.backbone.dim))
         self.pack.labels(rows, test_pass=test_pass)  # what was computed before is locked too
         edit = None if not recipe.edited else self.edit(recipe)
         # An edit of drawn rows is none of the official ones.
         if recipe.data.drawn and test_pass is None and edit is None:
-            return self._of_all(recipe, rows)
+            return self._of_all(recipe, rows, joint)
         sha = None if edit is None else edit.sha
-        name = digest([recipe.fit.precision, rows.tolist(), sha])
+        name = digest([recipe.fit.precision, rows.tolist(), sha, joint])
         if name not in self._features:
-            kept = pooled(self, recipe, rows)
-            found = self._embedded(recipe, rows, test_pass) if kept is None else kept.float()
+            kept = pooled(self, recipe, rows, JOINT if joint else None)
+            if kept is None:
+                kept = self._embedded(recipe, rows, joint, test_pass)
+            found = kept.float()
             self._features[name] = found.cpu().numpy().astype(np.float64)
         return self._features[name]
 
     def seen(self, recipe: Recipe, rows: Rows, *, test_pass: TestPass | None = None) -> Floats:
-        """Return `(rows, dim)` frozen features as a head of the recipe's usage sees them.
+        """Return `(rows, ...)` frozen features as a head of the recipe's usage sees them.
 
         Raises:
             StudyError: A test row without a pass.
@@ -282,25 +300,31 @@ class Ground:
         parts, sees = [], recipe.usage.sees
         if "image" in sees:
             parts.append(self.features(recipe, rows, test_pass=test_pass))
+        if "joint" in sees:
+            parts.append(self.features(recipe, rows, joint=True, test_pass=test_pass))
         if "text" in sees:
             found = self.texts.embedded(recipe, rows, test_pass=test_pass)
             parts.append(found.numpy().astype(np.float64))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _of_all(self, recipe: Recipe, rows: Rows) -> Floats:
+    def _of_all(self, recipe: Recipe, rows: Rows, joint: bool) -> Floats:
         """Return features of drawn rows, computed in the batches of all: rounded as they are."""
         official = recipe.of_data(fold=None, fraction=1.0)
         splits = [self.pack.rows(name) for name in ("train", "val")]
         place = np.empty(len(self.pack), dtype=np.int64)
         place[np.concatenate(splits)] = np.arange(sum(map(len, splits)))
-        return np.concatenate([self.features(official, split) for split in splits])[place[rows]]
+        found = [self.features(official, split, joint=joint) for split in splits]
+        return np.concatenate(found)[place[rows]]
 
-    def _embedded(self, recipe: Recipe, rows: Rows, test_pass: TestPass | None) -> torch.Tensor:
+    def _embedded(
+        self, recipe: Recipe, rows: Rows, joint: bool, test_pass: TestPass | None
+    ) -> torch.Tensor:
         self.backbone.eval()
         loader = self.loader(rows, 128, edit=self.edit(recipe), test_pass=test_pass)
+        of = self.backbone.joint if joint else self.backbone.embed
         with torch.inference_mode(), self.autocast(recipe):
             parts = []
             for batch in loader.epoch(shuffle=False):
                 self.told("computing features")
-                parts.append(self.backbone.embed(batch.image).float())
+                parts.append(of(batch.image).float())
         return torch.cat(parts)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fairtune.data.batch import Batch
 from fairtune.data.medical import augmentation
-from fairtune.errors import RunError
 from fairtune.mitigation.hooks import Averager
 from fairtune.training.average import Average
 from fairtune.training.compiled import compiled_blocks
@@ -32,12 +31,13 @@ from fairtune.training.net import (
     set_modes,
 )
 from fairtune.training.optim import build_optimizer, clip, distances_of, lr_factor
-from fairtune.training.passes import Pass, at_a_stretch, measured_at, scoring
+from fairtune.training.passes import Pass, at_a_stretch, finite, measured_at, scoring
 from fairtune.training.pins import refuse_unvalidated
 from fairtune.training.prefix import start_of
 from fairtune.training.prefix_file import CHUNK
 from fairtune.training.random import random_state, set_random_state
-from fairtune.training.ranks import current
+from fairtune.training.ranks import current, sliced
+from fairtune.training.readout import begin
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.targets import Targets
 from fairtune.usage import Output
@@ -76,6 +76,7 @@ class Lane:
         self.edit = ground.edit(recipe)
         torch.manual_seed(seeds.init)
         self.net, self.trained = build_net(recipe, seeds, ground)
+        begin(recipe, seeds, ground, self.net)
         if recipe.fit.precision == "bf16":
             lower(self.net, self.trained, ground)
         self.start = start_of(self.net, recipe, ground)
@@ -95,14 +96,17 @@ class Lane:
             text=ground.texts.server(recipe, self.net.backbone.text_trains)
             if recipe.usage.reads_text
             else None,
+            text_id=ground.texts.numbers if recipe.usage.pairs else None,
         )
         images = recipe.optim.batch_size * recipe.optim.accumulate
         self.steps = max(1, math.ceil(len(rows) / images))
         self.mitigating = Mitigating(recipe, seeds, ground, self.net)
-        exempt, distances = never_decayed(self.net), distances_of(self.trained, ground.units)
+        # What is stored and does not train is none of the optimiser's.
+        moved = {name: p for name, p in self.trained.items() if p.requires_grad}
+        exempt, distances = never_decayed(self.net), distances_of(moved, ground.units)
         beside = self.mitigating.beside
-        self.optimizer = build_optimizer(self.trained, recipe.optim, exempt, distances, beside)
-        self.parameters = [*self.trained.values(), *(p for _, held in beside for p in held)]
+        self.optimizer = build_optimizer(moved, recipe.optim, exempt, distances, beside)
+        self.parameters = [*moved.values(), *(p for _, held in beside for p in held)]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lr_factor(recipe.optim, self.steps)
         )
@@ -157,15 +161,7 @@ class Lane:
 
     def _mean_loss(self, now: Pass) -> float:
         mean = float(self.ranks.total(now.total)) / max(now.seen, 1)
-        if not math.isfinite(mean):
-            raise RunError(
-                "the training loss is not finite",
-                reason="nan",
-                found=mean,
-                todo="lower the learning rate, or keep clip_norm above 0"
-                + (", or lower the weight of a mitigation" if self.mitigating else ""),
-            )
-        return mean
+        return finite(mean, bool(self.mitigating))
 
     def end_pass(self) -> None:
         """Note that what follows from the pass is known: the next step begins another one."""
@@ -229,13 +225,13 @@ class Lane:
             first: The first time that this step looks at its batches.
             foremost: The first of the step's batches.
         """
-        own = self.ranks.share(batch)
-        if not len(own) and not self.mitigating.looks:
+        own, pairs = self.ranks.share(batch), self.recipe.usage.pairs
+        if not len(own) and not self.mitigating.looks and not pairs:
             return torch.zeros((), device=self.ground.device)
-        out, pairs = self._output(own), self.recipe.usage.pairs
+        out = self._output(own, batch)
         factors, terms = None, dict[str, Tensor]()
         if self.mitigating.looks or pairs:
-            all_ = self.recipe.usage.paired(self.net, self.ranks.whole(out, len(batch)))
+            all_ = self.recipe.usage.paired(self.net, self.ranks.whole(out, len(batch)), batch)
             factors = self.mitigating.weights(batch, all_, first)
             terms = self.mitigating.terms(batch, all_, first)
         if pairs:
@@ -262,12 +258,17 @@ class Lane:
             task.backward()  # type: ignore[no-untyped-call]
         return loss.detach().sum()
 
-    def _output(self, batch: Batch) -> Output:
-        if not len(batch):
-            shapes = (0,), (0, self.ground.outputs), (0, self.ground.backbone.dim)
-            return Output(*(torch.zeros(shape, device=self.ground.device) for shape in shapes))
+    def _output(self, own: Batch, batch: Batch) -> Output:
+        """Return the output of this rank's share of `batch`.
+
+        That of a rank without a sample has the shapes and types of the others': they are gathered.
+        """
+        if not len(own):
+            with torch.no_grad():
+                one = self._output(sliced(batch, slice(1)), batch)
+            return sliced(one, slice(0))
         with self.ground.autocast(self.recipe):
-            return self.mitigating.output(batch, self._forward(self.net, batch))
+            return self.mitigating.output(own, self._forward(self.net, own))
 
     def validating(
         self, rows: NDArray[np.int64]

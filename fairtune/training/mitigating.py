@@ -133,8 +133,8 @@ class Mitigating:
     def measure(self, when: str, task: Tensor, terms: Mapping[str, Tensor], out: Output) -> None:
         """Note how large each term is beside the task loss, itself and in its gradient.
 
-        Gradients are those with respect to the embedding, where every term and the task meet; of
-        frozen features, which have none, those with respect to the score.
+        Gradients are those with respect to where every term and the task meet: what is compared
+        of images and texts, else the embedding; of frozen features, which have none, the score.
 
         Args:
             when: `start` or `end`.
@@ -142,7 +142,7 @@ class Mitigating:
             terms: The terms, each with its graph.
             out: What both were computed of.
         """
-        at = out.embedding if out.embedding.requires_grad else out.score
+        at = _meeting(out)
         base = _norm(task, at)
         for name, term in terms.items():
             ratio = {
@@ -200,24 +200,33 @@ def _context(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net) -> Context:
         attributes={name: tuple(spec.attribute(name).names) for name in recipe.data.attributes},
         task=ground.task,
         outputs=ground.outputs,
-        dim=ground.backbone.dim,
+        dim=recipe.usage.dim(ground.backbone),
         epochs=recipe.optim.epochs,
         head=net.head,
         head_lr=recipe.optim.head_lr,
         seed=seeds.init ^ _STREAM,
         device=ground.device,
         free=frozenset(SLOTS) - taken,
-        frozen=recipe.head_only,
+        frozen=recipe.head_only or (recipe.usage.pairs and not net.backbone.image_trains),
     )
 
 
-def _norm(value: Tensor, at: Tensor) -> Tensor:
-    if not value.requires_grad or not at.requires_grad:
-        return torch.zeros((), device=at.device)
-    (found,) = torch.autograd.grad(value, at, retain_graph=True, allow_unused=True)
-    return (
-        torch.zeros((), device=at.device) if found is None else found.float().pow(2).sum().sqrt()
-    )
+def _meeting(out: Output) -> list[Tensor]:
+    """Return the tensors through which every term and the task reach what trains."""
+    compared = [] if out.text is None else [out.image, out.text]
+    for choice in (compared, [out.embedding], [out.score]):
+        found = [at for at in choice if at is not None and at.requires_grad]
+        if found:
+            return found
+    return []
+
+
+def _norm(value: Tensor, at: list[Tensor]) -> Tensor:
+    if not value.requires_grad or not at:
+        return torch.zeros((), device=value.device)
+    parts = torch.autograd.grad(value, at, retain_graph=True, allow_unused=True)
+    squares = [part.float().pow(2).sum() for part in parts if part is not None]
+    return torch.stack(squares).sum().sqrt() if squares else value.new_zeros(())
 
 
 def _number(value: Any) -> float | None:

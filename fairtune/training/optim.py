@@ -26,7 +26,10 @@ def build_optimizer(
     """Return the optimiser with one group per learning rate and decay.
 
     The rate of a tensor at distance k from the head is `lr * layer_decay ** k` (layer-wise decay
-    as in BEiT, Bao et al., ICLR 2022); the head keeps `head_lr`.
+    as in BEiT, Bao et al., ICLR 2022); the head keeps `head_lr`. Vectors (biases, gains, the scale
+    of the logits) are never decayed; of matrices only what `exempt` names: positions and class
+    token of an image tower, as timm has it. Those of a text tower, its word embeddings too, are
+    decayed, as in CLIP.
 
     Args:
         trained: What trains, by name.
@@ -67,18 +70,21 @@ def distances_of(names: Iterable[str], units: Units) -> dict[str, int]:
     As in timm, the head is at 0, the last of D blocks with what stands behind it (the final norm)
     at 1, the first at D, and what stands before the blocks (stem, positions) at D + 1. A tensor
     that is none of the model's own and lies in no block is taken for one before the blocks.
+
+    Of several towers each is counted by itself, with its own D; a projection to the joint space
+    stands behind the blocks of its tower, and what is of none (the scale of the logits) at 0.
     """
-    tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
-    own = {tensor: units.depth_at(tensor) for tensor in tensors}
-    inside = (i for i, tensor in enumerate(tensors) if own[tensor] is not None)
-    last = max(inside, default=-1)  # an endpoint has none
-    behind = {tensor for tensor in tensors[last + 1 :] if own[tensor] is None}
+    alone = (unit for unit in units.singles if unit not in units.entrance)
+    behind = {tensor for unit in alone for tensor in units.parameters[unit]}
 
     def distance(name: str) -> int:
-        block = units.depth_at(name)
+        tower, block = units.tower_of(name), units.depth_at(name)
+        if of_head(name) or (units.towers and tower is None):
+            return 0
+        depth = units.below(units.path_in(tower))
         if block is not None:
-            return units.depth - block
-        return 0 if of_head(name) else 1 if name in behind else units.depth + 1
+            return depth - block
+        return 1 if name in behind else depth + 1
 
     return {name: distance(name) for name in names}
 

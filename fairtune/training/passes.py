@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairtune.data.batch import Batch, Loader
+from fairtune.errors import RunError
 from fairtune.models.net import Net
 from fairtune.training.recipe_parts import OptimPart
 from fairtune.usage import Output
@@ -68,6 +69,27 @@ def measured_at(taken: int, optim: OptimPart, rows: int, steps: int) -> str | No
     left = rows - (steps - 1) * optim.batch_size * optim.accumulate
     short = steps > 1 and left < optim.batch_size
     return "end" if taken + 1 == steps * optim.epochs - short else None
+
+
+def finite(mean: float, mitigated: bool) -> float:
+    """Return the mean loss of a pass.
+
+    Args:
+        mean: It.
+        mitigated: Whether mitigations act on training.
+
+    Raises:
+        RunError: It is not finite.
+    """
+    if math.isfinite(mean):
+        return mean
+    raise RunError(
+        "the training loss is not finite",
+        reason="nan",
+        found=mean,
+        todo="lower the learning rate, or keep clip_norm above 0"
+        + (", or lower the weight of a mitigation" if mitigated else ""),
+    )
 
 
 def at_a_stretch(work: Generator[None, None, T]) -> T:

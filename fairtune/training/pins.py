@@ -13,6 +13,7 @@ from fairtune.mitigation.combine import following
 from fairtune.models.precision import has_tf32
 from fairtune.models.units import Units
 from fairtune.training.recipe import Recipe
+from fairtune.usage.at_once import AtOnce
 
 
 def resolve_mask(recipe: Recipe, units: Units) -> Mask:
@@ -92,15 +93,27 @@ def refuse_tf32(recipe: Recipe, device: torch.device) -> None:
 
 
 def refuse_unvalidated(recipe: Recipe, rows: int) -> None:
-    """Refuse a mitigation that follows the validation loss of a run without validation rows.
+    """Refuse what needs validation rows in a run without any.
+
+    That is a mitigation that follows the validation loss, and a usage with numbers that are
+    chosen on validation.
 
     Args:
         recipe: What is asked for.
         rows: Its validation rows.
 
     Raises:
-        ConfigError: Names the mitigation and says what to do.
+        ConfigError: Names what it is and says what to do.
     """
+    chooses = recipe.usage.chooses if isinstance(recipe.usage, AtOnce) else ()
+    if chooses and not rows:
+        raise ConfigError(
+            "numbers of the usage are chosen on validation, and no rows are left to validate on",
+            where="recipe.fit.rows",
+            found={"rows": recipe.fit.rows, **dict.fromkeys(chooses, "validation")},
+            allowed="train",
+            todo="fit on train alone, or write numbers in place of `validation`",
+        )
     names = following(recipe.mitigations)
     if names and not rows:
         raise ConfigError(

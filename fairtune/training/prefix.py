@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from fairtune import store
 from fairtune.config import digest
 from fairtune.data.medical import augmentation
 from fairtune.errors import StorageError
+from fairtune.models.backbone import JOINT, Cut
 from fairtune.training.cuts import Cost, Cuts, Expected, choose
 from fairtune.training.prefix_file import CHUNK, RESERVE, ROWS, Compute, mapped, write
 from fairtune.training.ranks import current
@@ -55,7 +56,8 @@ class Prefix:
     """What stands before block `cut`, for some training and validation rows.
 
     Attributes:
-        cut: Block it stands before; None for pooled features `(rows, dim)`.
+        cut: Block it stands before; None for pooled features `(rows, dim)`, `JOINT` for what is
+            compared with texts.
         folder: Where it is stored.
         held: `(rows, ...)`, memory-mapped.
         slot: `(pack rows,)` place of each row of the pack in `held`, -1 for rows not held.
@@ -63,7 +65,7 @@ class Prefix:
         device: Where runs are made.
     """
 
-    cut: int | None
+    cut: Cut
     folder: Path
     held: Tensor
     slot: Rows
@@ -210,8 +212,8 @@ def _parts(ground: Ground, recipe: Recipe) -> list[_Part]:
     return [*(_Part(copy, fitted, none) for copy in range(recipe.fit.copies)), scored]
 
 
-def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None = None) -> Prefix:
-    """Return what is kept before block `cut` (None: pooled features), made if nobody has yet.
+def opened(ground: Ground, recipe: Recipe, cut: Cut, part: _Part | None = None) -> Prefix:
+    """Return what is kept before `cut` (see `Prefix`), made if nobody has yet.
 
     Raises:
         StorageError: The disk is full or the cache cannot be written.
@@ -240,7 +242,7 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
     compute = _computer(ground, recipe, cut, part.copy)
 
     def make(folder: Path) -> None:
-        write(folder, part.train, part.val, compute, ground.told, whole=cut is None)
+        write(folder, part.train, part.val, compute, ground.told, whole=not isinstance(cut, int))
 
     root, cap, told = ground.pack.cache, ground.cap_gib, ground.told
     folder = store.get_or_make(
@@ -259,12 +261,14 @@ def opened(ground: Ground, recipe: Recipe, cut: int | None, part: _Part | None =
     return made
 
 
-def pooled(ground: Ground, recipe: Recipe, rows: Rows) -> Tensor | None:
-    """Return kept pooled features `(len(rows), dim)`, None when they cannot be had."""
+def pooled(
+    ground: Ground, recipe: Recipe, rows: Rows, cut: Literal["joint"] | None = None
+) -> Tensor | None:
+    """Return kept features `(len(rows), ...)`, see `Prefix`; None when they cannot be had."""
     if not ground.reuse:
         return None
     try:
-        prefix = opened(ground, recipe, None)
+        prefix = opened(ground, recipe, cut)
     except (StorageError, OSError) as error:
         log.warning("features are not kept: %s", error)
         return None
@@ -298,8 +302,8 @@ def _augment(ground: Ground, recipe: Recipe) -> Augment | None:
     return augmentation(recipe.fit.augment, ground.pack.table.spec)
 
 
-def _computer(ground: Ground, recipe: Recipe, cut: int | None, copy: int | None) -> Compute:
-    """Return rows -> what stands before block `cut`, from their images."""
+def _computer(ground: Ground, recipe: Recipe, cut: Cut, copy: int | None) -> Compute:
+    """Return rows -> what stands before `cut`, from their images."""
     augment = None if copy is None else _augment(ground, recipe)
     none = ground.pack.rows("val")[:0]
     edit, copies = ground.edit(recipe), recipe.fit.copies
@@ -311,7 +315,9 @@ def _computer(ground: Ground, recipe: Recipe, cut: int | None, copy: int | None)
         # Not inference mode: what comes out goes into a suffix that trains.
         with torch.no_grad(), ground.autocast(recipe):
             image = loader.image(rows, copy)
-            return backbone.embed(image) if cut is None else backbone.front(image, cut)
+            if cut is None:
+                return backbone.embed(image)
+            return backbone.joint(image) if cut == JOINT else backbone.front(image, cut)
 
     return compute
 

@@ -27,6 +27,7 @@ from fairtune.errors import LOST, ConfigError, FairtuneError, Interrupted, RunEr
 from fairtune.usage import Output
 
 T = TypeVar("T")
+Held = TypeVar("Held", Batch, Output)
 
 _PATIENCE = timedelta(days=30)
 """The others wait while rank 0 packs images, scores the test split, or has no trial to run."""
@@ -76,13 +77,7 @@ class Ranks:
         """Return this rank's samples of `batch`; none when it has fewer than there are ranks."""
         if self.alone:
             return batch
-        part = slice(self.rank, None, self.world)
-        parts = {
-            field.name: getattr(batch, field.name)[part]
-            for field in dataclasses.fields(batch)
-            if isinstance(getattr(batch, field.name), Tensor | list)
-        }
-        return dataclasses.replace(batch, **parts)
+        return sliced(batch, slice(self.rank, None, self.world))
 
     def part(self, value: Tensor) -> Tensor:
         """Return this rank's samples of a tensor of all samples of a batch."""
@@ -100,13 +95,7 @@ class Ranks:
         """
         if self.alone:
             return out
-        return Output(
-            self._gathered(out.loss, size),
-            self._gathered(out.score, size),
-            self._gathered(out.embedding, size),
-            None if out.image is None else self._gathered(out.image, size),
-            None if out.text is None else self._gathered(out.text, size),
-        )
+        return _each(out, lambda own: self._gathered(own, size))
 
     def _gathered(self, own: Tensor, size: int) -> Tensor:
         most = math.ceil(size / self.world)
@@ -119,7 +108,8 @@ class Ranks:
         for rank, theirs in enumerate(held):
             place = slice(rank, None, self.world)
             found[place] = theirs[: len(found[place])]
-        found[self.rank :: self.world] = own * self.world - (own * (self.world - 1)).detach()
+        # The same values, bit for bit, also in half precision.
+        found[self.rank :: self.world] = own.detach() + self.world * (own - own.detach())
         return found
 
     def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -226,6 +216,20 @@ class Ranks:
         with _talking():
             distributed.all_gather_object(held, value)
         return held
+
+
+def sliced(held: Held, part: slice) -> Held:
+    """Return the samples `part` of a batch, or of its output."""
+    return _each(held, lambda value: value[part])
+
+
+def _each(held: Held, change: Callable[[Tensor], Tensor]) -> Held:
+    """Return `held` with every tensor of it changed."""
+    values = {field.name: getattr(held, field.name) for field in dataclasses.fields(held)}
+    changed: dict[str, Any] = {
+        name: change(v) for name, v in values.items() if isinstance(v, Tensor)
+    }
+    return dataclasses.replace(held, **changed)
 
 
 def current() -> Ranks:

@@ -1,7 +1,7 @@
-"""The linear readout: the head alone, solved to the optimum instead of trained.
+"""A head alone, fitted at once instead of trained by steps.
 
-For an empty mask the features never change, so they are computed once and the head is a convex
-problem: mean loss + l2/2 |W|^2 over standardised features, by L-BFGS in float64.
+Without a mask the features never change, so they are computed once, and the usage finds the head
+that fits them.
 """
 
 from __future__ import annotations
@@ -11,49 +11,77 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from fairtune.mitigation.post import first_of_patient
+from fairtune.training.net import build_net
 from fairtune.training.observer import Epoch
 from fairtune.training.recipe import Recipe, Seeds
-from fairtune.usage.readout import fit, mean_loss, targets
+from fairtune.usage.at_once import AtOnce, OfRows, Problem, Seen
+from fairtune.usage.readout import mean_loss, targets
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from fairtune.models.net import Net
     from fairtune.training.ground import Ground
 
 
 def solve(recipe: Recipe, seeds: Seeds, ground: Ground) -> tuple[Epoch, dict[str, Tensor]]:
     """Fit the head on frozen features; return its one epoch and the head's tensors.
 
-    The seeds do not matter: the problem has one solution.
+    Raises:
+        DataError: The usage cannot fit these rows.
+        Interrupted: There is a reason to leave.
     """
     began = time.perf_counter()
+    usage = recipe.usage
+    assert isinstance(usage, AtOnce)
     rows, val_rows = ground.fit_rows(recipe), ground.val_rows(recipe)
-    weight, bias, train_loss = fit(
-        ground.seen(recipe, rows),
-        ground.labels(rows),
-        ground.task,
-        ground.outputs,
-        recipe.optim.l2,
-        balance=recipe.optim.class_weights == "balanced",
-        smoothing=recipe.optim.label_smoothing,
-        told=lambda: ground.told("solving the readout"),
+    found = usage.solve(
+        Problem(
+            fitted=seen(recipe, ground, rows),
+            held=seen(recipe, ground, val_rows),
+            task=ground.task,
+            outputs=ground.outputs,
+            l2=recipe.optim.l2,
+            balance=recipe.optim.class_weights == "balanced",
+            smoothing=recipe.optim.label_smoothing,
+            seed=seeds.init,
+            build=lambda: build_net(recipe, seeds, ground)[0],
+            told=lambda: ground.told("solving the readout"),
+        )
     )
-    logits = ground.seen(recipe, val_rows) @ weight.T + bias
     target = targets(ground.labels(val_rows), ground.task, ground.outputs)
-    val_loss = float(mean_loss(logits, target, ground.task)[0]) if len(val_rows) else math.nan
+    val_loss = math.nan
+    if len(val_rows):
+        val_loss = float(mean_loss(found.score, target, ground.task)[0])
     report = Epoch(
         1,
         1,
-        logits.astype(np.float32),
-        train_loss,
+        found.score.astype(np.float32),
+        found.loss,
         val_loss,
         time.perf_counter() - began,
         len(rows),
     )
-    head = {
-        "head.weight": torch.from_numpy(weight.astype(np.float32)),
-        "head.bias": torch.from_numpy(bias.astype(np.float32)),
-    }
-    return report, head
+    return report, {f"head.{name}": tensor for name, tensor in found.tensors.items()}
+
+
+def seen(recipe: Recipe, ground: Ground, rows: NDArray[np.int64]) -> Seen:
+    """Return rows as a head of the recipe's usage sees them."""
+    usage, none = recipe.usage, np.empty(0, dtype=np.int64)
+    named = usage.attribute if isinstance(usage, OfRows) else None
+    return Seen(
+        ground.seen(recipe, rows),
+        ground.labels(rows),
+        none if named is None else np.asarray(ground.pack.attribute(rows, named).codes),
+        first_of_patient(ground.pack.patient_codes[rows], rows) if len(rows) else none,
+    )
+
+
+def begin(recipe: Recipe, seeds: Seeds, ground: Ground, net: Net) -> None:
+    """Put training rows into the head of `net`, where the recipe's usage begins with some."""
+    usage = recipe.usage
+    if isinstance(usage, OfRows) and usage.draws:
+        usage.begin(net, seen(recipe, ground, ground.fit_rows(recipe)), seeds.init)

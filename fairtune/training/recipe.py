@@ -22,8 +22,9 @@ from fairtune.training.recipe_parts import (
     OptimPart,
     brief,
 )
-from fairtune.training.usages import misfits
+from fairtune.training.usages import grouped, misfits
 from fairtune.usage import USAGES, Usage
+from fairtune.usage.at_once import AtOnce
 
 PROTOCOL = 1
 """Raised whenever the same recipe and seed would give other numbers than before."""
@@ -100,7 +101,9 @@ class Recipe(Config):
         return self
 
     def attributed(self, default: str | None) -> Recipe:
-        """Return the recipe with `default` as the attribute of edit and mitigations without one.
+        """Return the recipe with `default` as the attribute of what acts on one and names none.
+
+        That is the edit, mitigations, and a usage that draws rows by groups.
 
         None stands for the attribute of the data, where there is one alone.
         """
@@ -108,6 +111,7 @@ class Recipe(Config):
             default = self.data.attributes[0]
         return self.model_copy(
             update={
+                "usage": grouped(self.usage, default),
                 "mitigations": attributed(self.mitigations, default),
                 "edit": self.rule.attributed(default),
             }
@@ -155,11 +159,18 @@ class Recipe(Config):
 
     @property
     def solved(self) -> bool:
-        """Whether no step is made: images are scored, or a convex problem is solved at once.
+        """Whether no step is made: images are scored, or a head is fitted at once.
 
         With a mitigation a head is trained by steps as everything else is.
         """
-        return self.scored or (self.usage.convex and self.head_only and not self.mitigated)
+        return self.scored or (
+            isinstance(self.usage, AtOnce) and self.head_only and not self.mitigated
+        )
+
+    @property
+    def minimises(self) -> bool:
+        """Whether a loss is minimised, by steps or at once."""
+        return not self.scored and (not isinstance(self.usage, AtOnce) or self.usage.trains)
 
     def canonical(self) -> dict[str, Any]:
         """Return the fields that act, as JSON.
@@ -192,10 +203,11 @@ class Recipe(Config):
             out["fit"].pop("copies", None)
         if self.solved:
             out["adaptation"] = {"mask": []}
-            acts = () if self.scored else ("l2", "class_weights", "label_smoothing")
+            acts = ("l2", "class_weights", "label_smoothing") if self.minimises else ()
             out["optim"] = {name: out["optim"][name] for name in acts if name in out["optim"]}
             del out["fit"]["augment"]
             out["fit"].pop("compile", None)
+            self._without_idle(out)
             return out
         if self.head_only:
             out["adaptation"] = {"mask": []}
@@ -211,6 +223,14 @@ class Recipe(Config):
         if self.usage.fits == "mask":
             del out["optim"]["head_lr"]
         return out
+
+    def _without_idle(self, out: dict[str, Any]) -> None:
+        """Leave out mitigations of training where nothing is trained."""
+        if not self.scored or "mitigations" not in out:
+            return
+        acting = zip(self.mitigations, out.pop("mitigations"), strict=True)
+        if kept := [fields for member, fields in acting if not member.trains]:  # type: ignore[attr-defined]
+            out["mitigations"] = kept
 
     def identity(self) -> str:
         """Return the digest of `canonical()`: equal for recipes that give the same numbers."""

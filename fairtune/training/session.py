@@ -5,6 +5,7 @@ The second run of a process starts its first step at once: nothing is read, deco
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,9 @@ from fairtune.training.pins import (
 )
 from fairtune.training.recipe import Recipe
 from fairtune.training.texts import prompts_of
+from fairtune.training.usages import unnamed as unnamed_usage
+
+log = logging.getLogger(__name__)
 
 FEW_TOKENS = 256
 """Up to here a CPU uses plain attention: faster at 25 tokens, measured there only; the limit
@@ -93,6 +97,7 @@ class Session:
                 roots=[*self.data_roots, *self.settings.data],
                 where=part.where,
                 text=text,
+                cache=self.settings.cache,
             )
         return self._tables[name]
 
@@ -115,6 +120,8 @@ class Session:
         if nameless is not None:
             raise nameless
         if (nameless := unnamed_edit(recipe.rule)) is not None:
+            raise nameless
+        if (nameless := unnamed_usage(recipe.usage)) is not None:
             raise nameless
         ground = self.ground(recipe)
         if (fault := wrong_task(recipe.mitigations, ground.task)) is not None:

@@ -54,6 +54,7 @@ class Texts:
     tokenizer: Tokenizer
     cut: int = 0
     _known: tuple[Tensor, Rows] | None = None
+    _numbers: Tensor | None = None
     _embedded: dict[str, Tensor] = field(default_factory=dict)
 
     def tokens(self, rows: Rows, *, test_pass: TestPass | None = None) -> Tensor:
@@ -67,6 +68,17 @@ class Texts:
         if (slot[rows] >= 0).all():
             return _trimmed(held[torch.from_numpy(slot[rows])])
         return self.of(self._read(rows, test_pass))
+
+    def numbers(self, rows: Rows) -> Tensor:
+        """Return `(len(rows),)` numbers of training or validation texts.
+
+        They are the same where the model reads the same: what is cut away, or capitals that the
+        tokenizer does not know, make no difference.
+        """
+        held, slot = self._all()
+        if self._numbers is None:
+            self._numbers = torch.unique(held, dim=0, return_inverse=True)[1]
+        return self._numbers[torch.from_numpy(slot[rows])]
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Return `(len(texts), length)` token numbers of sentences."""

@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fairtune.adaptation.mask import blocks_of
 from fairtune.errors import FairtuneError, Interrupted, RunError
 from fairtune.training.costs import costs_of
 from fairtune.training.course import Course
@@ -212,7 +211,7 @@ def _solved(job: Job, ground: Ground) -> RunResult:
         report, weights = made(job.recipe, job.seeds, ground)
     job.observer.epoch(report)
     spent = time.perf_counter() - began
-    costs = costs_of(job.recipe, ground, [report], spent, blocks_of(ground.units), trained=0)
+    costs = costs_of(job.recipe, ground, [report], spent, ground.units.image_depth, trained=0)
     return RunResult((report,), weights, 1, costs=costs)
 
 

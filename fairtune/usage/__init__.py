@@ -31,6 +31,8 @@ class Output:
         image: `(batch, d)` or `(batch, queries, d)` of a usage that compares images with texts:
             what is compared, of any length.
         text: `(batch, d)`, the same of each image's own text.
+        across: `(batch, batch)` logits of every image with every text of a step, of a usage of
+            pairs once it has seen all of them.
     """
 
     loss: Tensor
@@ -38,6 +40,7 @@ class Output:
     embedding: Tensor
     image: Tensor | None = None
     text: Tensor | None = None
+    across: Tensor | None = None
 
     @property
     def similarity(self) -> Tensor | None:
@@ -76,16 +79,17 @@ class Usage(Protocol):
         fits: What is fitted: `all` (mask and head), `head` (with an empty mask alone), `mask`
             (there is no head that trains) or `nothing`.
         pairs: Whether the loss of a sample depends on the others of its batch.
-        convex: Whether a head without a mask is the solution of a convex problem.
     """
 
     fits: ClassVar[Literal["all", "head", "mask", "nothing"]]
     pairs: ClassVar[bool]
-    convex: ClassVar[bool]
 
     @property
     def sees(self) -> tuple[str, ...]:
-        """Of what a head sees the embeddings: `image`, `text`, or both in this order."""
+        """What a head sees: embeddings of `image`, `text` or both in this order; or `joint`.
+
+        `joint` is what of images is compared with texts.
+        """
         ...
 
     @property
@@ -98,6 +102,10 @@ class Usage(Protocol):
         """Whether sentences that say the classes are read."""
         ...
 
+    def dim(self, backbone: Backbone) -> int:
+        """Return the length of `Output.embedding`."""
+        ...
+
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:
         """Return backbone and head."""
 
@@ -107,8 +115,8 @@ class Usage(Protocol):
     def score(self, net: Net, batch: Batch, task: Task) -> Output:
         """Return what is scored: as `forward`, with the logits that are stored."""
 
-    def paired(self, net: Net, out: Output) -> Output:
-        """Return `out`, of all samples of a step, with the losses that depend on one another."""
+    def paired(self, net: Net, out: Output, batch: Batch) -> Output:
+        """Return `out`, of all samples of `batch`, with losses that depend on one another."""
 
     def loss(
         self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None

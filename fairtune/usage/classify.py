@@ -8,6 +8,7 @@ import pydantic
 
 from fairtune.config import Choice, Config
 from fairtune.usage import USAGES, Output, Question, Task
+from fairtune.usage.at_once import Problem, Solved
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,6 @@ class Classify(Config):
 
     fits: ClassVar[Literal["all"]] = "all"
     pairs: ClassVar[bool] = False
-    convex: ClassVar[bool] = True
 
     features: Annotated[Literal["image", "text", "both"], Choice(("image", "text", "both"))] = (
         "image"
@@ -77,6 +77,36 @@ class Classify(Config):
         nn.init.zeros_(head.bias)
         return Net(backbone, head)
 
+    def solve(self, problem: Problem) -> Solved:
+        """Return the one head that fits best; nothing is drawn, so seeds do not matter."""
+        import torch
+
+        from fairtune.usage.readout import fit
+
+        weight, bias, loss = fit(
+            problem.fitted.x,
+            problem.fitted.label,
+            problem.task,
+            problem.outputs,
+            problem.l2,
+            balance=problem.balance,
+            smoothing=problem.smoothing,
+            told=problem.told,
+        )
+        tensors = {"weight": torch.from_numpy(weight.astype("float32"))}
+        tensors["bias"] = torch.from_numpy(bias.astype("float32"))
+        return Solved(tensors, problem.held.x @ weight.T + bias, loss)
+
+    @property
+    def trains(self) -> bool:
+        """The head trains."""
+        return True
+
+    @property
+    def chooses(self) -> tuple[str, ...]:
+        """Nothing is chosen on validation rows."""
+        return ()
+
     def dim(self, backbone: Backbone) -> int:
         """Return the length of what the head sees."""
         texts = backbone.language.joint_dim if self.reads_text else 0
@@ -100,7 +130,7 @@ class Classify(Config):
         """Return the same as `forward`."""
         return self.forward(net, batch, task)
 
-    def paired(self, net: Net, out: Output) -> Output:
+    def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
 

@@ -46,9 +46,7 @@ def fit(
     mean, sd = features.mean(axis=0), features.std(axis=0)
     sd = np.where(sd > 1e-12, sd, 1.0)
     x = (features - mean) / sd
-    y = targets(label, task, outputs)
-    if smoothing:
-        y = y * (1 - smoothing) + smoothing / (outputs if task == "multiclass" else 2)
+    y = softened(label, task, outputs, smoothing)
     class_weight = balanced(label, task, outputs) if balance else None
     shape = (outputs, x.shape[1] + 1)
 
@@ -83,6 +81,14 @@ def targets(label: NDArray[np.int64], task: Task, outputs: int) -> Floats:
     if task == "multiclass":
         return np.eye(outputs)[label]
     return label.reshape(len(label), outputs).astype(np.float64)
+
+
+def softened(label: NDArray[np.int64], task: Task, outputs: int, smoothing: float) -> Floats:
+    """Return `targets` with the share `smoothing` of each spread over the classes."""
+    y = targets(label, task, outputs)
+    if smoothing:
+        y = y * (1 - smoothing) + smoothing / (outputs if task == "multiclass" else 2)
+    return y
 
 
 def mean_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fairtune.config import Config
+from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
 from fairtune.usage.classify import sample_loss
 
@@ -31,9 +32,8 @@ class ZeroShot(Config):
 
     fits: ClassVar[Literal["nothing"]] = "nothing"
     pairs: ClassVar[bool] = False
-    convex: ClassVar[bool] = False
 
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
 
     @property
     def sees(self) -> tuple[str, ...]:
@@ -50,6 +50,10 @@ class ZeroShot(Config):
         """Sentences that say the classes."""
         return True
 
+    def dim(self, backbone: Backbone) -> int:
+        """Return the length of the joint space."""
+        return backbone.language.joint_dim
+
     def build(self, backbone: Backbone, question: Question, generator: torch.Generator) -> Net:
         """Return backbone and sentences."""
         from fairtune.models.net import Net
@@ -65,7 +69,7 @@ class ZeroShot(Config):
         """Return the same as `forward`."""
         return compared(net, batch, task)
 
-    def paired(self, net: Net, out: Output) -> Output:
+    def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
 

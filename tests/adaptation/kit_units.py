@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fairtune.models.partition import partition
 from fairtune.models.spec import UnitNames
-from fairtune.models.units import Units, partition
+from fairtune.models.units import Units
 
 NAMES = UnitNames(
     blocks="blocks",
@@ -31,6 +32,22 @@ def vit(depth: int) -> Units:
     for block in range(depth):
         tensors += [(f"blocks.{block}.{part}.weight", size) for part, size in SIZES.items()]
     return partition(NAMES, tensors)
+
+
+def towers(image: int, text: int) -> Units:
+    """The blocks of `vit` in two towers, those of the text a module deeper, and a scale of 1."""
+    paths = {"image": "blocks", "text": "encoder.blocks"}
+    tensors = [("logit_scale", 1)]
+    for tower, depth in (("image", image), ("text", text)):
+        units = vit(depth)
+        tensors.append((f"{tower}.pos_embed", units.sizes["pos"]))
+        inside = (name for name in units.names if name != "pos")
+        tensors += [
+            (f"{tower}.{name.replace('blocks', paths[tower], 1)}", units.sizes[name])
+            for name in inside
+        ]
+    named = {tower: NAMES.model_copy(update={"blocks": path}) for tower, path in paths.items()}
+    return partition(UnitNames(towers=named, singles={"logit_scale": ("logit_scale",)}), tensors)
 
 
 def uneven() -> Units:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit_units import towers
 
 from fairtune.adaptation import Mask, Rule
 from fairtune.errors import ModelError
@@ -11,6 +12,7 @@ from fairtune.models.backbone import describe
 
 TINY = describe(load("test_vit"))
 CNN = describe(load("tf_efficientnet_lite0"))
+PAIR = towers(4, 2)
 
 
 @given(st.lists(st.sampled_from(TINY.names), max_size=12), st.randoms())
@@ -88,3 +90,32 @@ def test_lowest_block_goes_by_the_order_of_the_network_not_by_names() -> None:
 )
 def test_the_glyph_shows_every_block(rule: str, glyph: str) -> None:
     assert Rule.parse(rule).mask(TINY).glyph(TINY) == glyph
+
+
+@pytest.mark.parametrize(
+    ("rule", "depth"),
+    [
+        ("text", None),
+        ("logit_scale", None),
+        ("logit_scale,text.attn:0", None),
+        ("image.attn:2,text", 2),
+        ("attn:last-1", 3),
+        ("image.pos,text.attn:1", -1),
+        ("fullft", -1),
+    ],
+)
+def test_the_lowest_block_is_that_of_the_tower_of_the_images(rule: str, depth: int | None) -> None:
+    assert Rule.parse(rule).mask(PAIR).lowest_block(PAIR) == depth
+
+
+@pytest.mark.parametrize(
+    ("rule", "glyph"),
+    [
+        ("none", "image .... text .."),
+        ("logit_scale,singles", "image .... text .."),
+        ("image.block:last-2,text.norm:1", "image ..## text .:"),
+        ("fullft", "image #### text ##"),
+    ],
+)
+def test_the_glyph_has_the_blocks_of_each_tower(rule: str, glyph: str) -> None:
+    assert Rule.parse(rule).mask(PAIR).glyph(PAIR) == glyph

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit_units import towers
 
 from fairtune.adaptation import NAMED_RULES, Mask, Rule
 from fairtune.adaptation.rules import Depths, Term
@@ -13,7 +14,9 @@ from fairtune.models.backbone import describe
 from fairtune.models.units import Units
 
 TINY = describe(load("test_vit"))
-TYPES = ("attn", "norm", "mlp", "block", "bias", "attn.qkv.weight", "mlp.fc1")
+PAIR = towers(12, 6)
+"""Tower `image` of 12 blocks, `text` of 6, and a `logit_scale` of neither."""
+TYPES = ("attn", "norm", "mlp", "block", "bias", "attn.qkv.weight", "mlp.fc1", "text.norm")
 
 ranges = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda p: (min(p), max(p)))
 depths = st.one_of(
@@ -27,7 +30,7 @@ terms = st.one_of(
         st.lists(st.sampled_from(TYPES), min_size=1, max_size=3).map(tuple),
         st.lists(depths, min_size=1, max_size=3).map(tuple),
     ),
-    st.sampled_from(["stem", "pos", "singles", "blocks.3.norm1.weight"]).map(
+    st.sampled_from(["stem", "pos", "singles", "blocks.3.norm1.weight", "text.singles"]).map(
         lambda unit: Term((unit,), ())
     ),
 )
@@ -172,3 +175,84 @@ def test_a_rule_fits_the_model_or_is_a_model_error(rule: Rule) -> None:
     except ModelError:
         return
     assert set(found.units) <= set(TINY.names)
+
+
+def per_tower(found: Mask) -> dict[str, set[int | None]]:
+    """Return the blocks of each tower that a mask has something of; None stands for outside."""
+    return {
+        tower: {PAIR.depth_of(u) for u in found.units if PAIR.tower_of(u) == tower}
+        for tower in PAIR.towers
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "image", "text"),
+    [
+        ("image.attn:last-3", {9, 10, 11}, set()),
+        ("text.norm:all", set(), {0, 1, 2, 3, 4, 5}),
+        ("attn:last-3", {9, 10, 11}, {3, 4, 5}),
+        ("attn+norm:last-1", {11}, {5}),
+        ("image.attn+text.mlp:first-2", {0, 1}, {0, 1}),
+        ("image.attn:11,text.attn:5", {11}, {5}),
+        ("pos", {None}, {None}),
+        ("text.pos", set(), {None}),
+        ("text.singles", set(), {None}),
+        ("text", set(), {None, 0, 1, 2, 3, 4, 5}),
+        ("logit_scale", set(), set()),
+    ],
+)
+def test_a_type_is_of_one_tower_or_of_each_by_its_own_depth(
+    rule: str, image: set[int | None], text: set[int | None]
+) -> None:
+    assert per_tower(mask(rule, PAIR)) == {"image": image, "text": text}
+
+
+def test_named_rules_of_several_towers() -> None:
+    assert set(mask("fullft", PAIR).units) == set(PAIR.names)
+    assert mask("linear_readout", PAIR).units == ()
+    assert mask("image,text,logit_scale", PAIR) == mask("fullft", PAIR)
+    assert mask("text", PAIR) == mask("text.block:all,text.singles", PAIR)
+    assert mask("singles", PAIR) == mask("image.singles,text.singles,logit_scale", PAIR)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("txt.attn:all", "did you mean 'text.attn'"),
+        ("text.atn:all", "did you mean 'text.attn'"),
+        ("atttn:all", "did you mean 'attn'"),
+        ("imagee", "did you mean 'image'"),
+        ("text.poss", "did you mean 'text.pos'"),
+        ("image.attn", "write image.attn:all"),
+        ("attn", "write attn:all"),
+        ("text.attn:6", "beyond the text tower's 6 blocks"),
+        ("image.attn:12", "beyond the image tower's 12 blocks"),
+        ("attn:7", "beyond the text tower's 6 blocks"),
+        ("text.head", "does not have"),
+    ],
+)
+def test_a_rule_of_other_towers_is_a_model_error(rule: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        mask(rule, PAIR)
+
+
+@given(rules)
+def test_a_rule_fits_the_towers_or_is_a_model_error(rule: Rule) -> None:
+    try:
+        found = rule.mask(PAIR)
+    except ModelError:
+        return
+    assert set(found.units) <= set(PAIR.names)
+    assert Rule.parse(str(rule)).mask(PAIR) == found
+
+
+@given(rules)
+def test_a_rule_within_a_tower_is_of_it_alone(rule: Rule) -> None:
+    plain = Rule(tuple(t for t in rule.terms if "text" not in str(t)))
+    within = plain.within("text")
+    assert Rule.parse(str(within)) == within
+    try:
+        found = within.mask(PAIR)
+    except ModelError:
+        return
+    assert all(PAIR.tower_of(unit) == "text" for unit in found.units)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit_units import uneven, vit
+from kit_units import towers, uneven, vit
 
 from fairtune.adaptation import Mask, MaskSpace, Rule, read_space
 from fairtune.adaptation.extent import fitting, near_edges
@@ -321,3 +321,54 @@ def test_the_fewest_switches_that_hold_some_units() -> None:
 def test_what_is_no_space_is_refused(written: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_space(written)
+
+
+def test_types_that_name_no_tower_are_one_of_each() -> None:
+    units = towers(3, 2)
+    names = list(space({"bits": {"types": ["norm", "attn+mlp"]}}).dimensions(units))
+    assert names == [
+        f"{kind}.{depth}"
+        for depth in range(3)
+        for kind in ("image.norm", "text.norm", "image.attn+image.mlp", "text.attn+text.mlp")
+        if depth < 2 or kind.startswith("image")
+    ]
+    one = space({"cutoff": {"types": ["text.attn"]}})
+    assert list(one.dimensions(units)) == ["text.attn.cut", "text.attn.side"]
+
+
+def test_a_share_is_of_the_depth_of_its_tower() -> None:
+    units = towers(12, 6)
+    cutoff = space({"cutoff": {"types": ["attn"]}})
+    point: dict[str, Any] = {}
+    for tower in units.towers:
+        point |= {f"{tower}.attn.cut": 0.5, f"{tower}.attn.side": "last"}
+    assert cutoff.decode(point, units) == Rule.parse("image.attn:6-11,text.attn:3-5").mask(units)
+    flips = space({"hybrid": {"types": ["attn"], "flips": 1}})
+    flipped = flips.decode({**point, "flip.0.type": "text.attn", "flip.0.at": 0.1}, units)
+    assert flipped == Rule.parse("image.attn:6-11,text.attn:0+3-5").mask(units)
+
+
+def test_one_switch_of_two_towers_turns_on_the_blocks_of_its_number() -> None:
+    units = towers(3, 2)
+    bits = space({"bits": {"types": ["image.attn+text.attn"]}})
+    for depth, rule in enumerate(("attn:0", "attn:1", "image.attn:2")):
+        point = {name: name.endswith(f".{depth}") for name in bits.dimensions(units)}
+        assert bits.decode(point, units) == Rule.parse(rule).mask(units)
+    assert bits.extent(units).masks == 2**3
+
+
+def test_blocks_with_switches_are_counted_in_the_tower() -> None:
+    units = towers(12, 6)
+    bits = space({"bits": {"types": ["attn"], "blocks": "last-2", "always": ["pos"]}})
+    names = [f"image.attn.{d}" for d in (10, 11)] + [f"text.attn.{d}" for d in (4, 5)]
+    assert set(bits.dimensions(units)) == set(names)
+    assert set(bits.decode(dict.fromkeys(names, False), units).units) == {"image.pos", "text.pos"}
+    beyond = space({"bits": {"types": ["image.attn", "text.attn"], "blocks": "last-7"}})
+    with pytest.raises(ModelError, match="beyond the text tower's 6 blocks"):
+        beyond.dimensions(units)
+
+
+def test_a_type_of_every_tower_and_of_one_is_refused() -> None:
+    bits = space({"bits": {"types": ["attn", "text.attn"]}})
+    with pytest.raises(ModelError, match="more than once"):
+        bits.dimensions(towers(2, 2))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit_units import uneven, vit
+from kit_units import towers, uneven, vit
 
 from fairtune.adaptation import SPACES, Mask, MaskSpace, Rule, read_space
 from fairtune.adaptation.switches import Switches
@@ -31,7 +31,7 @@ TYPES: list[dict[str, Any]] = [
     {"types": ["norm1+attn", "attn+norm2", "norm"]},
     {"types": ["norm", "norm1", "norm2"]},
 ]
-MODELS = [vit(1), vit(2), vit(5), vit(12)]
+MODELS = [vit(1), vit(2), vit(5), vit(12), towers(12, 6), towers(2, 3)]
 SAID_BY_ALL = [name for name in SPACES if name != "topk"]
 """Spaces in which every type can be all, none, first-k or last-k."""
 
@@ -115,7 +115,7 @@ def test_the_corners_can_be_said(name: str, always: str) -> None:
     for space, units in product(spaces(name, joined), MODELS):
         here = space.types  # type: ignore[attr-defined]
         corners = ["none", *(f"{kind}:all" for kind in here), f"{'+'.join(here)}:all"]
-        for k in range(1, units.depth):
+        for k in range(1, min(map(units.below, units.paths))):
             corners += [f"{'+'.join(here)}:first-{k}", f"{'+'.join(here)}:last-{k}"]
             corners.append(f"{here[0]}:last-{k},{here[1]}:first-{k}")
         for corner in corners:
@@ -130,7 +130,8 @@ def test_the_corners_can_be_said(name: str, always: str) -> None:
 def test_dimensions_stay_as_they_are(name: str) -> None:
     for space, units in product(spaces(name), MODELS):
         first = space.dimensions(units)
-        again = read_space(written(space))[1].dimensions(vit(units.depth))  # type: ignore[arg-type]
+        same = Units.from_json(units.to_json())
+        again = read_space(written(space))[1].dimensions(same)  # type: ignore[arg-type]
         assert first == again
         assert list(first) == list(again)
         assert first

@@ -36,8 +36,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fairtune.adaptation.spaces import SPACES
 from fairtune.config import Dimension, Float, digest
+from fairtune.models.partition import partition
 from fairtune.models.spec import UnitNames
-from fairtune.models.units import Units, partition
+from fairtune.models.units import Units
 from fairtune.study.distributions import to_optuna
 from fairtune.study.overlay import Draw, Drawn
 from fairtune.study.samplers import SAMPLERS

@@ -16,6 +16,7 @@ import cluster_page
 import editing_page
 import edits_page
 import evidence_page
+import language_page
 import mitigating_page
 from masks_page import section
 
@@ -46,6 +47,7 @@ ORDER = (
     "Distances between scores",
     edits_page.TITLE,
     editing_page.TITLE,
+    language_page.TITLE,
     "Coverage of intervals",
     "What confirming is worth",
     "Many workers on one PostgreSQL",
@@ -84,6 +86,13 @@ def main() -> None:
         type=Path,
         default=Path("docs/edits.md"),
         help="page whose marked blocks are filled with what --edits and --editing say in brief",
+    )
+    parser.add_argument("--language", type=Path, help="JSON that language.py wrote")
+    parser.add_argument(
+        "--language-page",
+        type=Path,
+        default=Path("docs/vision-language.md"),
+        help="page whose marked block is filled with what --language says in brief",
     )
     parser.add_argument(
         "--cluster", type=Path, nargs="+", help="JSON that cluster.py wrote, one per sampler"
@@ -132,6 +141,8 @@ def main() -> None:
         lines += edits_page.searches(read(options.edits))
     if options.editing is not None:
         lines += editing_page.real(read(options.editing))
+    if options.language is not None:
+        lines += language_page.pairs(read(options.language))
     if options.cluster is not None:
         lines += cluster_page.cluster([read(path) for path in options.cluster])
     lines += [line for study in studies for line in result(study)]
@@ -146,6 +157,8 @@ def main() -> None:
     if options.editing is not None:
         told = editing_page.brief(read(options.editing))
         mark(options.edits_page, "measured edits on images", told)
+    if options.language is not None:
+        mark(options.language_page, "measured pairs", language_page.brief(read(options.language)))
     if options.cluster is not None:
         told = cluster_page.brief(read(options.cluster[0]))
         mark(options.storages_page, "measured storage", told)

@@ -78,6 +78,43 @@ def test_what_a_spec_draws_is_shown(tmp_path: Path) -> None:
         run("check", str(file), "--no-images")
 
 
+def test_a_check_tells_of_texts_and_prompts_without_showing_any(tmp_path: Path) -> None:
+    shipped = Path(json.loads(run("show", "nih-cxr-64", "--format", "json"))["found in"])
+    lines = (shipped / "nih_cxr_64.csv").read_text().splitlines()
+    notes = ["note", '"An Effusion, abnormal [sic] and MARKER"', '""', "clear MARKER lungs"]
+    notes += ["MARKER"] * (len(lines) - len(notes))
+    worded = "".join(f"{line},{note}\n" for line, note in zip(lines, notes, strict=True))
+    (tmp_path / "nih_cxr_64.csv").write_text(worded)
+    text = (shipped.parent / "nih-cxr-64.yaml").read_text()
+    text = text.replace("shipped: true", "folders: .").replace("    folders: nih_cxr_64\n", "")
+    phrases = {"normal": "lungs", "abnormal": ["no clear lungs", "sick lungs"]}
+    rules = {
+        "text": {"column": "note", "strip": ["effusion", {"pattern": "\\[sic\\]"}], "cut": 16},
+        "text_leaks_label": True,
+        "prompts": {"abnormal": {"templates": ["{}", "a {}"], "classes": phrases}},
+    }
+    file = tmp_path / "noted.yaml"
+    file.write_text(text + "".join(f"{k}: {json.dumps(v)}\n" for k, v in rules.items()))
+    shown = run("check", str(file), "--no-images")
+    for part in (
+        "prompts: normal 2, abnormal 4",
+        "warning: the prompts of 'abnormal' may be the wrong way round: 'no clear lungs' negates",
+        "warning: texts have words of the classes: 'abnormal' in 1, 'clear' in 1 rows",
+        "texts: 999 of 1,000 rows; 6 characters in the median, 13 at most; 2 cut",
+        "warning: whoever wrote the texts knew the label",
+        "/\\[sic\\]/",
+    ):
+        assert part in shown
+    assert "MARKER" not in shown
+    found = json.loads(run("check", str(file), "--no-images", "--format", "json"))
+    assert found["texts"]["found"][0] == {"name": "effusion", "times": 1, "rows": 1}
+    assert found["targets"]["abnormal"]["prompts"]["words"] == {"abnormal": 1, "clear": 1}
+    assert "MARKER" not in json.dumps(found)
+    plain = run("check", "nih-cxr-64", "--no-images")
+    assert "texts" not in plain
+    assert "prompts" not in plain
+
+
 def test_data_roots_come_before_what_is_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit_language import network_spec
 
 from fairtune.adaptation import ALIASES, Mask, Rule
 from fairtune.compat.masks import read_mask, write_mask
@@ -204,3 +205,21 @@ def test_a_vector_is_read_where_a_mask_is_given(tmp_path: Path) -> None:
         given_masks.read_mask(str(path), None, TINY)
     with pytest.raises(ConfigError, match="did you mean 'tune_full_block'"):
         given_masks.read_mask(str(path), "tune_full_blok", TINY)
+
+
+def test_bits_are_those_of_the_image_tower_where_there_are_several(tmp_path: Path) -> None:
+    units = describe(network_spec())
+    bits = np.zeros(18, dtype=np.int8)
+    bits[[0, 4, 17]] = 1
+    path = saved(tmp_path, bits)
+    mask = read_mask(path, "auto_peft1", units)
+    assert mask == Rule.parse("image.norm:0,image.attn:1,image.mlp:5").mask(units)
+    write_mask(tmp_path / "again.npy", mask, "auto_peft1", units)
+    assert np.load(tmp_path / "again.npy").tolist() == bits.tolist()
+    with pytest.raises(ModelError, match="18 values, for a model of 6 blocks"):
+        read_mask(saved(tmp_path, [0] * 25), "auto_peft1", units)
+    both = Rule.parse("norm:0").mask(units)
+    with pytest.raises(ModelError, match="no bit of the layout means alone") as caught:
+        write_mask(tmp_path / "both.npy", both, "auto_peft1", units)
+    assert "text.encoder.layer.0.attention.output.LayerNorm.weight" in str(caught.value)
+    assert not (tmp_path / "both.npy").exists()

@@ -101,8 +101,17 @@ def test_texts_and_several_labels(make: Any, tmp_path: Path) -> None:
     rows = [f"{row},{i % 2},note {i}" for i, row in enumerate(ROWS)]
     spec = make(rows, f"{HEADER},bad,note", targets=targets, text="note")
     pack = open_pack(table_of(spec, target="both"), image_size=8, cache=tmp_path / "cache")
-    batch = next(loader(pack, resident=False).epoch(order=torch.tensor([2, 1])))
-    assert batch.text == ["note 2", "note 1"]
+    read: list[Any] = []
+
+    def text(some: Any) -> torch.Tensor:
+        read.append(pack.texts(some))
+        return torch.from_numpy(some)
+
+    batch = next(loader(pack, resident=False, text=text).epoch(order=torch.tensor([2, 1])))
+    assert read == [["note 2", "note 1"]]
+    assert batch.text is not None
+    assert batch.text.tolist() == [2, 1]
+    assert next(loader(pack).epoch(shuffle=False)).text is None
     assert (batch.label.tolist(), batch.label.dtype) == ([[1, 0], [0, 1]], torch.float32)
 
 

@@ -9,6 +9,7 @@ from kit_data import HEADER, ROWS
 
 from fairtune.data.prompts import ClassPrompts
 from fairtune.errors import ConfigError, FairtuneError, Problems
+from fairtune.usage import USAGES
 
 KIND = {"column": "ill", "classes": {"well": 0, "ill": 1}}
 SIGNS = {"columns": ["ill"], "positive": 1, "negative": 0}
@@ -132,3 +133,12 @@ def test_prompts_that_may_be_the_wrong_way_round_are_doubted(
 
 def test_prompts_do_not_change_what_a_table_is(make: Any) -> None:
     assert make(ROWS, HEADER, prompts=prompts(ILL)).target("ill") == make().target("ill")
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "contrastive"])
+def test_templates_of_a_usage_are_checked_alike(name: str) -> None:
+    assert USAGES.parse({name: {"templates": TWO}}).templates == tuple(TWO)
+    with pytest.raises(ConfigError) as caught:
+        USAGES.parse({name: {"templates": ["a photo of {}", "a photo"]}})
+    for part in ("templates.1", "exactly one {}", "'a photo'"):
+        assert part in str(caught.value)

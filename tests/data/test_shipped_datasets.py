@@ -13,7 +13,7 @@ import pytest
 import yaml
 from kit_data import spec_of
 
-from fairtune.config import shipped
+from fairtune.config import shipped, yaml12
 from fairtune.data import load_spec, load_table, open_pack
 from fairtune.data.locate import find
 from fairtune.data.raw import Origin, Raw
@@ -46,16 +46,22 @@ def test_the_example_of_the_docs_is_a_spec(tmp_path: Path) -> None:
 
 
 def test_the_rules_of_the_docs_are_rules(tmp_path: Path) -> None:
-    """The blocks after the first one: more targets, and rows that are drawn."""
+    """The blocks after the first one: more targets, rows that are drawn, texts, npz files."""
     blocks = [part.split("```")[0] for part in DOCS.read_text().split("```yaml\n")[1:]]
-    assert len(blocks) == 3
-    targets, drawn = (yaml.safe_load(block) for block in blocks[1:])
+    assert len(blocks) == 5
+    targets, drawn, texts, files = (yaml12.loads(block).data for block in blocks[1:])
     assert set(drawn) == {"subsample"}
     path = tmp_path / "eyes.yaml"
     path.write_text(yaml.safe_dump(spec_of(**targets, **drawn), sort_keys=False))
     spec = load_spec(str(path))
     assert spec.subsample is not None
     assert [spec.target(name).task for name in spec.targets] == ["multilabel", "binary"]
+    own = {"targets": {"glaucoma": {"column": "ill", "positive": 1, "negative": 0}}}
+    path.write_text(yaml.safe_dump(spec_of(**texts, **files, **own), sort_keys=False))
+    spec = load_spec(str(path))
+    assert len(spec.prompts_of("glaucoma").sentences()) == 6
+    assert spec.texts().cut == 180
+    assert [table.place for table in spec.layouts[0].tables] == ["Training/*.npz", "Test/*.npz"]
 
 
 @pytest.mark.parametrize("name", shipped.names("datasets"))

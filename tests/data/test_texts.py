@@ -21,7 +21,7 @@ REPORTS = [
     "Covid pneumonia; covidien tubes",
     "  ",
     "Clear",
-    "covid",
+    "covid.",
     "He has a fever",
     "The heart is large",
 ]
@@ -53,7 +53,7 @@ def test_fingerprints_of_older_specs_stay_what_they_were(make: Any) -> None:
         table = table_of(spec)
         table.__dict__["marks"] = tuple(marks)
         found.append(table.fingerprint)
-    assert found == ["ae9a0110247b967ad4803e7324886e29", "5bc7a89af6126fd464e34fe99111d4f2"]
+    assert found == ["ae9a0110247b967ad4803e7324886e29", "9ced91c55b98cb275032ebe56110845a"]
 
 
 def test_words_are_taken_out_whole_in_order_and_counted(make: Any) -> None:
@@ -64,7 +64,7 @@ def test_words_are_taken_out_whole_in_order_and_counted(make: Any) -> None:
         "pneumonia; covidien tubes",
         "",
         "Clear",
-        "",
+        ".",
         "has a fever",
         "The heart is large",
     ]
@@ -81,7 +81,7 @@ def test_words_are_taken_out_whole_in_order_and_counted(make: Any) -> None:
 
 def test_the_fingerprint_follows_the_text_as_it_is_used(make: Any) -> None:
     first = table_of(worded(make, strip=STRIP)).fingerprint
-    again = [*REPORTS[:5], "COVID", *REPORTS[6:]]
+    again = [*REPORTS[:5], "COVID.", *REPORTS[6:]]
     assert table_of(worded(make, again, strip=STRIP)).fingerprint == first
     assert table_of(worded(make, again)).fingerprint != table_of(worded(make)).fingerprint
     assert table_of(worded(make, strip=STRIP, cut=10)).fingerprint != first
@@ -151,8 +151,8 @@ def test_a_leak_needs_a_text(make: Any) -> None:
     [
         ("one two three", 13, "one two three"),
         ("one two three", 12, "one two"),
-        ("one two three", 7, "one two"),
         ("one two three", 8, "one two"),
+        ("one two three", 7, "one"),
         ("one two three", 6, "one"),
         ("unbreakable", 4, "unbr"),
         ("one\ntwo\t three", 8, "one two"),
@@ -166,13 +166,17 @@ def test_texts_are_cut_between_words(text: str, cut: int, used: str) -> None:
     words=st.lists(st.text("abcé", min_size=1, max_size=6), min_size=1, max_size=12),
     cut=st.integers(6, 40),
 )
-def test_a_cut_keeps_as_many_whole_words_as_fit(words: list[str], cut: int) -> None:
+def test_a_cut_is_the_published_one_and_keeps_whole_words(words: list[str], cut: int) -> None:
     text = " ".join(words)
     wording = TextRule(column="x", cut=cut).apply([text])
     kept = wording.used[0].split(" ")
     assert kept == words[: len(kept)]
     assert len(wording.used[0]) <= cut
-    assert len(kept) == len(words) or len(" ".join(words[: len(kept) + 1])) > cut
+    if len(text) > cut:
+        assert len(" ".join(words[: len(kept) + 1])) >= cut
+        # As FairCLIP cuts at 180.
+        short = text[:cut]
+        assert wording.used[0] == (short[: short.rfind(" ")] if " " in short else short)
     assert wording.cut == (len(text) > cut)
 
 
@@ -183,3 +187,35 @@ def test_a_phrase_is_found_however_it_is_spaced_and_capitals_are_alike() -> None
         "reopen angle",
         "open angles",
     )
+
+
+NOTE = "A long note of MARKER, who came with a cough and left with a prescription for it."
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"derive": {"grade": {"column": "report", "pattern": "grade ([0-9])"}}},
+        {"targets": {"ill": {"column": "report", "positive": "ill", "negative": "well"}}},
+        {"attributes": {"sex": {"column": "report", "map": {"F": "F"}}}},
+        {"split": {"column": "report"}},
+        {"filter": [{"column": "report", "between": [1, 2]}]},
+        {"id": "report"},
+    ],
+)
+def test_no_message_shows_a_note(make: Any, rule: Any) -> None:
+    """Rules that are pointed at the wrong column, as happens."""
+    lines = [f'{row},"{NOTE}"' for row in ROWS]
+    spec = make(lines, WORDED, **{"text": "report", "attributes": {}, **rule})
+    with pytest.raises((DataError, Problems)) as caught:
+        table_of(spec, attributes=list(spec.attributes))
+    assert "a text of 81 characters" in str(caught.value)
+    assert "MARKER" not in str(caught.value)
+
+
+def test_no_condition_that_fits_nothing_shows_a_note(make: Any) -> None:
+    spec = make([f'{row},"{NOTE}"' for row in ROWS], WORDED, text="report")
+    with pytest.raises(DataError) as caught:
+        table_of(spec, where={"report": "x"})
+    assert "a text of 81 characters" in str(caught.value)
+    assert "MARKER" not in str(caught.value)

@@ -216,7 +216,10 @@ def test_what_a_usage_needs_is_said_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_told_to_stop_leaves_while_texts_are_embedded(tmp_path: Path) -> None:
+def test_a_run_that_is_told_to_stop_leaves_while_texts_are_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairtune.training.texts._CHUNK", 16)
     fields = recipe_fields(tmp_path, {"classify": {"features": "both"}})
     own = session(tmp_path / "out", cache=tmp_path / "cache")
     recipe = own.resolve(parse(Recipe, fields))

@@ -36,7 +36,8 @@ def image(spec: ModelSpec, side: int) -> torch.Tensor:
     return torch.randn(2, spec.channels, side, side, generator=generator)
 
 
-LARGE = ("vit_base_patch16_224", "vit_base_mae", "clip_vit_base_patch16", "resnet50")
+LARGE = ("vit_base_patch16_224", "vit_base_mae", "clip_vit_base_patch16", "resnet50",
+         "blip_itm_base_coco", "blip2_itm_vit_g")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [n for n in names() if n not in LARGE])

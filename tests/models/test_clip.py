@@ -15,7 +15,8 @@ from fairtune.config import Settings, settings
 from fairtune.errors import ConfigError, ModelError
 from fairtune.models import ModelSpec, load
 from fairtune.models.backbone import build, describe
-from fairtune.models.clip import POSITION, resampled
+from fairtune.models.clip import POSITION
+from fairtune.models.made import resampled
 from fairtune.models.registries import LOADERS
 from fairtune.models.weights import from_file
 
@@ -49,7 +50,7 @@ def test_units_name_the_parts_of_a_block() -> None:
     assert units.depth == 12
     assert units.total == 85_799_424
     block = "vision_model.encoder.layers.3"
-    assert units.block(3) == block
+    assert units.block_of(f"{block}.any") == block
     assert units.of("norm", 3) == tuple(
         f"{block}.layer_norm{i}.{part}" for i in (1, 2) for part in ("weight", "bias")
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from kit_blip import LOADERS as BLIPS
 from kit_endpoints import DIM, written
 from kit_nets import CLIP_SIZES
 from safetensors.torch import save_file
@@ -22,19 +23,55 @@ from fairtune.models.backbone import build, describe
 from fairtune.models.registries import LOADERS
 from fairtune.models.spec import ModelSpec
 
-HTTP = {"url": "https://example.org/embed", "version": "1", "dim": DIM}
-FIELDS: dict[str, Any] = {
-    "checkpoint": {"file": "w.safetensors"},
-    "http": HTTP,
-    "transformers": CLIP_SIZES,
-    "timm": {},
+TEXT_SIZES = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 8,
 }
+HTTP = {"url": "https://example.org/embed", "version": "1", "dim": DIM}
+TEXT = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 50,
+    "max_position_embeddings": 77,
+}
+FIELDS: dict[str, Any] = {
+    "checkpoint": {"file": "w.safetensors", "rule": {"state_key": "model", "drop": ["^fc"]}},
+    "clip": {"image": CLIP_SIZES, "text": TEXT_SIZES, "dim": 8},
+    "http": HTTP,
+    "open_clip": {
+        "config": {
+            "embed_dim": 8,
+            "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+            "text_cfg": {"layers": 2, "width": 16, "heads": 2, "vocab_size": 20},
+        }
+    },
+    "siglip": {"image": CLIP_SIZES, "text": TEXT_SIZES},
+    "timm": {},
+    "transformers": CLIP_SIZES,
+    "two_towers": {"image": "test_vit", "text": TEXT_SIZES, "dim": 8},
+    "blip": BLIPS["blip"],
+    "blip2": BLIPS["blip2"],
+}  # fmt: skip
+FAMILY = {
+    "transformers": "clip_vit_base_patch16",
+    "clip": "clip_vit_b32",
+    "siglip": "siglip_base_patch16_224",
+    "open_clip": "openclip_vit_b32_laion2b",
+}
+"""Specs that have what a loader asks for, where `test_vit` has not."""
 URL = "https://example.org/embed"
 
 
 def spec_of(name: str) -> ModelSpec:
-    family = {"transformers": "clip_vit_base_patch16"}.get(name, "test_vit")
-    return load(family).model_copy(update={"loader": LOADERS.parse({name: FIELDS[name]})})
+    return load(FAMILY.get(name, "test_vit")).model_copy(
+        update={"loader": LOADERS.parse({name: FIELDS[name]})}
+    )
 
 
 @pytest.mark.parametrize("name", LOADERS.names())

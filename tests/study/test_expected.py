@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from kit_language import network_spec
 from kit_plan import plan, vit
 
+from fairtune.models.backbone import describe
 from fairtune.study.expected import expected_starts
 
 
@@ -62,3 +64,21 @@ def test_a_head_that_is_trained_with_mitigations_counts_and_a_readout_does_not()
     space = {"optim.head_lr": "declared"}
     assert expected_starts(plan(vit(3), recipe=fixed, space=space, **more)) == {3: 10.0}
     assert expected_starts(plan(vit(3), recipe=recipe, space=space, **more)) == {}
+
+
+def test_what_trains_of_a_text_tower_alone_starts_behind_the_images_blocks() -> None:
+    recipe = {
+        "data": {"dataset": "d", "target": "t", "attributes": ["sex", "age"]},
+        "model": {"name": "m", "image_size": 32, "weights": "none"},
+        "fit": {"precision": "fp32"},
+    }
+    space = {
+        "optim.lr": {"float": [1e-4, 1e-2], "log": True},
+        "adaptation.mask": {"one_of": ["text", "image.attn:last-1", "logit_scale"]},
+    }
+    more = {"baselines": [], "confirm": {"top": 0, "seeds": 1}, "budget": {"trials": 60}}
+    units = describe(network_spec(num_hidden_layers=8))
+    found = expected_starts(plan(units, recipe=recipe, space=space, **more))
+    assert set(found) == {5, 6}
+    assert sum(found.values()) == pytest.approx(60)
+    assert found[6] == pytest.approx(40, rel=0.2)

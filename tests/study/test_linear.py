@@ -60,6 +60,14 @@ def test_the_prior_covariance_is_the_formula() -> None:
     assert entry("norm.0", "norm.11") / entry("norm.0", "norm.0") == pytest.approx(raw / own)
 
 
+def test_the_depth_of_a_kind_is_among_its_own_blocks() -> None:
+    names = [*(f"m.image.attn.{d}" for d in range(12)), *(f"m.text.attn.{d}" for d in range(6))]
+    covariance = Switches.among({name: Choice((False, True)) for name in names}).covariance
+    assert covariance[0, 12] == 0
+    ends = 0.6 * (0.4 - 0.9) + 0.4 * np.exp(-25 / 8)
+    assert covariance[12, 17] / covariance[12, 12] == pytest.approx(ends / (0.6 * 1.3 + 0.4))
+
+
 def points(count: int, space: dict[str, Dimension], seed: int = 0) -> list[dict[str, object]]:
     rng = np.random.default_rng(seed)
     made = []

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit_language import network_spec
 from kit_ledger import sqlite
 from kit_plan import CHANCE, CONSTANT, plan, row, score_by, vit
 
+from fairtune.models.backbone import describe
 from fairtune.study.budget import busy_seconds
 from fairtune.study.ledger import Claim, Complete, Failed, Ledger, Options, Outcome, Pruned
 from fairtune.study.opening import identity
@@ -119,6 +121,19 @@ def test_anchors_beyond_a_small_model_are_left_out_and_equal_ones_stand_once() -
     made = plan(vit(3), budget={"trials": 400})
     found = [p.attrs["label"] for p in SearchPhase(made, BaselinePhase(made)).anchors()]
     assert found == ["norm:all", "attn:all", "mlp:all", "block:all", "none"]
+
+
+def test_anchors_of_towers_are_of_all_and_of_each() -> None:
+    units = describe(network_spec())  # 6 blocks and 2
+    space = {"optim.lr": {"float": [1e-4, 1e-2], "log": True}}
+    for types, labels in (
+        (["attn"], ["attn:all", "none", "image.attn:all", "text.attn:all"]),
+        (["image.block"], ["none", "image.block:all", "image.block:last-3"]),
+    ):
+        mask = {"bits": {"types": types}}
+        made = plan(units, space={**space, "adaptation.mask": mask}, budget={"trials": 400})
+        found = SearchPhase(made, BaselinePhase(made)).anchors()
+        assert [p.attrs["label"] for p in found] == labels
 
 
 def test_anchors_take_the_middle_of_every_other_range() -> None:

@@ -9,12 +9,14 @@ import pytest
 import timm
 import torch
 from kit import session, tiny_recipe
+from kit_language import network_spec
 from timm.optim import param_groups_layer_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from fairtune.adaptation import Rule
 from fairtune.errors import ModelError
 from fairtune.models import load, names
-from fairtune.models.backbone import describe
+from fairtune.models.backbone import build, describe
 from fairtune.training import lane as rooms
 from fairtune.training.lane import Lane
 from fairtune.training.net import build_net
@@ -257,14 +259,56 @@ def test_layer_wise_rates_are_timms(model: str) -> None:
 @pytest.mark.parametrize("model", names())
 def test_layer_wise_rates_fall_from_the_head_to_the_stem(model: str) -> None:
     units = describe(load(model))
-    tensors = [tensor for unit in units.names for tensor in units.parameters[unit]]
-    found = distances_of([*tensors, "prompt"], units)
-    in_order = [found[tensor] for tensor in tensors]
-    assert in_order == sorted(in_order, reverse=True)
-    assert (in_order[0], in_order[-1]) == (units.depth + 1, 1)
-    assert {*range(1, units.depth + 1)} <= {*in_order}
-    # What a method adds outside the blocks is fed into them.
-    assert found["prompt"] == units.depth + 1
+    for tower in units.towers or (None,):
+        depth, added = units.below(units.path_in(tower)), f"{tower}.prompt" if tower else "prompt"
+        # Some declare embeddings behind the blocks (Q-Former), or a projection before (open_clip).
+        mine = units.of_tower(tower)
+        singles = [unit for unit in mine if unit in units.singles]
+        first = units.tensors(unit for unit in singles if unit in units.entrance)
+        last = units.tensors(unit for unit in singles if unit not in units.entrance)
+        tensors = (*first, *units.tensors(set(mine) - set(singles)), *last)
+        found = distances_of([*tensors, added], units)
+        in_order = [found[tensor] for tensor in tensors]
+        assert in_order == sorted(in_order, reverse=True)
+        assert (in_order[0], in_order[-1]) == (depth + 1, 1)
+        assert {*range(1, depth + 1)} <= {*in_order}
+        # What a method adds outside the blocks is fed into them.
+        assert found[added] == depth + 1
+
+
+def test_embeddings_stand_before_the_blocks_wherever_their_tensors_are() -> None:
+    units = describe(load("blip2_itm_vit_g"))
+    found = distances_of(units.tensors(units.names), units)
+    assert found["qformer.embeddings.word_embeddings.weight"] == 13
+    assert found["qformer.query_tokens"] == 13
+    assert {found[name] for name in units.parameters["image.final_norm"]} == {1}
+    assert Rule.parse("image.final_norm,qformer,itc").mask(units).lowest_block(units) is None
+
+
+def test_rates_of_two_towers_fall_from_each_ones_end() -> None:
+    units = describe(network_spec())
+    found = distances_of(units.tensors(units.names), units)
+    block = {"image": "image.blocks", "text": "text.encoder.layer"}
+    assert {found[n] for n in found if n.startswith(f"{block['image']}.0.")} == {6}
+    assert {found[n] for n in found if n.startswith(f"{block['text']}.0.")} == {2}
+    assert {found[n] for n in found if n.startswith(f"{block['text']}.1.")} == {1}
+    assert found["image.pos_embed"] == 7
+    assert found["text.embeddings.word_embeddings.weight"] == 3
+    projections = ("image.norm.weight", "image.projection.weight", "text.projection.weight")
+    assert [found[name] for name in projections] == [1, 1, 1]
+    assert found["logit_scale"] == 0
+
+
+def test_of_two_towers_gains_biases_scale_and_image_positions_are_not_decayed() -> None:
+    backbone = build(network_spec(), None, None)
+    trained = backbone.tensors()
+    optim = OptimPart(lr=1e-3, weight_decay=0.1, layer_decay=0.5)
+    made = build_optimizer(trained, optim, backbone.never_decayed)
+    plain = {id(p) for g in made.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    free = {name for name, p in trained.items() if id(p) in plain}
+    vectors = {name for name, p in trained.items() if p.ndim < 2}
+    assert free == vectors | {"image.pos_embed", "image.cls_token"}
+    assert "logit_scale" in vectors
 
 
 def test_a_norm_that_the_architecture_calls_head_is_none_of_the_head() -> None:

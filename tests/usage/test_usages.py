@@ -1,32 +1,39 @@
+"""Every usage, also a plug-in's, keeps the promises of its kind, on a tiny model of two towers."""
+
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from kit import session, tiny_recipe
+from kit import tiny_recipe
+from kit_pairs import Pairs, shared
 
 from fairtune.config.registry import written
+from fairtune.data.batch import Batch
 from fairtune.errors import ConfigError
-from fairtune.models import load
-from fairtune.models.backbone import Backbone, build
-from fairtune.training.session import Session
-from fairtune.usage import USAGES, Task, Usage
+from fairtune.models.net import Net
+from fairtune.training.lane import Lane
+from fairtune.training.net import build_net
+from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.train import Job, train_one
+from fairtune.usage import USAGES, Question, Usage
 from fairtune.usage.classify import sample_loss
 
+TASKS = {"abnormal": 1, "kind": 3, "signs": 2}
+"""Columns of the score by target."""
+
+BOTH = "image.block:last-1,text.block:last-1"
+
 
 @pytest.fixture(scope="module")
-def held() -> Session:
-    return session()
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    return shared(tmp_path_factory.getbasetemp())
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return build(load("test_vit"), 32, None)
-
-
-def usage(name: str) -> Usage:
+def usage(name: Any) -> Usage:
     member = USAGES.parse(name)
     assert isinstance(member, Usage)
     return member
@@ -34,6 +41,36 @@ def usage(name: str) -> Usage:
 
 def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def recipe_of(pairs: Pairs, name: Any, target: str = "abnormal", **changes: Any) -> Recipe:
+    """Return a recipe that trains as much as the usage can."""
+    one = usage(name)
+    mask = BOTH if one.fits in ("mask", "all") else "none"
+    if one.fits == "all" and not one.reads_text:
+        mask = "image.block:last-1"
+    return pairs.recipe(target=target, usage=name, adaptation={"mask": mask}, **changes)
+
+
+def served(pairs: Pairs, recipe: Recipe, size: int) -> tuple[Net, Batch]:
+    """Return the net of a recipe and a batch of training rows as its steps get it."""
+    ground = pairs.session.ground(recipe)
+    net, _ = build_net(recipe, Seeds(), ground)
+    texts = recipe.usage.reads_text
+    text = ground.texts.server(recipe, net.backbone.text_trains) if texts else None
+    rows = ground.pack.rows("train")[:size]
+    return net, next(iter(ground.loader(rows, size, edit=None, text=text).epoch(shuffle=False)))
+
+
+def lane_of(pairs: Pairs, recipe: Recipe, seed: int = 0) -> Lane:
+    return Lane(recipe, Seeds(data=seed, init=seed), pairs.session.ground(recipe))
+
+
+def trained(name: str) -> bool:
+    return usage(name).fits in ("all", "mask")
+
+
+TRAINED = [name for name in USAGES if trained(name)]
 
 
 def test_the_binary_loss_by_hand() -> None:
@@ -57,45 +94,111 @@ def test_the_multilabel_loss_is_the_mean_over_targets() -> None:
     assert found.tolist() == pytest.approx(torch.stack(columns).mean(dim=0).tolist())
 
 
+@pytest.mark.parametrize("target", TASKS)
 @pytest.mark.parametrize("name", list(USAGES))
-@pytest.mark.parametrize(
-    ("task", "outputs"), [("binary", 1), ("multiclass", 3), ("multilabel", 2)]
-)
-def test_a_usage_gives_loss_score_and_embedding(
-    name: str, task: Task, outputs: int, backbone: Backbone, held: Session
-) -> None:
-    ground = held.ground(tiny_recipe())
-    net = usage(name).build(backbone, task, outputs, source())
-    batch = next(iter(ground.loader(ground.pack.rows("val"), 5, edit=None).epoch(shuffle=False)))
-    if task == "multilabel":
-        batch = type(batch)(**{**vars(batch), "label": torch.zeros(5, outputs)})
-    out = usage(name).forward(net, batch, task)
-    assert out.loss.shape == (5,)
-    assert out.score.shape == (5, outputs)
-    assert out.embedding.shape == (5, backbone.dim)
-    assert torch.isfinite(out.loss).all()
+def test_a_usage_gives_loss_score_and_embedding(name: str, target: str, pairs: Pairs) -> None:
+    recipe = recipe_of(pairs, name, target)
+    net, batch = served(pairs, recipe, 5)
+    task = pairs.session.ground(recipe).task
+    out = recipe.usage.paired(net, recipe.usage.forward(net, batch, task), batch)
+    scored = recipe.usage.score(net, batch, task)
+    assert out.loss.shape == scored.loss.shape == (5,)
+    assert scored.score.shape == (5, TASKS[target])
+    assert out.embedding.shape == scored.embedding.shape
+    assert out.embedding.shape == (5, recipe.usage.dim(net.backbone))
+    assert out.loss.isfinite().all()
+    assert scored.loss.isfinite().all()
+    assert (out.similarity is not None) == recipe.usage.pairs
 
 
 @pytest.mark.parametrize("name", list(USAGES))
-def test_loss_and_score_are_fp32_under_autocast(
-    name: str, backbone: Backbone, held: Session
-) -> None:
-    ground = held.ground(tiny_recipe())
-    net = usage(name).build(backbone, "binary", 1, source())
-    batch = next(iter(ground.loader(ground.pack.rows("val"), 3, edit=None).epoch(shuffle=False)))
+def test_loss_and_score_are_fp32_under_autocast(name: str, pairs: Pairs) -> None:
+    recipe = recipe_of(pairs, name)
+    net, batch = served(pairs, recipe, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        out = usage(name).forward(net, batch, "binary")
-    assert (out.loss.dtype, out.score.dtype) == (torch.float32, torch.float32)
+        out = recipe.usage.forward(net, batch, "binary")
+        scored = recipe.usage.score(net, batch, "binary")
+    out = recipe.usage.paired(net, out, batch)
+    for value in (out.loss, out.score, scored.loss, scored.score):
+        assert value.dtype == torch.float32
+    assert out.loss.isfinite().all()
 
 
 @pytest.mark.parametrize("name", list(USAGES))
-def test_the_head_follows_from_its_generator_alone(name: str, backbone: Backbone) -> None:
-    one = usage(name).build(backbone, "multiclass", 3, source(1)).head.state_dict()
+def test_the_head_follows_from_its_generator_alone(name: str, pairs: Pairs) -> None:
+    recipe = recipe_of(pairs, name, "kind")
+    ground = pairs.session.ground(recipe)
+    question: Question = ground.question(recipe)
+
+    def head(seed: int) -> dict[str, torch.Tensor]:
+        return recipe.usage.build(ground.backbone, question, source(seed)).head.state_dict()
+
+    one = head(1)
     torch.rand(5)
-    same = usage(name).build(backbone, "multiclass", 3, source(1)).head.state_dict()
-    other = usage(name).build(backbone, "multiclass", 3, source(2)).head.state_dict()
+    same, other = head(1), head(2)
+    assert one.keys() == same.keys() == other.keys()
     assert all(torch.equal(value, same[key]) for key, value in one.items())
-    assert not all(torch.equal(value, other[key]) for key, value in one.items())
+    if name == "classify":
+        assert not torch.equal(one["weight"], other["weight"])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_gradient_reaches_all_that_trains_and_nothing_else(name: str, pairs: Pairs) -> None:
+    one = lane_of(pairs, recipe_of(pairs, name, optim__weight_decay=0.0))
+    before = {key: value.clone() for key, value in one.net.state_dict().items()}
+    loss = one.step(next(iter(one.loader.epoch())))
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in one.trained.values())
+    moved = {key for key, value in one.net.state_dict().items() if not value.equal(before[key])}
+    assert {key.removeprefix("backbone.net.") for key in moved} == set(one.trained)
+
+
+@pytest.mark.parametrize("code", [-1, 0])
+@pytest.mark.parametrize("name", TRAINED)
+def test_groups_do_not_matter_to_a_usage(name: str, code: int, pairs: Pairs) -> None:
+    recipe = recipe_of(pairs, name)
+    losses = []
+    for change in (False, True):
+        one = lane_of(pairs, recipe)
+        batch = next(iter(one.loader.epoch()))
+        if change:
+            batch = dataclasses.replace(batch, group=torch.full_like(batch.group, code))
+        losses.append(one.step(batch))
+    assert torch.equal(losses[0], losses[1])
+    assert losses[0].isfinite()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_batch_of_one_sample_is_enough(name: str, pairs: Pairs) -> None:
+    one = lane_of(pairs, recipe_of(pairs, name))
+    batches = one.loader.epoch()
+    assert one.step(next(batches)).isfinite()
+    batch = next(batches)
+    single = dataclasses.replace(
+        batch,
+        **{
+            field.name: getattr(batch, field.name)[:1]
+            for field in dataclasses.fields(batch)
+            if isinstance(getattr(batch, field.name), torch.Tensor)
+        },
+    )
+    assert one.step(single).isfinite()
+    assert all(p.isfinite().all() for p in one.parameters)
+
+
+@pytest.mark.parametrize("name", list(USAGES))
+def test_the_same_seed_gives_the_same_run_bit_for_bit(name: str, pairs: Pairs) -> None:
+    recipe = recipe_of(pairs, name, optim__epochs=1)
+    made = [
+        train_one(Job(recipe, Seeds(data=seed, init=seed)), pairs.session) for seed in (1, 1, 2)
+    ]
+    scores = [run.epochs[-1].scores for run in made]
+    assert np.isfinite(scores[0]).all()
+    assert np.array_equal(scores[0], scores[1])
+    if usage(name).fits in ("all", "mask"):
+        assert not np.array_equal(scores[0], scores[2])
+    assert made[0].weights.keys() == made[1].weights.keys()
+    assert all(torch.equal(v, made[1].weights[n]) for n, v in made[0].weights.items())
 
 
 @pytest.mark.parametrize("name", list(USAGES))
@@ -104,13 +207,22 @@ def test_a_usage_survives_writing_and_reading(name: str) -> None:
     assert USAGES.parse(written(member)) == member
 
 
+def test_what_was_stored_before_there_were_texts_keeps_its_identity() -> None:
+    assert tiny_recipe().canonical()["usage"] == {"classify": {}}
+    both = tiny_recipe(usage={"classify": {"features": "both"}})
+    assert both.canonical()["usage"] == {"classify": {"features": "both"}}
+
+
 @pytest.mark.parametrize("name", USAGES.later)
 def test_usages_of_later_versions_are_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' is not available in this version"):
         USAGES.parse(name)
 
 
-def test_the_head_of_a_classifier_starts_small(backbone: Backbone) -> None:
-    head: Any = usage("classify").build(backbone, "binary", 1, source()).head
+def test_the_head_of_a_classifier_starts_small(pairs: Pairs) -> None:
+    recipe = recipe_of(pairs, "classify")
+    ground = pairs.session.ground(recipe)
+    built = recipe.usage.build(ground.backbone, Question("binary", 1), source())
+    head: Any = built.head
     assert head.bias.tolist() == [0.0]
     assert 0.01 < head.weight.std() < 0.03

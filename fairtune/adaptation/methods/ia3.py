@@ -10,16 +10,15 @@ from fairtune.adaptation.attach import Attached, Context
 from fairtune.adaptation.methods import METHODS
 from fairtune.config import Config
 
-FEEDFORWARD = ("fc2", "w3", "c_proj", "lin2")
-
 
 @METHODS.register("ia3")
 class Ia3(Config):
     """Multiply by a learned vector, one at the start.
 
-    The last layer of an MLP (`fc2`, `w3`, `c_proj`, `lin2`) is scaled at its inputs, every other
-    layer at its outputs. The paper scales keys, values and inner activations of the MLP: mask
-    these units for the same; on a fused `qkv` the query is scaled too.
+    The last layer of an MLP (`fc2`, `w3`, `c_proj`, `lin2`, a BERT's `output.dense`) is scaled at
+    its inputs, every other layer at its outputs. The paper scales keys, values and inner
+    activations of the MLP: mask these units for the same; on a fused `qkv` the query is scaled
+    too.
     """
 
     paper: ClassVar[str] = "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning, NeurIPS 2022"
@@ -36,15 +35,19 @@ class Ia3(Config):
         """
         from peft import IA3Config, IA3Model
 
-        from fairtune.adaptation.layers import CONV, GROUPED, LINEAR, adaptable
+        from fairtune.adaptation.layers import (
+            CONV,
+            GROUPED,
+            LINEAR,
+            adaptable,
+            is_second_of_mlp,
+        )
         from fairtune.adaptation.through_peft import inject, pattern
 
         layers = adaptable("ia3", units, context, {LINEAR, CONV, GROUPED})
         names = [layer.name for layer in layers]
         inner = [
-            layer.name
-            for layer in layers
-            if layer.kind == LINEAR and layer.name.rpartition(".")[2] in FEEDFORWARD
+            layer.name for layer in layers if layer.kind == LINEAR and is_second_of_mlp(layer.name)
         ]
         config = IA3Config(
             target_modules=pattern(names),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from fairtune.adaptation.attach import Attached, Context
+from fairtune.adaptation.attach import Attached, Context, together
 from fairtune.adaptation.fields import Alpha, Dropout, Rank
 from fairtune.adaptation.methods import METHODS
 from fairtune.config import Choice, Config
@@ -25,9 +25,10 @@ class Lora(Config):
         rank: Rank of the update.
         alpha: The update is multiplied by `alpha/rank`.
         dropout: Of the layer's input, before `A`.
-        targets: `all` masked layers, or only the parts of attention named by their letters. On a
-            fused `qkv` layer each named part then has a pair of its own, as in loralib's merged
-            layers; other layers of the mask stay frozen.
+        targets: `all` masked layers, or only the parts of attention named by their letters:
+            the layers `query`, `key` and `value` where they are apart; on a fused `qkv` layer each
+            named part has a pair of its own, as in loralib's merged layers. Other layers of the
+            mask stay frozen.
     """
 
     paper: ClassVar[str] = "Hu et al., LoRA, ICLR 2022"
@@ -52,11 +53,14 @@ class Lora(Config):
         from fairtune.adaptation import attention
 
         parts = attention.parts("lora", self.targets, units, context)
+        made = []
+        if parts.fused:
+            scale = self.alpha / self.rank
+            args = (parts.fused, self.targets, self.rank, scale, self.dropout)
+            made.append(attention.sliced("lora", *args))
         if parts.split:
-            return _wrap("lora", self, parts.split, context)
-        return attention.sliced(
-            "lora", parts.fused, self.targets, self.rank, self.alpha / self.rank, self.dropout
-        )
+            made.append(_wrap("lora", self, parts.split, context))
+        return made[0] if len(made) == 1 else together(made)
 
 
 @METHODS.register("rslora")

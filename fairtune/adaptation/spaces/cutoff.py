@@ -37,21 +37,26 @@ class Cutoff(Config):
         Raises:
             ModelError: The model has no such type.
         """
-        self._switches(units)
-        return {n: d for kind in self.types for n, d in cut_dimensions(kind).items()}
+        kinds = self._switches(units).depths
+        return {n: d for kind in kinds for n, d in cut_dimensions(kind).items()}
 
     def decode(self, params: Mapping[str, Any], units: Units) -> Mask:
         """Return the mask of all types' spans."""
-        on = ((d, k) for k in self.types for d in cut_span(k, params, units.depth))
-        return self._switches(units).mask(on)
+        switches = self._switches(units)
+        on = ((d, k) for k, n in switches.depths.items() for d in cut_span(k, params, n))
+        return switches.mask(on)
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Return cut-offs on the border of two blocks; `last` where both sides would do."""
-        found = fit(mask, self._switches(units), edge_spans(units.depth))
+        switches = self._switches(units)
+        found = fit(mask, switches, edge_spans)
         if found is None:
             return None
-        depth = units.depth
-        return {n: v for k, s in found.spans.items() for n, v in cut_params(k, s, depth).items()}
+        return {
+            name: value
+            for kind, span in found.spans.items()
+            for name, value in cut_params(kind, span, switches.depths[kind]).items()
+        }
 
     def extent(self, units: Units) -> Extent:
         """Return the product of `2 * depth` over the types."""

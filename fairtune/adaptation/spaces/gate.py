@@ -37,31 +37,29 @@ class Gate(Config):
         Raises:
             ModelError: The model has no such type.
         """
-        self._switches(units)
-        return {
-            f"{k}.{name}": Float(-1.0, 1.0) for k in self.types for name in ("offset", "slope")
-        }
+        kinds = self._switches(units).depths
+        return {f"{k}.{name}": Float(-1.0, 1.0) for k in kinds for name in ("offset", "slope")}
 
     def decode(self, params: Mapping[str, Any], units: Units) -> Mask:
         """Return the mask of every switch whose gate is open."""
-        depth = units.depth
-        heights = [2 * middle_of(block, depth) - 1 for block in range(depth)]
+        switches = self._switches(units)
         on = [
             (block, kind)
-            for kind in self.types
-            for block, z in enumerate(heights)
-            if params[f"{kind}.offset"] + params[f"{kind}.slope"] * z > 0
+            for kind, depth in switches.depths.items()
+            for block in range(depth)
+            if params[f"{kind}.offset"] + params[f"{kind}.slope"] * _height(block, depth) > 0
         ]
-        return self._switches(units).mask(on)
+        return switches.mask(on)
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Return gates that change sign on the border of two blocks."""
-        found = fit(mask, self._switches(units), edge_spans(units.depth))
+        switches = self._switches(units)
+        found = fit(mask, switches, edge_spans)
         if found is None:
             return None
         params: dict[str, Any] = {}
         for kind, span in found.spans.items():
-            offset, slope = _gate(span, units.depth)
+            offset, slope = _gate(span, switches.depths[kind])
             params |= {f"{kind}.offset": offset, f"{kind}.slope": slope}
         return params
 
@@ -72,6 +70,11 @@ class Gate(Config):
 
     def _switches(self, units: Units) -> Switches:
         return Switches.of(self.types, self.always, units)
+
+
+def _height(block: int, depth: int) -> float:
+    """Return the depth of the middle of `block`, in (-1, 1)."""
+    return 2 * middle_of(block, depth) - 1
 
 
 def _gate(span: range, depth: int) -> tuple[float, float]:

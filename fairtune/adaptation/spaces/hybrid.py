@@ -57,29 +57,32 @@ class Hybrid(Config):
         Raises:
             ModelError: The model has no such type.
         """
-        self._switches(units)
-        named = {n: d for kind in self.types for n, d in cut_dimensions(kind).items()}
+        kinds = self._switches(units).depths
+        named = {n: d for kind in kinds for n, d in cut_dimensions(kind).items()}
         for i in range(self.flips):
-            named[f"flip.{i}.type"] = Choice((NO_FLIP, *self.types))
+            named[f"flip.{i}.type"] = Choice((NO_FLIP, *kinds))
             named[f"flip.{i}.at"] = Float(0.0, 1.0)
         return named
 
     def decode(self, params: Mapping[str, Any], units: Units) -> Mask:
         """Return the mask of all types' spans with the named switches flipped."""
-        depth = units.depth
-        on = {(d, kind) for kind in self.types for d in cut_span(kind, params, depth)}
+        switches = self._switches(units)
+        depths = switches.depths
+        on = {(d, kind) for kind, n in depths.items() for d in cut_span(kind, params, n)}
         named = ((params[f"flip.{i}.type"], params[f"flip.{i}.at"]) for i in range(self.flips))
-        flipped = {(block_at(at, depth), kind) for kind, at in named if kind != NO_FLIP}
-        return self._switches(units).mask(on ^ flipped)
+        flipped = {(block_at(at, depths[kind]), kind) for kind, at in named if kind != NO_FLIP}
+        return switches.mask(on ^ flipped)
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Return the point with the fewest flips; those left over are `none` at 0.5."""
-        depth = units.depth
-        found = fit(mask, self._switches(units), edge_spans(depth), self.flips)
+        switches = self._switches(units)
+        found = fit(mask, switches, edge_spans, self.flips)
         if found is None:
             return None
-        params = {n: v for k, s in found.spans.items() for n, v in cut_params(k, s, depth).items()}
-        named: list[tuple[str, float]] = [(k, middle_of(d, depth)) for d, k in found.flips]
+        params: dict[str, Any] = {}
+        for kind, span in found.spans.items():
+            params |= cut_params(kind, span, switches.depths[kind])
+        named = [(kind, middle_of(d, switches.depths[kind])) for d, kind in found.flips]
         named += [(NO_FLIP, 0.5)] * (self.flips - len(named))
         for i, (kind, at) in enumerate(named):
             params |= {f"flip.{i}.type": kind, f"flip.{i}.at": at}

@@ -39,26 +39,27 @@ class Interval(Config):
         Raises:
             ModelError: The model has no such type.
         """
-        self._switches(units)
-        return {f"{kind}.{end}": Float(0.0, 1.0) for kind in self.types for end in ("lo", "hi")}
+        kinds = self._switches(units).depths
+        return {f"{kind}.{end}": Float(0.0, 1.0) for kind in kinds for end in ("lo", "hi")}
 
     def decode(self, params: Mapping[str, Any], units: Units) -> Mask:
         """Return the mask of all types' intervals."""
-        on = []
-        for kind in self.types:
-            ends = (_border(params[f"{kind}.{end}"], units.depth) for end in ("lo", "hi"))
+        switches, on = self._switches(units), []
+        for kind, depth in switches.depths.items():
+            ends = (_border(params[f"{kind}.{end}"], depth) for end in ("lo", "hi"))
             on += [(block, kind) for block in range(*sorted(ends))]
-        return self._switches(units).mask(on)
+        return switches.mask(on)
 
     def encode(self, mask: Mask, units: Units) -> dict[str, Any] | None:
         """Return ends on the border of two blocks, the lower one in `lo`."""
-        found = fit(mask, self._switches(units), all_spans(units.depth))
+        switches = self._switches(units)
+        found = fit(mask, switches, all_spans)
         if found is None:
             return None
         params: dict[str, Any] = {}
         for kind, span in found.spans.items():
-            params[f"{kind}.lo"] = span.start / units.depth
-            params[f"{kind}.hi"] = span.stop / units.depth
+            params[f"{kind}.lo"] = span.start / switches.depths[kind]
+            params[f"{kind}.hi"] = span.stop / switches.depths[kind]
         return params
 
     def extent(self, units: Units) -> Extent:

@@ -30,9 +30,12 @@ class SinkhornAsReleased(Config):
 
     From the code of FairCLIP (Harvard-Ophthalmology-AI-Lab, commit 91b05b6), with three
     differences. Its blur of 1e-4 to 1e-6 is the exact distance here, which its solver, stopped
-    early, does not reach. Groups come from the batch. The score is the usage's;
-    the code takes the diagonal of the squared matrix of similarities. A sum of scores below 1e-6
-    in size, where the code divides by nearly nothing, leaves the group out.
+    early, does not reach. Groups come from the batch, and not from loaders of their own. A sum of
+    scores below 1e-6 in size, where the code divides by nearly nothing, leaves the group out.
+
+    Of pairs (`contrastive`) s is the code's: with L the logits of every image with every text,
+    s_i = (L^2)_ii = sum_j L_ij L_ji, over the batch, and over the pairs of group g for t. Of other
+    usages it is their score.
 
     Attributes:
         attribute: Whose groups.
@@ -69,19 +72,27 @@ class SinkhornAsReleased(Config):
 
         def term(batch: Batch, out: Output, first: bool) -> Tensor:
             code, total = groups.of(batch), torch.zeros((), device=out.score.device)
-            for score in out.score.T:
-                held = score.detach()
-                everybody = torch.ones_like(held)
-                for g in range(len(groups)):
-                    own = (code == g).to(held.dtype)
+            everybody = torch.ones(len(code), device=code.device)
+            inside = [(code == g).to(out.score.dtype) for g in range(len(groups))]
+            scores = scored(out, everybody)
+            for own in inside:
+                for score, held in zip(scores, scored(out, own)):
+                    held = held.detach()
                     sum_ = (held * own).sum()
                     usable = sum_.abs() > TINY
                     scaled = held / torch.where(usable, sum_, 1.0)
                     found = between(score, everybody, scaled, own * usable)
-                    total = total + found / out.score.shape[1]
+                    total = total + found / len(scores)
             return self.weight * total
 
         return Hooks(loss=term)
 
 
 TINY = 1e-6
+
+
+def scored(out: Output, counted: Tensor) -> list[Tensor]:
+    """Return the `(n,)` scores of every column; of pairs (L^2)_ii over those that are counted."""
+    if out.across is None:
+        return list(out.score.T)
+    return [(out.across * out.across.T) @ counted.to(out.across.dtype)]

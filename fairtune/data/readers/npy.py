@@ -22,7 +22,8 @@ def image_of(pixels: npt.NDArray[Any], scale: Scale) -> Image.Image:
         scale: `as_is` keeps 0..255, `unit` maps 0..1, `minmax` maps the array's own range.
 
     Raises:
-        ValueError: Another shape, values that are not finite, or `as_is` values outside 0..255.
+        ValueError: Another shape, values that are not finite, or `as_is` values outside 0..255
+            or, as floats, within 0..1.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -35,6 +36,10 @@ def image_of(pixels: npt.NDArray[Any], scale: Scale) -> Image.Image:
         if low < 0 or high > 255:
             raise ValueError(
                 f"values {low:g}..{high:g} lie outside 0..255; set the reader's scale"
+            )
+        if pixels.dtype.kind == "f" and 0 < high <= 1:
+            raise ValueError(
+                f"fractions of at most {high:g} would turn black; set the reader's `scale: unit`"
             )
         return Image.fromarray(pixels.astype(np.uint8))
     ends = (0.0, 1.0) if scale == "unit" else (low, high)

@@ -89,8 +89,8 @@ class Sinkhorn(Config):
         """Return the term and, where the slot is free, the sampler.
 
         Raises:
-            DataError: Fewer than two groups, or several targets where losses or embeddings are to
-                be aligned within one class.
+            DataError: Fewer than two groups, several targets where anything but scores is to be
+                aligned within one class, or embeddings that nothing changes.
         """
         from fairtune.mitigation.alignment import Alignment
         from fairtune.mitigation.cells import cells

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from fairtune.config import Config
 from fairtune.config.digest import canonical_json
-from fairtune.config.model import carried
-from fairtune.errors import ConfigError, ModelError
+from fairtune.errors import ModelError
+from fairtune.models.address import check_token, checked
 from fairtune.models.registries import LOADERS
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 _IDENTITY = ("url", "version", "dim", "send", "pixels", "receive", "field")
 # Raised when what is sent changes, so that old answers are not taken for those of now.
 _PROTOCOL = 1
-_SECRETS = ("key", "token", "secret", "password", "passwd", "sig", "auth", "credential", "code")
 
 Form = Literal["npy", "json"]
 
@@ -77,21 +74,11 @@ class Http(Config):
     @field_validator("url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        return _checked(value)
+        return checked(value)
 
     @model_validator(mode="after")
     def _token_is_safe(self) -> Http:
-        parts = urlsplit(self.url)
-        if self.token_env is not None and parts.scheme == "http" and not _is_here(parts.hostname):
-            raise carried(
-                ConfigError(
-                    "a token would be sent in the clear",
-                    found=self.url,
-                    allowed="https, or http to this machine (127.0.0.1, localhost)",
-                    todo="write https, or go through a tunnel that ends on this machine",
-                ),
-                "url",
-            )
+        check_token(self.url, self.token_env, "url")
         return self
 
     @property
@@ -143,42 +130,3 @@ class Http(Config):
             )
         endpoint = Endpoint(self, Answers(file, self.dim))
         return RemoteNet(self.identity, self.dim, endpoint, pixels=self.pixels, unit=unit)
-
-
-def _checked(url: str) -> str:
-    allowed = "https://HOST/PATH, or http://HOST/PATH"
-    try:
-        parts = urlsplit(url)
-        name, _ = parts.hostname, parts.port
-    except ValueError:
-        raise carried(ConfigError("not a URL", allowed=allowed)) from None
-    if parts.username is not None or parts.password is not None:
-        raise carried(
-            ConfigError(
-                "a URL of an endpoint holds no user and password",
-                found=f"{parts.scheme}://***@{name}{parts.path}",
-                todo="name an environment variable with a token in token_env",
-            )
-        )
-    named = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    for key in named:
-        if any(word in key.lower() for word in _SECRETS):
-            raise carried(
-                ConfigError(
-                    "a URL of an endpoint holds no key or password",
-                    found=f"{parts.scheme}://{parts.netloc}{parts.path}?{key}=***",
-                    todo="name an environment variable with a token in token_env",
-                )
-            )
-    if parts.scheme not in ("http", "https") or not name or parts.fragment or " " in url:
-        raise carried(ConfigError("not a URL of an endpoint", found=url, allowed=allowed))
-    return url
-
-
-def _is_here(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,9 @@ from pydantic import Field
 
 from fairtune.config import Config
 from fairtune.errors import ModelError
+from fairtune.models.checkpoint_rule import CheckpointRule
 from fairtune.models.registries import LOADERS
+from fairtune.models.sizes import check_limit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +34,10 @@ class Bert(Config):
         max_position_embeddings: Most tokens of a text.
         layer_norm_eps: Added to the variance.
         dropout: Share of values dropped in training, of hidden states and of attention.
-        pool: `mean` of the tokens, or the first one (`cls`).
+        pool: `mean` of the tokens, the first one (`cls`), or the mean of the tokens of the states
+            behind block 1, block 2 and the last one (`mean_1_2_last`).
+        projection: To the joint space, where `dim` is given: `linear`, or `mlp`, two layers with
+            a GELU between them; without biases.
     """
 
     vocab_size: Count
@@ -42,7 +48,8 @@ class Bert(Config):
     max_position_embeddings: Count = 512
     layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-12
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    pool: Literal["mean", "cls"] = "mean"
+    pool: Literal["mean", "cls", "mean_1_2_last"] = "mean"
+    projection: Literal["linear", "mlp"] = "linear"
 
 
 @LOADERS.register("two_towers")
@@ -58,12 +65,17 @@ class TwoTowers(Config):
         dim: Length of the joint space, to which each tower then has a linear projection that is
             random at first; None where both have the same length and none.
         scale: Factor of cosines before training: 1 / temperature.
+        rule: What the names of a checkpoint of both towers become: those of the image model
+            behind `image.`, of the BERT behind `text.`, `projection` of each, and `logit_scale`.
+            Mean and standard deviation are then those of that checkpoint, and not of the image
+            model's spec.
     """
 
     image: str
     text: Bert
     dim: Count | None = None
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
+    rule: CheckpointRule | None = None
 
     @property
     def identity(self) -> str | None:
@@ -90,7 +102,7 @@ class TwoTowers(Config):
         from fairtune.models.spec import load
 
         found = load(self.image)
-        for field in ("mean", "std", "channels", "rounding"):
+        for field in ("channels",) if self.rule else ("mean", "std", "channels", "rounding"):
             if getattr(found, field) != getattr(spec, field):
                 raise ModelError(
                     f"the image tower is made for another '{field}'",
@@ -123,6 +135,8 @@ class TwoTowers(Config):
         """Return both towers with the tensors of `file`, which are named as here."""
         import tempfile
 
+        import torch
+
         from fairtune.models import tensors
 
         state = tensors.read(file)
@@ -132,7 +146,8 @@ class TwoTowers(Config):
             plain = {n: t for n, t in of_tower(state, "image").items() if n not in _PROJECTED}
             tensors.write(plain, part)
             made = image.loader.filled(image, image_size, part)
-        net = self._joined(spec, made)
+        with torch.random.fork_rng(devices=[]):
+            net = self._joined(spec, made)
         rest = {n: t for n, t in state.items() if not n.startswith("image.") or _added(n)}
         missing, surplus = net.load_state_dict(rest, strict=False)
         lost = [n for n in missing if not n.startswith("image.") or _added(n)]
@@ -144,10 +159,17 @@ class TwoTowers(Config):
             )
         return net
 
+    def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """Return tensors of a foreign file under the names that they have here, by the rule."""
+        return dict(tensors) if self.rule is None else self.rule.applied(tensors, where)
+
     def _joined(self, spec: ModelSpec, image: Any) -> nn.Module:
-        from fairtune.models.bert import POOLS, tower
+        from functools import partial
+
+        from fairtune.models.bert import POOLS, read, tower
         from fairtune.models.towers import Towers, project
 
+        check_limit(spec, self.text.max_position_embeddings)
         text, dims = tower(self.text), (int(image.num_features), self.text.hidden_size)
         if self.dim is None and dims[0] != dims[1]:
             raise ModelError(
@@ -158,14 +180,21 @@ class TwoTowers(Config):
             )
         if self.dim is not None:
             project(image, dims[0], self.dim)
-            project(text, dims[1], self.dim)
-        return Towers(image, text, POOLS[self.text.pool], self.dim or dims[0], self.scale)
+            project(text, dims[1], self.dim, through=self._through())
+        pool = partial(read, pool=POOLS[self.text.pool])
+        return Towers(image, text, pool, self.dim or dims[0], self.scale)
+
+    def _through(self) -> int | None:
+        # open_clip's width of the layer between: half-way from the one to the other.
+        both = self.text.hidden_size + (self.dim or 0)
+        return both // 2 if self.text.projection == "mlp" else None
 
 
 _PROJECTED = ("projection.weight",)
 
 
 def _added(name: str) -> bool:
+    """Tell whether a tensor of the image tower is its projection, which its spec knows not of."""
     return name.split(".", 1)[-1] in _PROJECTED
 
 

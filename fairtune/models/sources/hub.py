@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,23 +17,27 @@ if TYPE_CHECKING:
     from fairtune.models.spec import ModelSpec
 
 _SECONDS = 5.0
+_FILE = "model.safetensors"
+_INDEX = ".index.json"
 
 
 @SOURCES.register("hub")
 class Hub(Config):
-    """A safetensors file in a repository of a model hub.
+    """A safetensors file in a repository of a model hub, or several with an index.
 
     Attributes:
         repository: `owner/name`; None takes the one timm names for the architecture.
-        file: Name of the file in the repository.
+        file: Name of the file in the repository; of weights in several files that of their index,
+            `model.safetensors.index.json`.
     """
 
     repository: str | None = None
-    file: str = "model.safetensors"
+    file: str = _FILE
 
     def label(self) -> str:
         """Return the name used in messages and provenance."""
-        return f"model hub {self.repository}" if self.repository else "model hub"
+        file = "" if self.file == _FILE else f" ({self.file})"
+        return f"model hub {self.repository}{file}" if self.repository else f"model hub{file}"
 
     def remedy(self) -> str:
         """Return what a user can do where the hub does not answer."""
@@ -46,7 +51,18 @@ class Hub(Config):
         """
         from fairtune.models import tensors
 
-        return tensors.read(self._file(spec, settings))
+        if not self.file.endswith(_INDEX):
+            return tensors.read(self._file(spec, settings))
+        placed = self._placed(spec, settings)
+        found: dict[str, torch.Tensor] = {}
+        for shard in sorted(set(placed.values())):
+            found |= tensors.read(self._shard(shard)._file(spec, settings))
+        lost = [name for name, shard in placed.items() if name not in found]
+        if lost:
+            raise ModelError(
+                "the files lack tensors that their index names", where=self.file, found=lost[:5]
+            )
+        return {name: found[name] for name in placed}
 
     def content(self, spec: ModelSpec, settings: Settings) -> bytes:
         """Return the file as it is.
@@ -55,6 +71,26 @@ class Hub(Config):
             ModelError: The hub is switched off, cannot be reached or has no such file.
         """
         return self._file(spec, settings).read_bytes()
+
+    def _placed(self, spec: ModelSpec, settings: Settings) -> dict[str, str]:
+        """Return the file that each tensor is in, as the index says."""
+        try:
+            placed = json.loads(self._file(spec, settings).read_bytes())["weight_map"]
+            names = {str(name): str(shard) for name, shard in placed.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelError("the index of the weights is damaged", where=self.file) from None
+        strange = sorted({s for s in names.values() if "/" in s or "\\" in s or s.startswith(".")})
+        if strange or not names:
+            raise ModelError(
+                "the index of the weights names no files beside it",
+                where=self.file,
+                found=strange[:5] or None,
+            )
+        return names
+
+    def _shard(self, name: str) -> Hub:
+        """Return one of the files of the index."""
+        return self.model_copy(update={"file": name})
 
     def _file(self, spec: ModelSpec, settings: Settings) -> Path:
         from huggingface_hub import hf_hub_download

@@ -42,16 +42,14 @@ class TowerWeights(Config):
         Raises:
             ModelError: One of them cannot be had.
         """
-        from fairtune.models import bert, weights
+        from fairtune.models import bert, tensors, weights
 
         image = spec.loader.image_spec(spec)
         held = weights.resolve(image, weights.AUTO, settings)
         assert held is not None
-        side = image.side(None)
         state = dict(spec.loader.seeded(spec, spec.side(), 0).state_dict())
-        of_image = image.loader.filled(image, side, held.path).state_dict()
         found = {
-            **{f"image.{name}": tensor for name, tensor in of_image.items()},
+            **{f"image.{name}": tensor for name, tensor in tensors.read(held.path).items()},
             **{f"text.{name}": t for name, t in bert.plain(self._text(spec, settings)).items()},
         }
         return {**{n: t for n, t in state.items() if _ours(n)}, **found}
@@ -73,12 +71,12 @@ class TowerWeights(Config):
         tried: list[str] = []
         for source in self.text:
             try:
-                tensors: dict[str, torch.Tensor] = source.fetch(spec, settings)
-                return tensors
+                found: dict[str, torch.Tensor] = source.fetch(spec, settings)
+                return found
             except FairtuneError as error:
                 tried.append(f"{source.label()}: {error.what}")
         raise ModelError("the text tower's weights cannot be had: " + "; ".join(tried))
 
 
 def _ours(name: str) -> bool:
-    return name == "logit_scale" or name.endswith(".projection.weight")
+    return name == "logit_scale" or ".projection." in name

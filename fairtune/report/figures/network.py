@@ -55,15 +55,17 @@ def figure(tables: Tables) -> Figure | None:
         tickfont={"size": 12, "color": INK},
         fixedrange=True,
     )
-    on = cells[(cells["share"] > 0) & (cells["stage"] != HEAD)]
+    model = cells[cells["stage"] != HEAD]
+    head = len(cells) > len(model)
     return Figure(
         "network",
         "The pick on its network",
-        f"What {tables.summary.pick} trains, from the input on top to the head at the foot, which "
-        "always trains. A cell is one kind of part of one block; a narrow bar means that only "
-        "that share of its parameters takes part. Without a colour of its own a part is frozen.",
-        f"Drawing of {len(stages)} stages; {len(on)} of {len(cells) - 1} parts train besides the "
-        "head.",
+        f"What {tables.summary.pick} trains, from the input on top"
+        f"{' to the head at the foot, which always trains' if head else ' down'}. A cell is one "
+        "kind of part of one block; a narrow bar means that only that share of its parameters "
+        "takes part. Without a colour of its own a part is frozen.",
+        f"Drawing of {len(stages)} stages; {int((model['share'] > 0).sum())} of {len(model)} "
+        f"parts train{' besides the head' if head else ''}.",
         plot,
         _data(cells),
     )

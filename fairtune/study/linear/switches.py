@@ -42,14 +42,16 @@ class Switches:
         """Prior covariance K `(switches, switches)` of their effects, of trace `switches`.
 
         `K[(l, t), (l', t')] = 1[t = t'] {.6 (.4 + .9 d d') + .4 exp(-(l - l')^2 / 8)}` with block
-        `l`, kind `t` and depth `d` in [-1, 1]: what a switch does is a level of its kind, a trend
-        over depth, and something that neighbouring blocks share.
+        `l`, kind `t` and depth `d` in [-1, 1] among the blocks of its kind: what a switch does is
+        a level of its kind, a trend over depth, and something that neighbouring blocks share.
         """
         if not self.names:
             return np.zeros((0, 0))
         block = np.array(self.depths, dtype=float)
-        depth = 2 * block / max(block.max(), 1.0) - 1
         kind = np.unique(self.kinds, return_inverse=True)[1]
+        last = np.ones(len(np.unique(kind)))
+        np.maximum.at(last, kind, block)
+        depth = 2 * block / last[kind] - 1
         same = kind[:, None] == kind
         trend = 0.6 * (0.4 + 0.9 * np.outer(depth, depth))
         near = 0.4 * np.exp(-((block[:, None] - block[None, :]) ** 2) / 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +28,9 @@ class PromptHead(nn.Module):
         question: Its sentences, with whose each is.
     """
 
-    prompts: Tensor
-    owner: Tensor
-
     def __init__(self, question: Question) -> None:
         super().__init__()
-        assert question.prompts is not None
-        assert question.owner is not None
-        self.register_buffer("prompts", question.prompts, persistent=False)
-        self.register_buffer("owner", question.owner, persistent=False)
-        self._task, self._outputs = question.task, question.outputs
+        self._question = question
         self._held: Tensor | None = None
 
     def train(self, mode: bool = True) -> PromptHead:
@@ -49,9 +42,7 @@ class PromptHead(nn.Module):
     def classes(self, backbone: Backbone) -> Tensor:
         """Return the `(classes, d)` unit vectors of the classes, without gradient."""
         if self._held is None:
-            # Usable in a step too, which tensors of inference mode are not.
-            with torch.inference_mode(False), torch.no_grad():
-                self._held = means(unit(backbone.words(self.prompts)), self.owner)
+            self._held = vectors_of(self._question, backbone)
         return self._held
 
     def forward(self, image: Tensor, backbone: Backbone) -> Tensor:
@@ -67,7 +58,18 @@ class PromptHead(nn.Module):
             backbone: Embeds the sentences.
         """
         cosine = similarity(image, self.classes(backbone))
-        return logits(cosine, scale_of(backbone), self._task)
+        return logits(cosine, scale_of(backbone), self._question.task)
+
+
+def vectors_of(question: Question, backbone: Backbone) -> Tensor:
+    """Return the `(classes, d)` unit vectors of a question's classes, without gradient."""
+    assert question.prompts is not None
+    assert question.owner is not None
+    device = backbone.language.logit_scale.device
+    # Usable in a step too, which tensors of inference mode are not.
+    with torch.inference_mode(False), torch.no_grad():
+        words: Tensor = backbone.words(question.prompts.to(device))
+        return means(unit(words), question.owner.to(device))
 
 
 def means(vectors: Tensor, owner: Tensor) -> Tensor:
@@ -86,5 +88,28 @@ def logits(cosine: Tensor, scale: Tensor, task: Task) -> Tensor:
 
 
 def scale_of(backbone: Backbone) -> Tensor:
-    """Return the factor of cosines, at most `MOST_SCALE`."""
-    return backbone.language.logit_scale.exp().clamp(max=MOST_SCALE)
+    """Return the factor of cosines, at most `MOST_SCALE`.
+
+    At the cap the gradient that would raise it further is 0, the one that lowers it is not: as
+    where CLIP cuts the tensor itself after each step, a model that begins there can leave it.
+    """
+    found: Tensor = _Capped.apply(backbone.language.logit_scale.exp())
+    return found
+
+
+class _Capped(torch.autograd.Function):
+    """The identity up to `MOST_SCALE`."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        """Return `value`, at most the cap."""
+        ctx.save_for_backward(value)
+        return value.clamp(max=MOST_SCALE)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient, 0 where a step along it would leave the cap."""
+        (value,) = ctx.saved_tensors
+        down = (value < MOST_SCALE) | (gradients[0] > 0)
+        kept: Tensor = gradients[0] * down
+        return kept
