@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,29 @@ def load(spec: ModelSpec, settings: Settings) -> Tokenizer:
     return Tokenizer(rule, named, _made(spec, rule, content))
 
 
+def cached(spec: ModelSpec, settings: Settings) -> str | None:
+    """Return where the tokenizer's file is had from without asking any source, or None.
+
+    Args:
+        spec: A model with a tokenizer.
+        settings: Where the store is.
+    """
+    rule = spec.tokenizer
+    assert rule is not None
+    if rule.kind == "open_clip":
+        return "the package open_clip" if importlib.util.find_spec("open_clip") else None
+    if rule.file is not None:
+        return f"file {rule.file.name}" if rule.file.is_file() else None
+    for source in rule.sources:
+        if store.is_whole(settings.cache / SHELF / _key(source)):
+            return str(source.label())
+    return None
+
+
+def _key(source: Any) -> str:
+    return digest([source.label(), source.to_json()])
+
+
 def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
     if rule.file is not None:
         try:
@@ -124,7 +148,7 @@ def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
             ) from None
     tried: list[str] = []
     for source in rule.sources:
-        key = digest([source.label(), source.to_json()])
+        key = _key(source)
 
         def make(folder: Path, source: Any = source) -> None:
             (folder / _FILE).write_bytes(source.content(spec, settings))
