@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kit_blip
 import numpy as np
 import pytest
 import torch
@@ -460,3 +461,18 @@ def test_a_study_searches_adapters_with_their_ranges(pairs: Pairs) -> None:
         f"{by}.tip_adapter.alpha",
         f"{by}.tip_adapter.fine_tune",
     }
+
+
+@pytest.mark.parametrize("by", ["prototypes", "tip_adapter"])
+def test_queries_of_a_q_former_are_kept_and_adapted(by: str, pairs: Pairs, tmp_path: Path) -> None:
+    fields = pairs.fields(usage=adapt(by), adaptation={"mask": "none"})
+    fields["model"]["name"] = str(kit_blip.write("blip2", tmp_path))
+    recipe = pairs.session.resolve(Recipe.model_validate(fields))
+    ground = pairs.session.ground(recipe)
+    rows = ground.val_rows(recipe)
+    assert ground.seen(recipe, rows).shape == (len(rows), kit_blip.QUERIES, kit_blip.DIM)
+    stored = run(Job(recipe, Seeds()), pairs.session, Runs(tmp_path), JUDGE, keep_weights=True)
+    assert isinstance(stored, StoredRun)
+    np.testing.assert_allclose(
+        restore(stored, pairs.session).score(rows), stored.scores[-1], atol=1e-3
+    )
