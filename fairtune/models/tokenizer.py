@@ -32,7 +32,8 @@ class Tokenizer:
 
     Attributes:
         rule: Limit and padding.
-        sha: Digest of its file and of the rule, wherever the file comes from.
+        sha: Digest of its file, of the rule and of what is made of the tokens, wherever the file
+            comes from.
         cut: Texts that were longer than the limit and were cut, at a word.
     """
 
@@ -105,12 +106,17 @@ def load(spec: ModelSpec, settings: Settings) -> Tokenizer:
         from fairtune.models import clip_words
 
         content = clip_words.content(spec)
-        named = digest([rule.to_json(), hashlib.sha256(content).hexdigest()])
-        return Tokenizer(rule, named, clip_words.made(content), _clean=clip_words.cleaned)
+        made = clip_words.made(content)
+        return Tokenizer(rule, _named(spec, rule, content), made, _clean=clip_words.cleaned)
     content = _content(spec, rule, settings)
+    return Tokenizer(rule, _named(spec, rule, content), _made(spec, rule, content))
+
+
+def _named(spec: ModelSpec, rule: TokenizerRule, content: bytes) -> str:
     how = {name: value for name, value in rule.to_json().items() if name not in _WHERE}
-    named = digest([how, hashlib.sha256(content).hexdigest()])
-    return Tokenizer(rule, named, _made(spec, rule, content))
+    # What a text tower makes of its tokens is told the loader; where files lie is no part of it.
+    told = {k: v for k, v in spec.loader.to_json().items() if k not in ("image", "file")}
+    return digest([how, hashlib.sha256(content).hexdigest(), told])
 
 
 def cached(spec: ModelSpec, settings: Settings) -> str | None:
