@@ -204,6 +204,9 @@ def _tokenizer_of(spec: ModelSpec, settings: Settings) -> Check:
     held = tokenizer.cached(spec, settings)
     if held is not None:
         return Check(name, "ok", f"at hand, from {held}; texts of up to {rule.limit} tokens")
+    if rule.kind == "open_clip":
+        todo = "pip install 'fairtune[clip]'"
+        return Check(name, "warn", "the package open_clip_torch is not installed", todo)
     return _sought(name, spec, rule.sources, settings, f"fairtune models pull {spec.name}")
 
 

@@ -129,7 +129,8 @@ def cached(spec: ModelSpec, settings: Settings) -> str | None:
     rule = spec.tokenizer
     assert rule is not None
     if rule.kind == "open_clip":
-        return "the package open_clip" if importlib.util.find_spec("open_clip") else None
+        there = all(importlib.util.find_spec(name) for name in ("open_clip", "ftfy"))
+        return "the package open_clip_torch" if there else None
     if rule.file is not None:
         return f"file {rule.file.name}" if rule.file.is_file() else None
     for source in rule.sources:

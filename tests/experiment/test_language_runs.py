@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kit import session
 from kit_language import SIDE
-from kit_pairs import PROMPTS, recipe_fields, write_data
+from kit_two_towers import PROMPTS, recipe_fields, write_data
 from safetensors import safe_open
 
 from fairtune.config import parse
