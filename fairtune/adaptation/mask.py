@@ -10,8 +10,6 @@ from fairtune.errors import ModelError, did_you_mean
 from fairtune.models.units import Units
 
 HEAD = "head"
-IMAGE = "image"
-"""Name of the tower whose blocks a pass starts at, in a network of several."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +92,4 @@ class Mask:
         for name in units.of_tower(tower):
             if (depth := units.depth_of(name)) is not None:
                 blocks[depth].append(name in chosen)
-        return "".join("#" if all(b) else ":" if any(b) else "." for b in blocks)
+        return "".join("." if not any(b) else "#" if all(b) else ":" for b in blocks)

@@ -192,10 +192,8 @@ def _watch(stop: StopFlag) -> Callable[[str, int, int], Watcher]:
         def epoch(self, report: Epoch, values: Any) -> str | None:
             shown = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
             rate = report.images / max(report.seconds, 1e-9)
-            print(
-                f"{self.name}: epoch {report.number}/{report.of}  {rate:.0f} images/s  {shown}",
-                file=sys.stderr,
-            )
+            told = f"epoch {report.number}/{report.of}  {rate:.0f} images/s"
+            print(f"{self.name}: {told if report.images else 'scored'}  {shown}", file=sys.stderr)
             return None
 
         def poll(self) -> str | None:
@@ -220,10 +218,11 @@ def _card(outcome: Outcome) -> Path:
 
 def _table(outcome: Outcome) -> str:
     """Return the test table and the verdict as text."""
+    from fairtune.experiment.text_facts import text_words
     from fairtune.study.final import test_table
 
-    view = outcome.view
-    lines = [test_table(outcome)]
+    view, first = outcome.view, outcome.tested[outcome.pick].runs[0]
+    lines = [test_table(outcome), *text_words(first.texts, first.recipe.usage)]
     found = outcome.verdict
     lines.append(f"verdict: {found.answer} ({found.why})")
     if outcome.attribution is not None:

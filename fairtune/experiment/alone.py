@@ -20,6 +20,7 @@ from fairtune.experiment.masks import read_card, read_mask, with_edit
 from fairtune.experiment.run import Watcher
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
+from fairtune.experiment.text_facts import text_words
 from fairtune.mitigation.post import post_processing
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
@@ -144,9 +145,13 @@ def test_text(alone: Alone) -> str:
     columns = ["metric", "attribute", "group", "value", "low", "high", "n", "positives"]
     shown = frame[columns].round(3).astype(object).fillna("").to_string(index=False)
     mask = Mask(tuple(run.recipe.adaptation.mask)) if not run.recipe.solved else Mask(())
+    trained = (
+        f"{len(mask.units)} units, {run.costs['trainable_share']:.2%} of the backbone trained"
+    )
     lines = [
         alone.said,
-        f"{len(mask.units)} units, {run.costs['trainable_share']:.2%} of the backbone trained",
+        "nothing was fitted: images are scored by prompts" if run.recipe.scored else trained,
+        *text_words(run.texts, run.recipe.usage),
         shown,
         f"the test split has been opened {alone.made.openings} time(s) from this folder",
         f"checkpoint: {run.folder}",

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairtune.experiment.files import write_json, write_table
 from fairtune.experiment.judge import Judge
-from fairtune.experiment.run import write_json, write_table
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun, added_costs, folded_key, recipe_card
 from fairtune.experiment.tables import FOLD, SCORE, probabilities, to_predictions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 import fairtune
-from fairtune.adaptation.placement import DIRECT
 from fairtune.editing.stored import to_bytes
 from fairtune.errors import LOST, DataError, Interrupted, RunError
 from fairtune.evaluation.predictions import Predictions
-from fairtune.experiment.cautions import wrong_way
+from fairtune.experiment.files import epochs_frame, mask_text, write_json, write_table
 from fairtune.experiment.judge import Judge
+from fairtune.experiment.polarity import wrong_way
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import (
     DONE,
@@ -35,7 +33,7 @@ from fairtune.experiment.stored import (
     recipe_card,
 )
 from fairtune.experiment.tables import prediction_frame, probabilities
-from fairtune.experiment.text_facts import TEXTS, text_facts
+from fairtune.experiment.text_facts import TEXTS, text_facts, text_warnings
 from fairtune.mitigation import post
 from fairtune.training.checkpoint import Checkpoints
 from fairtune.training.edits import made_for
@@ -306,6 +304,7 @@ def _store(
     from safetensors.torch import save
 
     ground = session.ground(job.recipe)
+    facts = text_facts(ground, job.recipe)
     card = recipe_card(
         job.recipe,
         job.seeds,
@@ -315,7 +314,7 @@ def _store(
         provenance={
             **provenance_now(),
             "device": device_words(session),
-            **({TEXTS: facts} if (facts := text_facts(ground, job.recipe)) else {}),
+            **({TEXTS: facts} if facts else {}),
             **provenance,
         },
     )
@@ -324,12 +323,15 @@ def _store(
     def fill(folder: Path) -> None:
         write_json(folder / "recipe.json", card)
         (folder / "mask.txt").write_text(mask_text(job.recipe, ground))
-        write_table(folder / "epochs.parquet", _epochs_frame(result))
+        write_table(folder / "epochs.parquet", epochs_frame(result))
         operating: dict[str, Any] = {"epoch": kept.number, "threshold": None}
         if len(kept.scores):
             predictions = raw_predictions(ground, job.recipe, kept)
             operating |= operating_point(judge, job.recipe, predictions)
-            for why in wrong_way(job.recipe, predictions):
+            for why in [
+                *text_warnings(facts, job.recipe.usage),
+                *wrong_way(job.recipe, predictions),
+            ]:
                 log.warning("%s", why)
             hashes = ground.patient_hashes(predictions.row)
             frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
@@ -368,38 +370,3 @@ def operating_point(judge: Judge, recipe: Recipe, predictions: Predictions) -> d
     steps = post.fit(recipe.mitigations, predictions)
     found = {"threshold": judge.threshold(post.apply(steps, predictions))}
     return found | ({"post": post.to_json(steps)} if steps else {})
-
-
-def mask_text(recipe: Recipe, ground: Ground) -> str:
-    """Return the masked units, one a line, with their method where it is not `direct`."""
-    mask = ground.mask(recipe)
-    methods = {
-        unit: placed.name
-        for placed in recipe.adaptation.method.placements(mask.units, ground.units)
-        for unit in placed.units
-        if placed.name != DIRECT
-    }
-    return "\n".join(f"{unit} {methods.get(unit, '')}".rstrip() for unit in mask.units) + "\n"
-
-
-def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table of a run."""
-    # Through bytes, like every file of a run: the libraries' own writers hide that a disk is full.
-    path.write_bytes(frame.to_parquet(index=False))
-
-
-def _epochs_frame(result: RunResult) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "epoch": [e.number for e in result.epochs],
-            "train_loss": [e.train_loss for e in result.epochs],
-            "val_loss": [e.val_loss for e in result.epochs],
-            "seconds": [e.seconds for e in result.epochs],
-            "images": [e.images for e in result.epochs],
-        }
-    )
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write `data` as indented JSON; NaN is refused."""
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -295,7 +295,7 @@ def _mapped(spec: ModelSpec, side: int, file: Path) -> nn.Module:
     net: nn.Module = spec.loader.outline(spec, side)
     with safetensors.safe_open(file, "pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if any(name not in state for name, _ in net.named_buffers()):
+    if any(name not in state and held.is_meta for name, held in net.named_buffers()):
         # Buffers that no file holds are computed by the constructor and have no meta value.
         net = spec.loader.seeded(spec, side, 0)
     net.load_state_dict(state, assign=True)

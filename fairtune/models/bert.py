@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fairtune.errors import ModelError
 from fairtune.models.language import attended
+from fairtune.models.made import numbered
 
 if TYPE_CHECKING:
     from fairtune.models.loaders.two_towers import Bert
@@ -40,8 +41,7 @@ def tower(rule: Bert) -> nn.Module:
         attention_probs_dropout_prob=rule.dropout,
         output_hidden_states=rule.pool == "mean_1_2_last",
     )
-    model: nn.Module = BertModel(config, add_pooling_layer=False)
-    return model
+    return numbered(BertModel(config, add_pooling_layer=False))
 
 
 def read(text: nn.Module, tokens: Tensor, pool: Callable[[Any, Tensor], Tensor]) -> Tensor:

@@ -95,6 +95,20 @@ def resampled(positions: Tensor, wanted: int, prefix: int = 1) -> Tensor:
     return torch.cat([positions[:prefix], image])
 
 
+def numbered(net: nn.Module) -> nn.Module:
+    """Return `net` with values of the numbers that transformers keeps as buffers, on any device.
+
+    No file holds them, so that a network made on the meta device had to be made again.
+    """
+    for module in net.modules():
+        for name, number in (("position_ids", torch.arange), ("token_type_ids", torch.zeros)):
+            held = module._buffers.get(name)
+            if held is not None and held.is_meta:
+                count = held.shape[-1]
+                module._buffers[name] = number(count, dtype=held.dtype, device="cpu")[None]
+    return net
+
+
 def transformers_model(spec: ModelSpec, build: Callable[[Any], nn.Module]) -> nn.Module:
     """Return what `build` makes with the package transformers.
 
@@ -110,7 +124,7 @@ def transformers_model(spec: ModelSpec, build: Callable[[Any], nn.Module]) -> nn
             todo="pip install 'fairtune[clip]'",
         ) from None
     try:
-        return build(transformers)
+        return numbered(build(transformers))
     except (ValueError, KeyError) as error:
         raise ModelError(
             "transformers refuses the sizes of the model",

@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -190,6 +191,11 @@ def towers(spec: ModelSpec, config: Mapping[str, Any], side: int) -> nn.Module:
             where=f"model '{spec.name}' (loader.open_clip)",
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
         ) from None
+    mask = getattr(model.text, "attn_mask", None)
+    if mask is not None and mask.is_meta:
+        # No file holds it, and it needs no other values than its own.
+        with torch.device("cpu"):
+            model.text.attn_mask = model.text.build_causal_mask()
     dim = int(config["embed_dim"])
     vit = isinstance(model.visual, open_clip.transformer.VisionTransformer)
     image = Vit(model.visual, dim) if vit else Whole(model.visual, dim)

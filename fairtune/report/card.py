@@ -12,7 +12,6 @@ import yaml
 
 from fairtune.data.spec import load_spec
 from fairtune.errors import FairtuneError, StudyError
-from fairtune.experiment.cautions import cautions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.stored import StoredRun
 from fairtune.models import spec as models
@@ -25,7 +24,8 @@ from fairtune.report.mitigations import mitigation_words
 from fairtune.report.scored import Scored, attributes_of, group_frame, on_test, retrained
 from fairtune.report.summary import Summary, summarise
 from fairtune.report.tables import difference_frame, gap_frame, harm_frame
-from fairtune.report.words import LABELS, harm_words, number, objective_words, sentence
+from fairtune.report.usage import given_words, prompt_grid, text_words_of, usage_words
+from fairtune.report.words import LABELS, harm_words, number, objective_words
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
 
@@ -166,21 +166,17 @@ def _body(card: Card) -> list[str]:
         lines += table(grid)
     lines += ["### What was not measured", "", *(f"- {plain(t)}" for t in _unknown(card)), ""]
     lines += ["## How it was made", "", *table(card.recipe)]
+    if (prompts := prompt_grid(card.model.run)) is not None:
+        lines += table(prompts)
     lines += ["## Licences", "", *_licences(card), ""]
     return [*lines, "## Provenance", "", *table(card.provenance)]
 
 
 def _about(card: Card) -> list[str]:
     run = card.model.run
-    classes = ", ".join(str(name) for name in run.card["classes"])
     spec = _spec(models.load, run.recipe.model.name)
     name = run.recipe.model.name if spec is None else spec.title
-    share = run.costs["trainable_share"]
-    said = (
-        f"{name} at {run.recipe.model.image_size} pixels, adapted to tell {classes} (target "
-        f"{run.recipe.data.target}) by training {100 * share:.2f} % of its parameters and a new "
-        "head."
-    )
+    said = f"{name} at {run.recipe.model.image_size} pixels, {usage_words(run)}"
     if mitigated := mitigation_words(run.recipe):
         said += f" Mitigations: {mitigated}; whether they helped is what its figures say."
     said += edit_words(run)
@@ -198,16 +194,17 @@ def _use(card: Card) -> list[str]:
         f" A score at or above {told} was called positive{alike}; the threshold "
         "was frozen on validation."
     )  # fmt: skip
-    given = "an image alone"
+    given = f"{given_words(run)} alone"
     if run.post:
-        given = f"an image and the patient's {' and '.join(post.attributes(run))}"
+        given = f"{given_words(run)} and the patient's {' and '.join(post.attributes(run))}"
     scores = "scores" if post.by_group(run) else "probabilities"
     needed = [f"**Note.** {plain(APPLIED)}", ""] if run.recipe.edited else []
-    notes = [*post.needs(run), *(sentence(why) for why in cautions(run))]
-    needed += [line for said in notes for line in (f"**Note.** {plain(said)}", "")]
+    needed += [line for said in text_words_of(run) for line in (f"**Note.** {plain(said)}", "")]
+    needed += [line for said in post.needs(run) for line in (f"**Note.** {plain(said)}", "")]
+    predicts = "`fairtune predict RUN IMAGES` scores images, "
     return [
         *needed,
-        "`fairtune predict RUN IMAGES` scores images, `fairtune evaluate RUN --dataset D` "
+        f"{predicts if 'text' not in given else ''}`fairtune evaluate RUN --dataset D` "
         "assesses it on other data; RUN is this folder.",
         "",
         plain(

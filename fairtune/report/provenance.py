@@ -38,7 +38,8 @@ def recipe(run: StoredRun, units: Units | None, label: str) -> Grid:
             share = number(run.costs["trainable_share"])
             text = f"{len(mask.units)} units, {share} of the parameters trained"
             text += "" if units is None else f", blocks {mask.glyph(units)} {GLYPHS}"
-            value = text if mask.units else "none: only the head is fitted"
+            empty = "nothing is fitted" if run.recipe.scored else "only the head is fitted"
+            value = text if mask.units else f"none: {empty}"
         elif path in FILES:
             value = PurePath(str(value)).name
         rows.append([Cell(path), Cell(_plain(value))])

@@ -13,6 +13,7 @@ from fairtune.report.figure import Figure
 from fairtune.report.figures import FIGURES
 from fairtune.report.grid import Grid, plain_grid
 from fairtune.report.tables import Tables
+from fairtune.report.usage import prompt_grid, text_words_of
 from fairtune.report.words import LABELS, harm_words, objective_words
 from fairtune.study.overview import Overview
 
@@ -171,9 +172,13 @@ def _costs(tables: Tables, watts: float | None) -> list[Part]:
 
 def _provenance(view: Overview, tables: Tables) -> list[Part]:
     found = [provenance.provenance(view, tables.run)]
-    if tables.run is not None:
-        found.insert(0, provenance.recipe(tables.run, view.units, tables.summary.pick or ""))
-    return list(map(_table, found))
+    if tables.run is None:
+        return list(map(_table, found))
+    found.insert(0, provenance.recipe(tables.run, view.units, tables.summary.pick or ""))
+    if (prompts := prompt_grid(tables.run)) is not None:
+        found.insert(1, prompts)
+    notes = [Part("note", said) for said in text_words_of(tables.run)]
+    return [*map(_table, found), *notes]
 
 
 def _table(grid: Grid) -> Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairtune.errors import FairtuneError
-from fairtune.experiment.cautions import cautions
+from fairtune.report.usage import text_warnings_of
 from fairtune.report.words import objective_words, prose
 from fairtune.study.final import OPENING
 from fairtune.study.outcome import Outcome
@@ -141,20 +141,20 @@ def _warnings(
     if outcome is None and min(confirmed, default=0) == 1:
         found.append("One confirm seed per recipe: the figures speak of this model only.")
     found += _degenerate(view, candidates, label)
-    found += _cautions(candidates, outcome)
+    found += _of_texts(candidates, outcome)
     return found + _unfinished(view)
 
 
-def _cautions(candidates: list[Candidate], outcome: Outcome | None) -> list[str]:
-    """Return what gives cause to doubt words, each with the recipes that it is said of."""
+def _of_texts(candidates: list[Candidate], outcome: Outcome | None) -> list[str]:
+    """Return what texts or prompts give away, each with the recipes that it is said of."""
     runs = {c.label: c.runs[0] for c in candidates if c.runs}
     if outcome is not None:
         runs |= {label: tested.runs[0] for label, tested in outcome.tested.items()}
     said: dict[str, list[str]] = {}
     for label, run in runs.items():
-        for why in cautions(run):
+        for why in text_warnings_of(run):
             said.setdefault(why, []).append(label)
-    return [f"{', '.join(labels)}: {why}." for why, labels in said.items()]
+    return [f"{', '.join(labels)}: {why}" for why, labels in said.items()]
 
 
 def _tested(outcome: Outcome) -> list[str]:

@@ -58,7 +58,7 @@ def baseline_of(name: str, usage: Usage) -> Baseline:
     rule = Rule.parse(name)
     if usage.fits in ("head", "nothing"):
         raise ConfigError(
-            f"the usage '{_called(usage)}' trains no units, so a mask is no baseline of it",
+            f"the usage '{named_usage(usage)}' trains no units, so a mask is no baseline of it",
             found=name,
             allowed=list(_DEFAULT["head"]),
         )
@@ -68,7 +68,7 @@ def baseline_of(name: str, usage: Usage) -> Baseline:
 def _zero_shot(usage: Usage) -> Baseline:
     if not usage.reads_prompts:
         raise ConfigError(
-            f"the usage '{_called(usage)}' reads no prompts, so nothing is scored by them",
+            f"the usage '{named_usage(usage)}' reads no prompts, so nothing is scored by them",
             found=ZERO_SHOT,
             allowed=f"{READOUT}, or a mask",
         )
@@ -82,7 +82,7 @@ def _zero_shot(usage: Usage) -> Baseline:
 def _readout(usage: Usage) -> Baseline:
     if usage.fits == "mask":
         raise ConfigError(
-            f"the usage '{_called(usage)}' has no head: with an empty mask it is {ZERO_SHOT}",
+            f"the usage '{named_usage(usage)}' has no head: with an empty mask it is {ZERO_SHOT}",
             found=READOUT,
             allowed=f"{ZERO_SHOT}, or a mask",
             todo="for a linear readout make a study of the usage classify",
@@ -94,12 +94,13 @@ def _readout(usage: Usage) -> Baseline:
 def _refuse_other_rows(usage: Usage, name: str) -> None:
     if usage.reads_text:
         raise ConfigError(
-            f"the usage '{_called(usage)}' has the rows with a text alone, and this baseline all",
+            f"the usage '{named_usage(usage)}' has the rows with a text alone, this baseline all",
             found=name,
         )
 
 
-def _called(usage: Usage) -> str:
+def named_usage(usage: Usage) -> str:
+    """Return the name under which a usage is registered."""
     return name_of(usage) if isinstance(usage, Config) else type(usage).__name__
 
 

@@ -14,7 +14,7 @@ from fairtune.config import Choice, Dimension, Float, parse
 from fairtune.config.dimensions import Scalar
 from fairtune.config.registry import declared_dimensions
 from fairtune.models.units import Units
-from fairtune.study.baselines import baseline_of
+from fairtune.study.baselines import baseline_of, named_usage
 from fairtune.study.fields import EDIT, MASK, MITIGATIONS, USAGE, parts_of
 from fairtune.study.parts import Part, parts, trial_key
 from fairtune.study.rows import CONTROL, SEARCH, Proposal, Row
@@ -167,17 +167,22 @@ class Plan:
                 "mask_hash": mask.hash,
                 "units": len(mask.units),
                 "trainable_share": mask.share(self.units),
+                **({} if self.space.get(USAGE) is None else {USAGE: named_usage(recipe.usage)}),
                 **(attrs or {}),
             },
         )
 
 
 def _acting(recipe: Recipe) -> Recipe:
-    """Return a recipe without the mitigations of training where nothing is trained."""
-    if not (recipe.scored and recipe.mitigated):
+    """Return a recipe without what was drawn for a mask and has none to act on.
+
+    Where nothing is fitted that is what is said of optimisation, and the mitigations of training:
+    recipes of one digest are written alike.
+    """
+    if not recipe.scored:
         return recipe
     kept = tuple(m for m in recipe.mitigations if not m.trains)  # type: ignore[attr-defined]
-    return recipe.model_copy(update={"mitigations": kept})
+    return recipe.model_copy(update={"optim": OptimPart(), "mitigations": kept})
 
 
 def _spread(values: Sequence[float], most: int) -> list[float | None]:

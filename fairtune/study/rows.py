@@ -61,8 +61,9 @@ def paid_queries(rows: Iterable[Row]) -> float | None:
 
 
 def in_brief(attrs: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    """Return mask, edit and mitigations of a row or proposal, for one line."""
-    parts = str(attrs.get("mask", "")), edit_of(recipe), mitigations_of(recipe)
+    """Return usage, where it is searched, mask, edit and mitigations of a row or proposal."""
+    first = str(attrs.get("usage", "")), str(attrs.get("mask", ""))
+    parts = *first, edit_of(recipe), mitigations_of(recipe)
     return "  ".join(part for part in parts if part)
 
 

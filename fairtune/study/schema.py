@@ -20,6 +20,7 @@ from fairtune.study.baselines import baseline_faults, default_for
 from fairtune.study.budget import Budget
 from fairtune.study.edit_checks import edit_faults
 from fairtune.study.fidelity import Fidelity, fidelity_field, level_faults
+from fairtune.study.fields import USAGE
 from fairtune.study.form import Form
 from fairtune.study.pruners import PRUNERS, Pruner
 from fairtune.study.samplers import SAMPLERS
@@ -175,15 +176,18 @@ def build_study(document: Located) -> StudyFile:
         problems += checks.methods(recipe, searched, source)
         problems += usage_faults(recipe, space, source)
     read = judged.read(data, source, problems)
-    names = _names(file, recipe)
-    usage = None if recipe is None else recipe.usage
+    # Where the searched usage cannot be read, nothing is known of what goes with it.
+    unread = isinstance(searched, dict) and USAGE in searched and space.get(USAGE) is None
+    known = None if unread else recipe
+    names = _names(file, known)
+    usage = None if known is None else known.usage
     problems += baseline_faults(names, usage, _inner(file), source)
     problems += judged.faults(read, recipe, None if file is None else names, source)
     asked = compared_by(read.objectives)
     problems += checks.mitigation_faults(recipe, space, asked, source)
     problems += edit_faults(recipe, space, asked, source)
-    if recipe is not None and isinstance(searched, dict):
-        problems += checks.sense(recipe, searched, names, source)
+    if known is not None and isinstance(searched, dict):
+        problems += checks.sense(known, searched, names, source)
     if file is not None:
         problems += judged.unfit_sampler(file.sampler, read, source)
         if recipe is not None:

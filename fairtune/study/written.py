@@ -178,7 +178,7 @@ def _of_field(value: Any, field: Field) -> Node:
     if _is_dist(value) or value == "declared":
         return _distribution(value, field)
     if isinstance(value, dict | list) and field.registry is None:
-        field.check(value)
+        field.check(tuple(value) if isinstance(value, list) else value)
         return Constant(value)
     return _choice(value, field)[1]
 

@@ -41,7 +41,6 @@ from fairtune.training.pins import (
 )
 from fairtune.training.recipe import Recipe
 from fairtune.training.texts import prompts_of
-from fairtune.training.usages import cautions
 from fairtune.training.usages import unnamed as unnamed_usage
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,6 @@ class Session:
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
     _weights: dict[str, Weights | None] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -174,10 +172,6 @@ class Session:
             }
         )
         refuse_unvalidated(resolved, len(ground.val_rows(resolved)))
-        for caution in cautions(resolved, spec):
-            if caution not in self._told:
-                self._told.add(caution)
-                log.warning("%s", caution)
         return resolved
 
     def image_size(self, recipe: Recipe) -> int:

@@ -12,7 +12,6 @@ from fairtune.usage import Usage
 from fairtune.usage.at_once import AtOnce, OfRows
 
 if TYPE_CHECKING:
-    from fairtune.data.spec import DatasetSpec
     from fairtune.training.recipe import Recipe
 
 _OF_LABELS = ("class_weights", "label_smoothing", "mixup", "cutmix")
@@ -120,32 +119,6 @@ def _of_head(recipe: Recipe) -> Iterator[tuple[ConfigError, tuple[str, ...]]]:
 
 def _no_head(usage: str, member: str) -> ConfigError:
     return ConfigError(f"the usage '{usage}' has no head that '{member}' could take the place of")
-
-
-def cautions(recipe: Recipe, spec: DatasetSpec) -> list[str]:
-    """Return what is to be known of a recipe's words before its figures are believed.
-
-    Prompts that may be the wrong way round, and texts whose writer knew the label: where they are
-    scored, the score follows from the label; where pairs are trained, the label is in the pairs.
-
-    Args:
-        recipe: The recipe.
-        spec: Spec of its data set.
-    """
-    found = []
-    if recipe.usage.reads_prompts:
-        rule, name = spec.targets[recipe.data.target], recipe.data.target
-        found += spec.prompts_of(name).doubts(rule.class_names(name), rule.task)
-    if recipe.usage.reads_text and spec.text_leaks_label:
-        found.append(
-            "whoever wrote the texts of this data set knew the label (text_leaks_label): "
-            + (
-                "training pairs say it, so this is no training without labels"
-                if recipe.usage.pairs
-                else "the score is in part read off the label, and says little of new patients"
-            )
-        )
-    return found
 
 
 def grouped(usage: Usage, default: str | None) -> Usage:

@@ -33,6 +33,7 @@ class Output:
         text: `(batch, d)`, the same of each image's own text.
         across: `(batch, batch)` logits of every image with every text of a step, of a usage of
             pairs once it has seen all of them.
+        chance: `(batch,)` loss of a guess, where it depends on how many others a step has.
     """
 
     loss: Tensor
@@ -41,6 +42,7 @@ class Output:
     image: Tensor | None = None
     text: Tensor | None = None
     across: Tensor | None = None
+    chance: Tensor | None = None
 
     @property
     def similarity(self) -> Tensor | None:

@@ -97,6 +97,8 @@ class Contrastive(Config):
 
     def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out` with the loss of every pair among all of them."""
+        import torch
+
         from fairtune.models.language import similarity
         from fairtune.usage.nets.prompts import scale_of
 
@@ -104,14 +106,16 @@ class Contrastive(Config):
         assert out.text is not None
         logit = scale_of(net.backbone).float() * similarity(out.image, out.text)
         bias = getattr(net.backbone.language, "logit_bias", None)
+        nothing = torch.zeros_like(logit)
         if bias is not None:
-            logit = logit + bias
+            logit, nothing = logit + bias, nothing + bias.detach()
         left_out = None
         if self.same == "ignored" and batch.text_id is not None:
             left_out = alike(batch.text_id)
         sigmoid = self.loss_by == "sigmoid" or (self.loss_by == "auto" and bias is not None)
-        loss = (sigmoid_loss if sigmoid else info_nce)(logit, left_out)
-        return dataclasses.replace(out, loss=loss, across=logit)
+        loss_of = sigmoid_loss if sigmoid else info_nce
+        loss, guess = loss_of(logit, left_out), loss_of(nothing, left_out)
+        return dataclasses.replace(out, loss=loss, across=logit, chance=guess)
 
     def loss(
         self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None

@@ -36,7 +36,6 @@ def test_the_net_is_one_of_images_and_texts(tmp_path: Path, own: Settings) -> No
     spec = pair(tmp_path)
     backbone = build(spec, SIDE, None)
     assert backbone.reads
-    assert backbone.reads
     assert not build(load("test_vit"), SIDE, None).reads
     tokens = torch.from_numpy(load_tokenizer(spec, own)(["the lung", "a large heart with fluid"]))
     words, image = backbone.words(tokens), backbone.joint(images())

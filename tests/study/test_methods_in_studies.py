@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kit_language import network_spec
 from kit_plan import document, fields, plan, vit
 from kit_tiny import Tiny, make, study_file
 
 from fairtune.adaptation.placement import METHOD
 from fairtune.config import Choice, Float, Int
 from fairtune.errors import FairtuneError
+from fairtune.models.backbone import describe
 from fairtune.study.opening import identity
 from fairtune.study.phases import BaselinePhase, SearchPhase
 from fairtune.study.rows import SEARCH
@@ -64,6 +66,28 @@ def test_a_method_for_each_type_is_a_parameter_of_its_own() -> None:
     assert [(p.name, p.type) for p in placed] == [
         ("lora", "attn"), ("ssf", "mlp.fc1"), ("direct", None)
     ]  # fmt: skip
+
+
+def test_types_of_towers_have_switches_and_methods_of_their_own() -> None:
+    space = {
+        "optim.lr": LR,
+        "adaptation.mask": {"bits": {"types": ["attn", "image.norm"]}},
+        f"{METHOD}.image.attn": {"one_of": ["direct", {"lora": {"rank": RANK}}]},
+        f"{METHOD}.text": {"one_of": ["direct", "ia3"]},
+    }
+    units = describe(network_spec())
+    whole = plan(units, space=space, baselines={"of": ["image", "text"], "lr_points": 2})
+    mask = [n for n in whole.dimensions() if n.startswith("adaptation.mask")]
+    assert len(mask) == 2 * 6 + 2
+    assert "adaptation.mask.bits.text.attn.1" in mask
+    recipe = drawn(whole, {f"{METHOD}.image.attn": "lora", f"{METHOD}.image.attn.lora.rank": 4,
+                           f"{METHOD}.text": "ia3"})  # fmt: skip
+    placed = recipe.adaptation.method.placements(recipe.adaptation.mask, units)
+    assert [(p.name, p.type, {u.split(".")[0] for u in p.units}) for p in placed] == [
+        ("lora", "image.attn", {"image"}), ("ia3", "text", {"text"}), ("direct", None, {"image"}),
+    ]  # fmt: skip
+    for name in ("image", "text"):
+        assert set(whole.baseline(name).adaptation.mask) == set(units.of_tower(name))
 
 
 def test_what_does_not_act_on_the_mask_makes_no_other_recipe() -> None:

@@ -261,12 +261,14 @@ def test_layer_wise_rates_fall_from_the_head_to_the_stem(model: str) -> None:
     units = describe(load(model))
     for tower in units.towers or (None,):
         depth, added = units.below(units.path_in(tower)), f"{tower}.prompt" if tower else "prompt"
+        # Some declare embeddings behind the blocks (Q-Former), or a projection before (open_clip).
         mine = units.of_tower(tower)
-        # A Q-Former's embeddings are declared behind its blocks.
-        first = units.tensors(unit for unit in mine if unit in units.entrance)
-        tensors = units.tensors(mine)
+        singles = [unit for unit in mine if unit in units.singles]
+        first = units.tensors(unit for unit in singles if unit in units.entrance)
+        last = units.tensors(unit for unit in singles if unit not in units.entrance)
+        tensors = (*first, *units.tensors(set(mine) - set(singles)), *last)
         found = distances_of([*tensors, added], units)
-        in_order = [found[t] for t in sorted(tensors, key=lambda t: t not in first)]
+        in_order = [found[tensor] for tensor in tensors]
         assert in_order == sorted(in_order, reverse=True)
         assert (in_order[0], in_order[-1]) == (depth + 1, 1)
         assert {*range(1, depth + 1)} <= {*in_order}
@@ -279,7 +281,7 @@ def test_embeddings_stand_before_the_blocks_wherever_their_tensors_are() -> None
     found = distances_of(units.tensors(units.names), units)
     assert found["qformer.embeddings.word_embeddings.weight"] == 13
     assert found["qformer.query_tokens"] == 13
-    assert found["image.post_layernorm.weight"] == 1
+    assert {found[name] for name in units.parameters["image.final_norm"]} == {1}
     assert Rule.parse("image.final_norm,qformer,itc").mask(units).lowest_block(units) is None
 
 

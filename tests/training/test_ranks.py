@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from kit import session, tiny_recipe
+from kit_pairs import TRAIN, Pairs, shared
 from kit_tiny import MINIMUM
 
 from fairtune.data.batch import Batch
@@ -22,6 +23,7 @@ from fairtune.experiment.judge import Judge
 from fairtune.experiment.stored import StoredRun
 from fairtune.training.observer import Quiet
 from fairtune.training.ranks import Ranks, agreed, current, joined
+from fairtune.training.recipe import Recipe
 from fairtune.training.session import Session
 from fairtune.training.train import Job, train_one
 
@@ -79,12 +81,11 @@ def test_one_process_has_everything_to_itself() -> None:
         assert found == alone
 
 
-def card(folder: Path, **changes: Any) -> Path:
+def card(folder: Path, recipe: Recipe) -> Path:
     """Write a recipe.json that `finetune --mask` reads."""
     path = folder / "recipe.json"
     judged = Judge.of(["auc"], {"min_group": MINIMUM}).to_json()
-    recipe = tiny_recipe(**changes).to_json()
-    path.write_text(json.dumps({"recipe": recipe, "judged_by": judged}))
+    path.write_text(json.dumps({"recipe": recipe.to_json(), "judged_by": judged}))
     return path
 
 
@@ -140,6 +141,20 @@ CASES: dict[str, dict[str, Any]] = {
         **BLOCKS,
         "edit": {"dne": {"attribute": "sex", "mode": "fzoo", "queries": 33, "linf": 32}},
     },
+    # The loss of a pair depends on the pairs of the other process.
+    "pairs": {
+        "usage": "contrastive",
+        "adaptation__mask": "image.block:last-1,text.block:last-1,logit_scale",
+        "mitigations": [
+            {"sinkhorn": {"attribute": "sex", "score": "similarity"}},
+            {"group_dro": {"attribute": "sex"}},
+        ],
+    },
+    "sigmoid": {
+        "usage": {"contrastive": {"loss_by": "sigmoid"}},
+        "adaptation__mask": "image.block:last-1,text.norm:all,logit_scale",
+        "optim__accumulate": 2,
+    },
     "not finite": {
         "optim": HOT,
         "adaptation__mask": "fullft",
@@ -160,14 +175,26 @@ class Said:
     err: str
 
 
-def all_launched(folder: Path, size: int) -> dict[str, Said]:
+def case(name: str, pairs: Pairs) -> Recipe:
+    """Return a recipe whose last batch has one sample: nothing for the second process."""
+    changes = CASES[name]
+    if "usage" in changes:
+        return pairs.recipe(**changes, optim__batch_size=TRAIN - 1)
+    if "optim" in changes:
+        return tiny_recipe(**changes)
+    count = len(session().ground(tiny_recipe()).pack.rows("train"))
+    size = next(b for b in range(40, count) if count % b == 1)
+    return tiny_recipe(optim__batch_size=size, **changes)
+
+
+def all_launched(folder: Path, pairs: Pairs) -> dict[str, Said]:
     """Run `fairtune finetune` on every case, in two processes that are started once."""
     words = []
-    for name, changes in CASES.items():
+    for name in CASES:
         (folder / name).mkdir()
-        batch = {} if "optim" in changes else {"optim__batch_size": size}
-        card(folder / name, **batch, **changes)
+        card(folder / name, case(name, pairs))
         place = ["--mask", str(folder / name / "recipe.json"), "--out", str(folder / name / "out")]
+        place += ["--data-root", str(pairs.data.parent)]
         words.append(["finetune", *place, "--seeds", str(SEEDS.get(name, 1))])
     file = folder / "commands.json"
     file.write_text(json.dumps(words))
@@ -188,13 +215,11 @@ def all_launched(folder: Path, size: int) -> dict[str, Said]:
     }
 
 
-@pytest.mark.slow  # two processes that load torch, and seven recipes
+@pytest.mark.slow  # two processes that load torch, and nine recipes
 def test_two_processes_compute_what_one_computes(tmp_path: Path) -> None:
-    held = session()
-    count = len(held.ground(tiny_recipe()).pack.rows("train"))
-    # The last batch has one sample: there is nothing in it for the second process.
-    size = next(b for b in range(40, count) if count % b == 1)
-    found = all_launched(tmp_path, size)
+    pairs = shared(tmp_path)
+    held = pairs.session
+    found = all_launched(tmp_path, pairs)
     diverged = found.pop("not finite")
     assert diverged.code[0] != 0
     assert diverged.err.count("loss is not finite") == 1
@@ -218,7 +243,9 @@ def assert_as_alone(stored: StoredRun, held: Session, near: float) -> None:
         assert scores == pytest.approx(epoch.scores, abs=near)
     for kind in ("train_loss", "val_loss"):
         losses = [getattr(epoch, kind) for epoch in alone.epochs]
-        assert stored.epochs[kind].tolist() == pytest.approx(losses, abs=max(near, 2e-4) / 20)
+        assert stored.epochs[kind].tolist() == pytest.approx(
+            losses, abs=max(near, 2e-4) / 20, rel=1e-6
+        )
     assert stored.costs["images"] == alone.costs["images"]
     assert stored.mitigations.get("jtt") == alone.mitigations.get("jtt")
     followed, expected = (m.get("swad", {}) for m in (stored.mitigations, alone.mitigations))
@@ -234,7 +261,7 @@ def assert_as_alone(stored: StoredRun, held: Session, near: float) -> None:
     ],
 )
 def test_what_ends_one_process_ends_all(fault: str, said: list[str], tmp_path: Path) -> None:
-    card(tmp_path)
+    card(tmp_path, tiny_recipe())
     place = ["--mask", tmp_path / "recipe.json", "--out", tmp_path / "out"]
     done = torchrun(PROGRAM, fault, "finetune", *place, "--seeds", "1")
     assert done.returncode != 0

@@ -161,6 +161,17 @@ def test_whether_same_texts_are_negatives_is_said_by_the_recipe(loss: str) -> No
     assert gradient[0, 2] == gradient[2, 0] == 0
 
 
+def test_a_guess_is_the_loss_of_a_model_that_knows_nothing() -> None:
+    net = Net(Backbone(Theirs(clip(), 8), 8), nn.Identity())
+    text, number = TOKENS[[0, 1, 0, 3]], torch.tensor([0, 1, 0, 3])
+    out = whole(net, usage(), batch(text, number))
+    assert out.chance is not None
+    assert out.chance.tolist() == pytest.approx(np.log([3, 4, 3, 4]).tolist())
+    out = whole(net, usage(loss_by="sigmoid"), batch(text, number))
+    assert out.chance is not None
+    assert out.chance.tolist() == pytest.approx((np.log(2) * np.array([3, 4, 3, 4])).tolist())
+
+
 def test_of_several_queries_the_nearest_counts() -> None:
     made = torch.Generator().manual_seed(3)
     image, text = torch.randn(4, 3, 8, generator=made), torch.randn(4, 8, generator=made)

@@ -21,7 +21,6 @@ from fairtune.config import settings
 from fairtune.config.yaml12 import dumps, loads
 from fairtune.data.batch import Batch
 from fairtune.errors import ConfigError
-from fairtune.experiment.cautions import cautions
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
 from fairtune.experiment.runs import Runs
@@ -31,6 +30,7 @@ from fairtune.models.backbone import Backbone, build
 from fairtune.models.registries import LOADERS
 from fairtune.models.tokenizer_rule import TokenizerRule
 from fairtune.models.weights import from_file
+from fairtune.report.usage import text_warnings_of
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.train import Job, train_one
 from fairtune.usage import Output, Question, Task
@@ -261,15 +261,15 @@ def test_scores_the_wrong_way_round_are_told(
         stored = run(Job(zero(made), Seeds()), made.session, Runs(tmp_path / "out"), JUDGE)
     assert isinstance(stored, StoredRun)
     assert "rank the wrong way round" in caplog.text
-    (told,) = cautions(stored)
-    assert told.startswith("the AUC is 0.000")
+    (told,) = text_warnings_of(stored)
+    assert told.startswith("The AUC is 0.000")
     assert "the prompts of the classes may be the wrong way round" in told
     right = run(Job(zero(pairs), Seeds()), pairs.session, Runs(tmp_path / "right"), JUDGE)
     assert isinstance(right, StoredRun)
-    assert not cautions(right)
+    assert not text_warnings_of(right)
 
 
-def test_prompts_that_look_wrong_are_told_once(
+def test_prompts_that_look_wrong_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prompts = {
@@ -281,9 +281,10 @@ def test_prompts_that_look_wrong_are_told_once(
     made = Pairs(tmp_path)
     made = rewritten(made, tmp_path, prompts=prompts)
     with caplog.at_level(logging.WARNING):
-        zero(made)
-        zero(made)
-    assert caplog.text.count("may be the wrong way round") == 1
+        stored = run(Job(zero(made), Seeds()), made.session, Runs(tmp_path / "out"), JUDGE)
+    assert isinstance(stored, StoredRun)
+    assert caplog.text.count("may be the wrong way round: ") == 1
+    assert any("may be the wrong way round: " in told for told in text_warnings_of(stored))
 
 
 @pytest.mark.parametrize("features", ["text", "both", "image"])
@@ -294,12 +295,12 @@ def test_texts_of_somebody_who_knew_the_label_are_told(
     usage = {"classify": {"features": features}}
     with caplog.at_level(logging.WARNING):
         recipe = zero(made, usage=usage)
+        stored = run(Job(recipe, Seeds()), made.session, Runs(tmp_path / "out"), JUDGE)
     assert ("text_leaks_label" in caplog.text) == (features != "image")
-    stored = run(Job(recipe, Seeds()), made.session, Runs(tmp_path / "out"), JUDGE)
     assert isinstance(stored, StoredRun)
-    found = cautions(stored)
+    found = text_warnings_of(stored)
     assert bool(found) == (features != "image")
-    assert not found or "read off the label" in found[0]
+    assert not found or "reading the label" in found[0]
 
 
 @pytest.mark.parametrize("features", ["image", "text", "both"])

@@ -26,7 +26,9 @@ class BadPairs(Config):
 
     m_i is a memory of the losses of row i over the passes, mu and sd are mean and standard
     deviation of m over the training rows. After `warmup` passes a row is flagged where
-    m_i <= mu - low * sd (too easy) or m_i >= mu + high * sd (too hard). l_i is its loss now.
+    m_i <= mu - low * sd (too easy) or m_i >= mu + high * sd (too hard). l_i is its loss now. Of
+    pairs l is the loss less that of a guess, ln n of a batch of n: else those that come in a last,
+    small batch would be the easy ones.
 
     Here the memory belongs to a row of the pack; the code of RobustFairCLIP keeps it by the number
     of a batch in a loader that shuffles, so that it belongs to nothing. The weight is the normal
@@ -100,6 +102,8 @@ class _Mining:
         import torch
 
         loss = out.loss.detach()
+        if out.chance is not None:
+            loss = loss - out.chance
         if first:
             self.total.index_add_(0, batch.row, loss)
             self.count.index_add_(0, batch.row, torch.ones_like(loss))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fairtune.models.spec import ModelSpec
 
 _SECONDS = 5.0
+_FILE = "model.safetensors"
 _INDEX = ".index.json"
 
 
@@ -31,11 +32,12 @@ class Hub(Config):
     """
 
     repository: str | None = None
-    file: str = "model.safetensors"
+    file: str = _FILE
 
     def label(self) -> str:
         """Return the name used in messages and provenance."""
-        return f"model hub {self.repository}" if self.repository else "model hub"
+        file = "" if self.file == _FILE else f" ({self.file})"
+        return f"model hub {self.repository}{file}" if self.repository else f"model hub{file}"
 
     def remedy(self) -> str:
         """Return what a user can do where the hub does not answer."""

@@ -9,6 +9,8 @@ from fairtune.report.figure import CELL, FAINT, INK, MUTED, PICK, Figure, blank,
 from fairtune.report.tables import Tables
 
 ROW, MOST_LABELS, FEW_COLUMNS = 15, 80, 24
+TILTED = 7
+"""Height in pixels of a letter of a tilted label."""
 
 
 def figure(tables: Tables) -> Figure | None:
@@ -78,15 +80,18 @@ def _columns(plot: go.Figure, switches: pd.DataFrame) -> None:
         tickangle=0,
         tickfont={"size": 10, "color": MUTED},
     )
+    above = 32
     for start, end in zip(starts, [*starts[1:], len(each)]):
         if start:
             plot.add_vline(x=start - 0.5, line={"color": INK, "width": 1})
+        tilted = end - start == 1 and len(each) >= 20
+        above = max(above, TILTED * len(each[start][0]) if tilted else 0)
         plot.add_annotation(
             x=(start + end - 1) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
             text=safe(each[start][0]), font={"size": 12, "color": INK},
-            textangle=0 if end - start > 1 or len(each) < 20 else -60,
+            textangle=-60 if tilted else 0,
         )  # fmt: skip
-    plot.update_layout(margin={"t": 32})
+    plot.update_layout(margin={"t": above})
 
 
 def _rows(plot: go.Figure, tables: Tables) -> bool:
