@@ -38,6 +38,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "augmentation": "ab",
         "fold": {"index": 1, "of": 2, "by": "sex"},
         "fraction": 0.5,
+        "prompts": "cd",
         "seed": 3,
     },
     "optim": {
