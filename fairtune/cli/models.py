@@ -62,14 +62,15 @@ def list_models(
                 "image_size": spec.image_size.default,
                 "licence": spec.licence,
                 "weights": "cached" if held else ("not cached" if spec.weights else "none"),
+                "texts": None if spec.tokenizer is None else f"{spec.tokenizer.limit} tokens",
             }
         )
     if format_ is Format.JSON:
         print_json(rows)
         return
-    table = table_of("name", "title", "parameters>", "image>", "licence", "weights")
+    table = table_of("name", "title", "parameters>", "image>", "licence", "weights", "texts")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*("-" if value is None else _text(value) for value in row.values()))
     print_table(table)
 
 
@@ -125,14 +126,18 @@ def pull(
         typer.Option("--from", help="Take the weights from this file instead of a download."),
     ] = None,
 ) -> None:
-    """Put a model's weights into the cache, where every later run finds them."""
+    """Put a model's weights and tokenizer into the cache, where every later run finds them."""
     from fairtune.config import settings
-    from fairtune.models import load, weights
+    from fairtune.models import load, tokenizer, weights
 
-    held = weights.pull(load(name), settings(), file)
+    spec = load(name)
+    held = weights.pull(spec, settings(), file)
     print(f"{name}: {held.source}")
     print(f"tensors {held.sha}")
     print(f"file    {held.path}")
+    if spec.tokenizer is not None:
+        reads = tokenizer.load(spec, settings())
+        print(f"texts   {reads.rule.limit} tokens, tokenizer {reads.sha}")
 
 
 def _space(name: str, units: Units, text: str, format_: Format) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fairtune import store
 from fairtune.config import Settings
 from fairtune.errors import FairtuneError
-from fairtune.models import weights
+from fairtune.models import tokenizer, weights
 from fairtune.models.spec import ModelSpec, load, names
 from fairtune.remote import Remote
 
@@ -55,6 +56,7 @@ def examine(settings: Settings) -> list[Check]:
         lambda: _cache(settings),
         lambda: _data(settings.data),
         lambda: _weights(settings),
+        lambda: _tokenizers(settings),
     ]
     return [check for part in parts for check in part()]
 
@@ -186,13 +188,43 @@ def _weights(settings: Settings) -> Iterator[Check]:
         yield from pool.map(lambda spec: _weights_of(spec, settings), specs)
 
 
+def _tokenizers(settings: Settings) -> Iterator[Check]:
+    specs = [spec for spec in map(load, names()) if spec.tokenizer is not None]
+    if specs and importlib.util.find_spec("tokenizers") is None:
+        todo = "pip install 'fairtune[clip]'"
+        yield Check("tokenizers", "warn", "not installed: no model reads texts", todo)
+        return
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield from pool.map(lambda spec: _tokenizer_of(spec, settings), specs)
+
+
+def _tokenizer_of(spec: ModelSpec, settings: Settings) -> Check:
+    name, rule = f"tokenizer {spec.name}", spec.tokenizer
+    assert rule is not None
+    held = tokenizer.cached(spec, settings)
+    if held is not None:
+        return Check(name, "ok", f"at hand, from {held}; texts of up to {rule.limit} tokens")
+    if rule.kind == "open_clip":
+        todo = "pip install 'fairtune[clip]'"
+        return Check(name, "warn", "the package open_clip_torch is not installed", todo)
+    return _sought(name, spec, rule.sources, settings, f"fairtune models pull {spec.name}")
+
+
 def _weights_of(spec: ModelSpec, settings: Settings) -> Check:
     name = f"weights {spec.name}"
     held = weights.cached(spec, settings)
     if held is not None:
         return Check(name, "ok", f"cached, from {held.source}")
+    todo = f"fairtune models pull {spec.name} --from FILE"
+    return _sought(name, spec, spec.weights, settings, todo)
+
+
+def _sought(
+    name: str, spec: ModelSpec, sources: Sequence[Any], settings: Settings, todo: str
+) -> Check:
+    """Return whether one of `sources` can be had, or why none can."""
     reasons = []
-    for source in spec.weights:
+    for source in sources:
         try:
             reason = source.reachable(spec, settings)
         except FairtuneError as error:
@@ -200,5 +232,4 @@ def _weights_of(spec: ModelSpec, settings: Settings) -> Check:
         if reason is None:
             return Check(name, "ok", f"can be had from {source.label()}")
         reasons.append(f"{source.label()}: {reason}")
-    todo = f"fairtune models pull {spec.name} --from FILE"
-    return Check(name, "warn", "; ".join(reasons), todo)
+    return Check(name, "warn", "; ".join(reasons) or "its spec names no source", todo)

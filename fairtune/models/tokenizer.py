@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,8 @@ class Tokenizer:
 
     Attributes:
         rule: Limit and padding.
-        sha: Digest of its file and of the rule, wherever the file comes from.
+        sha: Digest of its file, of the rule and of what is made of the tokens, wherever the file
+            comes from.
         cut: Texts that were longer than the limit and were cut, at a word.
     """
 
@@ -104,12 +106,41 @@ def load(spec: ModelSpec, settings: Settings) -> Tokenizer:
         from fairtune.models import clip_words
 
         content = clip_words.content(spec)
-        named = digest([rule.to_json(), hashlib.sha256(content).hexdigest()])
-        return Tokenizer(rule, named, clip_words.made(content), _clean=clip_words.cleaned)
+        made = clip_words.made(content)
+        return Tokenizer(rule, _named(spec, rule, content), made, _clean=clip_words.cleaned)
     content = _content(spec, rule, settings)
+    return Tokenizer(rule, _named(spec, rule, content), _made(spec, rule, content))
+
+
+def _named(spec: ModelSpec, rule: TokenizerRule, content: bytes) -> str:
     how = {name: value for name, value in rule.to_json().items() if name not in _WHERE}
-    named = digest([how, hashlib.sha256(content).hexdigest()])
-    return Tokenizer(rule, named, _made(spec, rule, content))
+    # What a text tower makes of its tokens is told the loader; where files lie is no part of it.
+    told = {k: v for k, v in spec.loader.to_json().items() if k not in ("image", "file")}
+    return digest([how, hashlib.sha256(content).hexdigest(), told])
+
+
+def cached(spec: ModelSpec, settings: Settings) -> str | None:
+    """Return where the tokenizer's file is had from without asking any source, or None.
+
+    Args:
+        spec: A model with a tokenizer.
+        settings: Where the store is.
+    """
+    rule = spec.tokenizer
+    assert rule is not None
+    if rule.kind == "open_clip":
+        there = all(importlib.util.find_spec(name) for name in ("open_clip", "ftfy"))
+        return "the package open_clip_torch" if there else None
+    if rule.file is not None:
+        return f"file {rule.file.name}" if rule.file.is_file() else None
+    for source in rule.sources:
+        if store.is_whole(settings.cache / SHELF / _key(source)):
+            return str(source.label())
+    return None
+
+
+def _key(source: Any) -> str:
+    return digest([source.label(), source.to_json()])
 
 
 def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
@@ -124,7 +155,7 @@ def _content(spec: ModelSpec, rule: TokenizerRule, settings: Settings) -> bytes:
             ) from None
     tried: list[str] = []
     for source in rule.sources:
-        key = digest([source.label(), source.to_json()])
+        key = _key(source)
 
         def make(folder: Path, source: Any = source) -> None:
             (folder / _FILE).write_bytes(source.content(spec, settings))

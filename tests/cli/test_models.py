@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from kit_language import SIDE, TEXT_BLOCKS, write_pair
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from fairtune.cli import doctor, models
 from fairtune.errors import FairtuneError
 from fairtune.models import load, names
+from fairtune.models.backbone import build
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +108,33 @@ def test_pull_from_a_file_is_found_afterwards(tmp_path: Path) -> None:
     assert {r["name"]: r["weights"] for r in rows}[spec.name] == "cached"
     with pytest.raises(FairtuneError, match="no such weights file"):
         call("models", "pull", spec.name, "--from", str(tmp_path / "absent"))
+
+
+def test_pull_fetches_the_tokenizer_too(tmp_path: Path) -> None:
+    found = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        path = write_pair(folder)
+        spec = load(str(path))
+        file = folder / "pair.safetensors"
+        tensors = build(spec, SIDE, None).net.state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+        said = call("models", "pull", str(path), "--from", str(file)).stdout
+        assert "texts   24 tokens, tokenizer " in said
+        found.append(said.rsplit(maxsplit=1)[1])
+    assert found[0] == found[1]  # it is what it reads, wherever it lies
+    (tmp_path / "one" / "vocab.txt").unlink()
+    with pytest.raises(FairtuneError, match="tokenizer of model 'tiny_pair' cannot be read"):
+        call("models", "pull", str(tmp_path / "one" / "tiny_pair.yaml"), "--from", str(file))
+
+
+def test_a_type_of_one_tower_has_the_blocks_of_that_tower(tmp_path: Path) -> None:
+    path = write_pair(tmp_path)
+    shown = call("models", "units", str(path), "--type", "text.attn", "--format", "json").stdout
+    assert [row["block"] for row in json.loads(shown)["rows"]] == list(range(TEXT_BLOCKS))
+    rows = json.loads(call("models", "list", "--format", "json").stdout)
+    texts = {row["name"]: row["texts"] for row in rows}
+    assert texts["dinov2s_minilm"] == "128 tokens"
+    assert texts["vit_small_dinov2"] is None
 
 
 def test_doctor_leaves_with_1_only_when_something_fails(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,23 @@ import numpy as np
 import pytest
 from kit import session
 from kit_language import SIDE
-from kit_pairs import PROMPTS, recipe_fields, write_data
+from kit_two_towers import PROMPTS, recipe_fields, write_data
 from safetensors import safe_open
 
 from fairtune.config import parse
 from fairtune.config.yaml12 import dumps
 from fairtune.errors import ConfigError, DataError, FairtuneError, ModelError
+from fairtune.evaluation.objectives import Objective
 from fairtune.experiment.alone import Alone, finetune_alone
 from fairtune.experiment.apply import evaluate, predict
 from fairtune.experiment.checkpoint import export_bytes, load_words, merged, open_run, restore
 from fairtune.experiment.gate import LEDGER, Gate
+from fairtune.experiment.judge import Judge
 from fairtune.experiment.recipe_file import read_recipe
+from fairtune.experiment.run import Stopped, Unwatched, run
+from fairtune.experiment.runs import Runs
 from fairtune.training.recipe import Recipe, Seeds
+from fairtune.training.train import Job
 
 MINIMUM = {"n": 5, "positives": 2, "negatives": 2}
 IMAGE = {"adaptation": {"mask": "image.block:last-1"}, "optim": {"lr": 1e-2}}
@@ -208,3 +214,58 @@ def test_what_a_usage_needs_is_said_before_anything_is_made(
     with pytest.raises((ConfigError, DataError, ModelError), match=match):
         made(tmp_path, **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_told_to_stop_leaves_while_texts_are_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairtune.training.texts._CHUNK", 16)
+    fields = recipe_fields(tmp_path, {"classify": {"features": "both"}})
+    own = session(tmp_path / "out", cache=tmp_path / "cache")
+    recipe = own.resolve(parse(Recipe, fields))
+    asked: list[str] = []
+    own.progress = lambda what, done, total: asked.append(what)
+    judge, runs = Judge((Objective.parse("auc"),)), Runs.at(tmp_path / "out", None)
+
+    class Told(Unwatched):
+        def poll(self) -> str | None:
+            return "told" if "embedding texts" in asked else None
+
+    left = run(Job(recipe, Seeds()), own, runs, judge, watcher=Told())
+    assert isinstance(left, Stopped)
+    assert left.reason == "told"
+    assert not list((tmp_path / "cache" / "text").glob("*/embeddings.npy"))
+    assert not isinstance(run(Job(recipe, Seeds()), own, runs, judge), Stopped)
+
+
+def test_texts_that_cannot_be_kept_cost_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = []
+    for name in ("kept", "full"):
+        own = session(tmp_path / name, cache=tmp_path / f"cache-{name}")
+        recipe = own.resolve(
+            parse(Recipe, recipe_fields(tmp_path, {"classify": {"features": "both"}}))
+        )
+        if name == "full":  # nothing can be written where a file stands
+            (tmp_path / "cache-full" / "text").write_text("")
+        judge, runs = Judge((Objective.parse("auc"),)), Runs.at(tmp_path / name, None)
+        done = run(Job(recipe, Seeds()), own, runs, judge)
+        assert not isinstance(done, Stopped)
+        scores.append(done.scores[0])
+    assert np.array_equal(*scores)
+    assert "embedded texts are not kept" in caplog.text
+
+
+def test_texts_that_two_embed_at_once_are_kept_once(tmp_path: Path) -> None:
+    fields = recipe_fields(tmp_path, {"classify": {"features": "text"}})
+    recipe = session().resolve(parse(Recipe, fields))
+
+    def embedded(name: str) -> Any:
+        ground = session(tmp_path / name, cache=tmp_path / "cache").ground(recipe)
+        return ground.texts.embedded(recipe, ground.fit_rows(recipe)).numpy()
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(embedded, ("one", "two"))
+    assert np.array_equal(one, two)
+    assert len([path for path in (tmp_path / "cache" / "text").iterdir() if path.is_dir()]) == 1

@@ -46,6 +46,9 @@ def test_a_bare_machine_gets_warnings_that_say_what_to_do(tmp_path: Path) -> Non
     assert "does not offer it" in dinov2.detail
     assert "127.0.0.1" not in dinov2.detail
     assert dinov2.todo == "fairtune models pull vit_small_dinov2 --from FILE"
+    reads = found["tokenizer dinov2s_minilm"]
+    assert reads.state == "warn"
+    assert reads.todo == "fairtune models pull dinov2s_minilm"
     assert all(check.todo for check in checks if check.state != "ok")
     assert not [check for check in checks if check.state == "fail"]
 

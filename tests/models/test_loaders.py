@@ -32,14 +32,6 @@ TEXT_SIZES = {
     "max_position_embeddings": 8,
 }
 HTTP = {"url": "https://example.org/embed", "version": "1", "dim": DIM}
-TEXT = {
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "vocab_size": 50,
-    "max_position_embeddings": 77,
-}
 FIELDS: dict[str, Any] = {
     "checkpoint": {"file": "w.safetensors", "rule": {"state_key": "model", "drop": ["^fc"]}},
     "clip": {"image": CLIP_SIZES, "text": TEXT_SIZES, "dim": 8},
@@ -57,21 +49,13 @@ FIELDS: dict[str, Any] = {
     "two_towers": {"image": "test_vit", "text": TEXT_SIZES, "dim": 8},
     "blip": BLIPS["blip"],
     "blip2": BLIPS["blip2"],
-}  # fmt: skip
-FAMILY = {
-    "transformers": "clip_vit_base_patch16",
-    "clip": "clip_vit_b32",
-    "siglip": "siglip_base_patch16_224",
-    "open_clip": "openclip_vit_b32_laion2b",
 }
-"""Specs that have what a loader asks for, where `test_vit` has not."""
 URL = "https://example.org/embed"
 
 
 def spec_of(name: str) -> ModelSpec:
-    return load(FAMILY.get(name, "test_vit")).model_copy(
-        update={"loader": LOADERS.parse({name: FIELDS[name]})}
-    )
+    family = {"transformers": "clip_vit_base_patch16"}.get(name, "test_vit")
+    return load(family).model_copy(update={"loader": LOADERS.parse({name: FIELDS[name]})})
 
 
 @pytest.mark.parametrize("name", LOADERS.names())

@@ -152,3 +152,11 @@ def test_a_file_that_is_no_tokenizer(
     with pytest.raises(ModelError, match="cannot be read") as caught:
         load_tokenizer(ruled(spec, kind=kind, file=file), held)
     assert "vocab.txt" in str(caught.value)
+
+
+def test_the_digest_follows_what_is_made_of_the_tokens(held: Settings, tmp_path: Path) -> None:
+    mean, first = (
+        load_tokenizer(pair(tmp_path / pool, pool=pool), held).sha for pool in ("mean", "cls")
+    )
+    assert mean != first
+    assert load_tokenizer(pair(tmp_path / "again", pool="mean"), held).sha == mean

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from kit import session
-from kit_pairs import spec_fields, study_fields, write_data
+from kit_two_towers import spec_fields, study_fields, write_data
 
 from fairtune.config.yaml12 import dumps, loads
 from fairtune.errors import FairtuneError

@@ -243,8 +243,9 @@ def assert_as_alone(stored: StoredRun, held: Session, near: float) -> None:
         assert scores == pytest.approx(epoch.scores, abs=near)
     for kind in ("train_loss", "val_loss"):
         losses = [getattr(epoch, kind) for epoch in alone.epochs]
-        close = pytest.approx(losses, abs=max(near, 2e-4) / 20, rel=1e-6)
-        assert stored.epochs[kind].tolist() == close
+        assert stored.epochs[kind].tolist() == pytest.approx(
+            losses, abs=max(near, 2e-4) / 20, rel=1e-6
+        )
     assert stored.costs["images"] == alone.costs["images"]
     assert stored.mitigations.get("jtt") == alone.mitigations.get("jtt")
     followed, expected = (m.get("swad", {}) for m in (stored.mitigations, alone.mitigations))
