@@ -29,7 +29,7 @@ class ClipAdapt(Config):
 
     Both towers are frozen. A binary score is the difference of its two classes' logits, that of a
     target the difference of present and absent, as of `zero_shot`. Without a mitigation the head
-    is fitted at once on embeddings that are computed once, in float64; with one it is trained by
+    is fitted at once on embeddings that are computed once; with one it is trained by
     steps, as every head is. Numbers that `validation` chooses are those of least validation loss:
     the scores of validation rows are cross-fitted on folds of patients, and what all of them
     choose is stored for other data.

@@ -37,7 +37,9 @@ def image(spec: ModelSpec, side: int) -> torch.Tensor:
 
 
 LARGE = ("vit_base_patch16_224", "vit_base_mae", "clip_vit_base_patch16", "resnet50",
-         "blip_itm_base_coco", "blip2_itm_vit_g")  # fmt: skip
+         "blip_itm_base_coco", "blip2_itm_vit_g", "biomedclip", "clip_vit_b16", "clip_vit_b32",
+         "clip_vit_l14", "medclip_vit", "medmae_vit_b16", "openclip_vit_b32_laion2b", "pubmedclip",
+         "siglip_base_patch16_224")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [n for n in names() if n not in LARGE])

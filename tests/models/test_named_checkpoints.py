@@ -1,4 +1,4 @@
-"""Named checkpoints of a model hub, where one can be reached: what their own packages give."""
+"""Named checkpoints of a model hub, where one answers: the numbers of their own packages."""
 
 from __future__ import annotations
 

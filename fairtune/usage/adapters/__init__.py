@@ -32,12 +32,14 @@ class Adapter(Protocol):
         formula: What it does, in one line.
         refits: Whether the numbers that are mixed by take part in the fit.
         draws: Whether the head begins with training rows.
+        steps: Most steps of a fit; one that has several minima is near one long before.
     """
 
     paper: ClassVar[str]
     formula: ClassVar[str]
     refits: ClassVar[bool]
     draws: ClassVar[bool]
+    steps: ClassVar[int]
 
     @property
     def trains(self) -> bool:

@@ -42,6 +42,7 @@ class ClipAdapter(Config):
     formula: ClassVar[str] = "z_c = s cos(r MLP(x) + (1 - r) x, t_c)"
     refits: ClassVar[bool] = True
     draws: ClassVar[bool] = False
+    steps: ClassVar[int] = 100
 
     ratio: Annotated[Share | Literal["validation"], Float(0.05, 0.9)] = 0.2
     reduction: Annotated[int, pydantic.Field(ge=1), Choice((2, 4, 8))] = 4

@@ -28,6 +28,7 @@ class Prototypes(Config):
     formula: ClassVar[str] = "z_c = s cos(x, w_c), w_c from the text's vector on"
     refits: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    steps: ClassVar[int] = 1000
 
     @property
     def trains(self) -> bool:

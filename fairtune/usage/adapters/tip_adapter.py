@@ -57,6 +57,7 @@ class TipAdapter(Config):
     formula: ClassVar[str] = "z = s cos(x, t) + α · exp(-β (1 - cos(x, cached rows))) · labels"
     refits: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    steps: ClassVar[int] = 300
 
     shots: Annotated[int, pydantic.Field(ge=1), Int(2, 64, log=True)] = 16
     balance: Annotated[Literal["none", "class", "both"], Choice(("class", "both"))] = "class"

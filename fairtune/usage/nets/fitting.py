@@ -1,4 +1,7 @@
-"""A head of frozen embeddings fitted at once: L-BFGS in float64 over whatever of it trains."""
+"""A head of frozen embeddings fitted at once: L-BFGS over whatever of it trains.
+
+In float64, but for networks, which have several minima and many values: those are fitted in fp32.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from fairtune.usage.readout import balanced, mean_loss, softened
 GRADIENT_TOLERANCE = 1e-6
 LOSS_TOLERANCE = 1e-8
 """Relative change of the loss in a step below which a fit ends."""
-MAX_ITERATIONS = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,24 +47,25 @@ def each(head: nn.Module, adapter: Adapter, problem: Problem) -> Iterator[Fitted
         adapter: What is said of it.
         problem: What it is fitted to.
     """
+    like = torch.float32 if adapter.refits else torch.float64
     device = next(iter(head.parameters())).device
     x, held = (
-        torch.from_numpy(rows.x).to(device, torch.float64)
+        torch.from_numpy(rows.x).to(device, like)
         for rows in (problem.fitted, problem.held)
     )
-    base = copy.deepcopy(head).double()
+    base = copy.deepcopy(head).to(like)
     if adapter.trains and not adapter.refits:
         mix(base, adapter.start)
-        minimise(base, x, problem)
+        minimise(base, x, problem, adapter.steps)
     for numbers in adapter.mixes:
         if adapter.trains and adapter.refits:
-            base = copy.deepcopy(head).double()
+            base = copy.deepcopy(head).to(like)
             mix(base, numbers)
-            minimise(base, x, problem)
+            minimise(base, x, problem, adapter.steps)
         yield _at(base, numbers, x, held, problem)
 
 
-def minimise(head: nn.Module, x: Tensor, problem: Problem) -> None:
+def minimise(head: nn.Module, x: Tensor, problem: Problem, steps: int) -> None:
     """Fit what of `head` trains: mean loss + l2/2 mean over rows of |logits - zero-shot logits|^2.
 
     The loss is that of the linear readout, with its class weights and smoothing. So the penalty
@@ -71,9 +74,10 @@ def minimise(head: nn.Module, x: Tensor, problem: Problem) -> None:
     is returned follows from where it begins.
 
     Args:
-        head: In float64; changed in place.
+        head: Changed in place.
         x: `(n, d)` or `(n, queries, d)` embeddings.
         problem: The rest.
+        steps: Most steps.
     """
     from scipy import optimize
 
@@ -86,16 +90,16 @@ def minimise(head: nn.Module, x: Tensor, problem: Problem) -> None:
         problem.told()
         _put(trained, flat)
         logits = head(x)
-        value, gradient = loss.of(logits.detach().cpu().numpy())
+        value, gradient = loss.of(logits.detach().cpu().double().numpy())
         apart = (logits.detach() - zero) / len(zero)
         penalty = 0.5 * problem.l2 * float((apart * (logits.detach() - zero)).sum())
         towards = torch.from_numpy(gradient).to(zero) + problem.l2 * apart
         found = torch.autograd.grad(logits, trained, towards)
-        return value + penalty, torch.cat([g.reshape(-1) for g in found]).cpu().numpy()
+        return value + penalty, torch.cat([g.reshape(-1) for g in found]).cpu().double().numpy()
 
-    begin = torch.cat([p.detach().reshape(-1) for p in trained]).cpu().numpy()
+    begin = torch.cat([p.detach().reshape(-1) for p in trained]).cpu().double().numpy()
     options = {
-        "maxiter": MAX_ITERATIONS, "gtol": GRADIENT_TOLERANCE, "ftol": LOSS_TOLERANCE,
+        "maxiter": steps, "gtol": GRADIENT_TOLERANCE, "ftol": LOSS_TOLERANCE,
     }  # fmt: skip
     found = optimize.minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
     _put(trained, found.x)
@@ -130,5 +134,5 @@ def _at(head: nn.Module, numbers: Mix, x: Tensor, held: Tensor, problem: Problem
     stored = copy.deepcopy(head)
     stored.load_state_dict(tensors)
     with torch.no_grad():
-        loss, _ = _Loss(problem).of(stored(x).cpu().numpy())
-        return Fitted(tensors, stored(held).cpu().numpy(), loss)
+        loss, _ = _Loss(problem).of(stored(x).cpu().double().numpy())
+        return Fitted(tensors, stored(held).cpu().double().numpy(), loss)
