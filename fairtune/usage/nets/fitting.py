@@ -50,8 +50,7 @@ def each(head: nn.Module, adapter: Adapter, problem: Problem) -> Iterator[Fitted
     like = torch.float32 if adapter.refits else torch.float64
     device = next(iter(head.parameters())).device
     x, held = (
-        torch.from_numpy(rows.x).to(device, like)
-        for rows in (problem.fitted, problem.held)
+        torch.from_numpy(rows.x).to(device, like) for rows in (problem.fitted, problem.held)
     )
     base = copy.deepcopy(head).to(like)
     if adapter.trains and not adapter.refits:
