@@ -19,7 +19,7 @@ import pandas as pd
 from fairtune.experiment.files import write_json, write_table
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.runs import Runs
-from fairtune.experiment.stored import StoredRun, added_costs, folded_key, recipe_card
+from fairtune.experiment.stored import PROMPTS, StoredRun, added_costs, folded_key, recipe_card
 from fairtune.experiment.tables import FOLD, SCORE, probabilities, to_predictions
 from fairtune.mitigation import post
 from fairtune.training.recipe import Recipe, Seeds
@@ -78,6 +78,8 @@ def fold_together(made: Sequence[StoredRun], runs: Runs, judge: Judge) -> Stored
         (folder / "val_scores.npy").write_bytes(held.getvalue())
         write_json(folder / "operating.json", operating)
         write_json(folder / "costs.json", added_costs([run.costs for run in made]))
+        if first.prompts:
+            write_json(folder / PROMPTS, first.prompts)
 
     return runs.write(key, fill)
 
