@@ -255,10 +255,11 @@ def build(
         ModelError: The size or the weights do not fit the architecture.
     """
     side = spec.side(image_size)
+    net: Any
     if weights is None:
-        net = spec.loader.seeded(spec, side, seed)
-    elif spec.loader.identity is not None:
-        net = spec.loader.filled(spec, side, weights.path)
+        net = spec.seeded(side, seed)
+    elif spec.endpoint is not None:
+        net = spec.filled(side, weights.path)
     else:
         file = _sized(spec, side, weights)
         if not file.is_file():
@@ -281,7 +282,7 @@ def describe(spec: ModelSpec, image_size: int | None = None) -> Units:
 
 @lru_cache(maxsize=32)
 def _described(spec: ModelSpec, side: int) -> Units:
-    net = spec.loader.outline(spec, side)
+    net = spec.outline(side)
     return partition(spec.units, [(name, p.numel()) for name, p in net.named_parameters()])
 
 
@@ -292,11 +293,11 @@ def _sized(spec: ModelSpec, side: int, weights: Weights) -> Path:
 
 
 def _mapped(spec: ModelSpec, side: int, file: Path) -> nn.Module:
-    net: nn.Module = spec.loader.outline(spec, side)
+    net: nn.Module = spec.outline(side)
     with safetensors.safe_open(file, "pt") as opened:
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     if any(name not in state and held.is_meta for name, held in net.named_buffers()):
         # Buffers that no file holds are computed by the constructor and have no meta value.
-        net = spec.loader.seeded(spec, side, 0)
+        net = spec.seeded(side, 0)
     net.load_state_dict(state, assign=True)
     return net

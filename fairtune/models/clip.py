@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from fairtune.models.loaders.clip import Clip
     from fairtune.models.spec import ModelSpec
 
-POSITION = "vision_model.embeddings.position_embedding.weight"
 # What the hub calls a tensor begins with; what it begins with here.
 HUB = {
     "vision_model.": "image.vision_model.",
@@ -144,34 +142,22 @@ class TextTower(nn.Module):
         return {"text_model.embeddings.position_embedding.weight"}
 
 
-def outline(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
-    """Return the vision tower without values, on the meta device.
+def vision(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
+    """Return the vision tower, in the current device and random state.
 
     Raises:
         ModelError: transformers is missing, or the sizes do not fit together.
     """
-    return made.outline(lambda: _tower(sizes, spec, image_size))
 
+    def build(transformers: Any) -> nn.Module:
+        config = transformers.CLIPVisionConfig(
+            **declared(sizes), image_size=image_size, num_channels=spec.channels
+        )
+        model = transformers.CLIPVisionModel(config)
+        # Before version 5 the tower lies one module deeper.
+        return Tower(getattr(model, "vision_model", model), int(sizes["hidden_size"]))
 
-def seeded(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-    """Return the vision tower with transformers' random values.
-
-    Raises:
-        ModelError: transformers is missing, or the sizes do not fit together.
-    """
-    return made.seeded(lambda: _tower(sizes, spec, image_size), seed)
-
-
-def filled(
-    sizes: Mapping[str, Any], spec: ModelSpec, image_size: int | None, file: Path
-) -> nn.Module:
-    """Return the vision tower with the tensors of `file`, position embedding resampled (bicubic).
-
-    Raises:
-        ModelError: transformers is missing, or the file does not fit.
-    """
-    side = spec.side(image_size)
-    return made.filled(lambda: _tower(sizes, spec, side), spec, file, dict, {POSITION: 1})
+    return made.transformers_model(spec, build)
 
 
 def pair(loader: Clip, spec: ModelSpec, image_size: int) -> nn.Module:
@@ -186,7 +172,7 @@ def pair(loader: Clip, spec: ModelSpec, image_size: int) -> nn.Module:
         config = transformers.CLIPTextConfig(**text | {"eos_token_id": loader.eos_token_id})
         return TextTower(transformers.CLIPTextModel(config))
 
-    image = _tower(loader.image.to_json(), spec, image_size)
+    image = vision(loader.image.to_json(), spec, image_size)
     text = made.transformers_model(spec, build)
     project(image, loader.image.hidden_size, loader.dim)
     project(text, loader.text.hidden_size, loader.dim)
@@ -211,15 +197,3 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def declared(sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes that are not left to the family."""
     return {name: value for name, value in sizes.items() if value is not None}
-
-
-def _tower(sizes: Mapping[str, Any], spec: ModelSpec, image_size: int) -> nn.Module:
-    def build(transformers: Any) -> nn.Module:
-        config = transformers.CLIPVisionConfig(
-            **declared(sizes), image_size=image_size, num_channels=spec.channels
-        )
-        model = transformers.CLIPVisionModel(config)
-        # Before version 5 the tower lies one module deeper.
-        return Tower(getattr(model, "vision_model", model), int(sizes["hidden_size"]))
-
-    return made.transformers_model(spec, build)

@@ -64,7 +64,7 @@ def positional(content: bytes, spec: ModelSpec) -> Tensors:
         ModelError: Number or shapes do not fit the architecture of `spec`.
     """
     found = _state_dict(content)
-    expected = spec.loader.outline(spec, spec.side()).state_dict()
+    expected = spec.outline(spec.side()).state_dict()
     renamed = dict(zip(expected, found.values()))
     wrong = [name for name, tensor in renamed.items() if tensor.shape != expected[name].shape]
     if wrong or len(renamed) < len(expected):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from fairtune.config import Registry, Settings
 
@@ -16,25 +16,11 @@ if TYPE_CHECKING:
 
 
 class Loader(Protocol):
-    """Turns an architecture's name into a network."""
+    """Turns an architecture's name into a network.
 
-    @property
-    def identity(self) -> str | None:
-        """SHA-256 (hex) of the endpoint that answers in place of tensors, None for a network.
-
-        It stands where the digest of weights stands; the network that is made holds its 32 bytes
-        as a tensor.
-        """
-        ...
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The user's own weights file, or None when weights come from the spec's sources."""
-        ...
-
-    def beside(self, folder: Path) -> Any:
-        """Return the loader with relative paths read from `folder`."""
-        ...
+    One that asks an endpoint has an `identity` besides, one with a weights file of the user's own
+    a `checkpoint`, and one that names files a `beside`: what the class `ModelSpec` says of them.
+    """
 
     def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
         """Return the headless network without values, on the meta device where possible."""
@@ -50,6 +36,26 @@ class Loader(Protocol):
         `image_size` None means a file that is not canonical yet, and the size the architecture
         was designed for. Of an endpoint: with the answers that are kept in `file`.
         """
+        ...
+
+
+@runtime_checkable
+class Maker(Protocol):
+    """A loader that says how its network is made, of which the three of `Loader` follow.
+
+    Attributes:
+        positions: Position embeddings of an image that are resampled to its size, each with the
+            number of its tokens before those of the image.
+    """
+
+    positions: ClassVar[Mapping[str, int]]
+
+    def make(self, spec: ModelSpec, side: int) -> Callable[[], nn.Module]:
+        """Return what makes the headless network, on the current device, with random values."""
+        ...
+
+    def renamed(self, tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+        """See `Renames.renamed`."""
         ...
 
 

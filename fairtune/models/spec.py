@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from fairtune.config import Config, Source, parse, shipped, yaml12
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError, FairtuneError, ModelError
-from fairtune.models.registries import LOADERS, SOURCES
+from fairtune.models.registries import LOADERS, SOURCES, Maker
 from fairtune.models.tokenizer_rule import TokenizerRule
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Words with a meaning of their own in mask rules, so no unit type may be called so.
 RESERVED = ("head", "all", "none", "singles")
@@ -175,6 +180,51 @@ class ModelSpec(Config):
                 )
         return self
 
+    @property
+    def endpoint(self) -> str | None:
+        """SHA-256 (hex) of the endpoint that answers in place of tensors, None for a network.
+
+        It stands where the digest of weights stands; the network that is made holds its 32 bytes
+        as a tensor.
+        """
+        found: str | None = getattr(self.loader, "identity", None)
+        return found
+
+    @property
+    def own_file(self) -> Path | None:
+        """The user's own weights file, or None when weights come from the sources."""
+        found: Path | None = getattr(self.loader, "checkpoint", None)
+        return found
+
+    def outline(self, side: int) -> nn.Module:
+        """Return the headless network without values, on the meta device where possible."""
+        if not isinstance(self.loader, Maker):
+            network: nn.Module = self.loader.outline(self, side)
+            return network
+        from fairtune.models import made
+
+        return made.outline(self.loader.make(self, side))
+
+    def seeded(self, side: int, seed: int) -> nn.Module:
+        """Return the headless network with random values that depend on `seed` alone."""
+        if not isinstance(self.loader, Maker):
+            network: nn.Module = self.loader.seeded(self, side, seed)
+            return network
+        from fairtune.models import made
+
+        return made.seeded(self.loader.make(self, side), seed)
+
+    def filled(self, side: int | None, file: Path) -> nn.Module:
+        """Return the headless network with the tensors of `file`; see `Loader.filled`."""
+        if not isinstance(self.loader, Maker):
+            network: nn.Module = self.loader.filled(self, side, file)
+            return network
+        from fairtune.models import made
+
+        loader, make = self.loader, self.loader.make(self, self.side(side))
+        named = partial(loader.renamed, where=file.name)
+        return made.filled(make, self, file, named, loader.positions)
+
     def side(self, image_size: int | None = None) -> int:
         """Return `image_size`, or the default when it is None.
 
@@ -215,7 +265,8 @@ def load(name: str) -> ModelSpec:
         )
     spec = parse(ModelSpec, {**located.data, "name": path.stem}, source)
     tokenizer = None if spec.tokenizer is None else spec.tokenizer.beside(path.parent)
-    loader = spec.loader.beside(path.parent)
+    beside = getattr(spec.loader, "beside", None)
+    loader = spec.loader if beside is None else beside(path.parent)
     return spec.model_copy(update={"loader": loader, "tokenizer": tokenizer})
 
 
@@ -227,7 +278,7 @@ def names() -> list[str]:
 def _asks(loader: Any) -> bool:
     """Tell whether what is written as a loader asks an endpoint; its faults are told elsewhere."""
     try:
-        return loader is not None and LOADERS.parse(loader).identity is not None
+        return loader is not None and hasattr(LOADERS.parse(loader), "identity")
     except FairtuneError:
         return False
 

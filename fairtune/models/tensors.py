@@ -113,7 +113,7 @@ def canonical(spec: ModelSpec, tensors: Tensors, where: str) -> Tensors:
         ModelError: A tensor is missing, has another shape, is not finite, or is not the model's.
         Problems: Several of these.
     """
-    outline = spec.loader.outline(spec, spec.side())
+    outline = spec.outline(spec.side())
     expected: dict[str, torch.Tensor] = dict(outline.state_dict())
     if isinstance(spec.loader, Renames) and not set(expected) <= set(tensors):
         tensors = spec.loader.renamed(tensors, where)
@@ -176,7 +176,7 @@ def _renamed(
         file = Path(folder) / "weights.safetensors"
         write(tensors, file)
         try:
-            net = spec.loader.filled(spec, None, file)
+            net = spec.filled(None, file)
         except ModelError:
             missing = [name for name in expected if name not in tensors]
             if not missing:

@@ -68,14 +68,14 @@ def resolve(
         ModelError: No source had them; the message lists each one tried and why it failed. Or an
             endpoint, which is not asked here, is to have other weights than its own.
     """
-    if spec.loader.identity is not None:
+    if spec.endpoint is not None:
         return _wanted(_endpoint(spec, choice, settings), expected)
     if choice == NONE:
         return None
     if choice != AUTO:
         return _wanted(from_file(spec, Path(choice).expanduser(), settings), expected)
-    if spec.loader.checkpoint is not None:
-        return _wanted(from_file(spec, spec.loader.checkpoint, settings), expected)
+    if spec.own_file is not None:
+        return _wanted(from_file(spec, spec.own_file, settings), expected)
     held = cached(spec, settings)
     if held is not None and expected in (None, held.sha):
         return held
@@ -139,7 +139,7 @@ def pull(spec: ModelSpec, settings: Settings, file: Path | None = None) -> Weigh
     Raises:
         ModelError: They cannot be had, or the file is not usable.
     """
-    if file is None or spec.loader.identity is not None:
+    if file is None or spec.endpoint is not None:
         weights = resolve(spec, AUTO if file is None else str(file), settings)
         assert weights is not None
         return weights
@@ -162,7 +162,7 @@ def sized(spec: ModelSpec, image_size: int, weights: Weights) -> Path:
     def make(folder: Path) -> None:
         from fairtune.models import tensors
 
-        net = spec.loader.filled(spec, side, weights.path)
+        net = spec.filled(side, weights.path)
         tensors.write(dict(net.state_dict()), folder / _FILE)
 
     folder = store.get_or_make(SHELF, key, make, root=weights.cache, cap_gib=weights.cache_gib)
@@ -178,7 +178,7 @@ def _endpoint(spec: ModelSpec, choice: str, settings: Settings) -> Weights:
             allowed=AUTO,
             todo="leave weights out; loader.http.version says which ones answer",
         )
-    sha = spec.loader.identity
+    sha = str(spec.endpoint)
     path = settings.cache / ANSWERS / sha / _ANSWERS
     return Weights(path, sha, f"endpoint of {spec.name}", settings.cache, settings.cache_gib)
 

@@ -101,7 +101,7 @@ def test_a_space_that_cannot_be_shown_is_refused(words: list[str], message: str)
 def test_pull_from_a_file_is_found_afterwards(tmp_path: Path) -> None:
     spec = load("tf_efficientnet_lite0")
     file = tmp_path / "w.safetensors"
-    save_file(spec.loader.seeded(spec, 64, 0).state_dict(), file)
+    save_file(spec.seeded(64, 0).state_dict(), file)
     out = call("models", "pull", spec.name, "--from", str(file)).stdout
     assert out.startswith("tf_efficientnet_lite0: file w.safetensors\ntensors ")
     rows = json.loads(call("models", "list", "--format", "json").stdout)

@@ -27,7 +27,7 @@ def spec() -> ModelSpec:
 @pytest.fixture
 def stored(spec: ModelSpec, here: Settings, tmp_path: Path) -> Weights:
     file = tmp_path / "w.safetensors"
-    save_file(spec.loader.seeded(spec, 160, 3).state_dict(), file)
+    save_file(spec.seeded(160, 3).state_dict(), file)
     return from_file(spec, file, here)
 
 
@@ -85,7 +85,7 @@ def test_a_stored_file_gives_what_timm_itself_gives(
     spec: ModelSpec, stored: Weights, tmp_path: Path
 ) -> None:
     x = image(spec, 64)
-    theirs = spec.loader.filled(spec, 64, tmp_path / "w.safetensors").eval()
+    theirs = spec.filled(64, tmp_path / "w.safetensors").eval()
     with torch.no_grad():
         assert torch.equal(build(spec, 64, stored).embed(x), theirs(x))
 
@@ -119,7 +119,7 @@ def test_a_file_removed_by_the_store_is_made_again(spec: ModelSpec, stored: Weig
 def test_buffers_that_no_file_holds_are_computed(spec: ModelSpec, here: Settings) -> None:
     # A relative position index is computed by the constructor and stored in no state dict.
     relative = spec.model_copy(update={"architecture": "test_vit_relpos"})
-    net = relative.loader.seeded(relative, 64, 0)
+    net = relative.seeded(64, 0)
     kept = [n for n, _ in net.named_buffers() if n not in net.state_dict()]
     file = here.cache.parent / "relative.safetensors"
     save_file(net.state_dict(), file)

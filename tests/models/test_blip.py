@@ -364,7 +364,7 @@ def test_every_tensor_of_a_shipped_model_is_in_one_unit_and_none_is_allocated() 
         spec = load(SHIPPED[name])
         units = describe(spec)
         assert units.total == total
-        assert all(p.is_meta for p in spec.loader.outline(spec, spec.side()).parameters())
+        assert all(p.is_meta for p in spec.outline(spec.side()).parameters())
     former = describe(load(SHIPPED["blip2"]))
     assert former.towers == ("image", "qformer")
     assert former.by_depth("qformer.cross")[1] == ()
@@ -448,7 +448,7 @@ def test_what_cannot_be_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         spec = make()
         grey = spec.model_copy(update={"channels": 1})
         with pytest.raises(ModelError, match="three channels"):
-            grey.loader.outline(grey, SIDE)
+            grey.outline(SIDE)
         rule = spec.tokenizer.model_copy(update={"limit": 21})
         long = spec.model_copy(update={"tokenizer": rule})
         with pytest.raises(ModelError, match="limit is above what the text tower reads") as caught:
@@ -458,7 +458,7 @@ def test_what_cannot_be_built_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (blip, blip2):
         spec = make()
         with pytest.raises(ModelError, match="needs the package transformers") as caught:
-            spec.loader.seeded(spec, SIDE, 0)
+            spec.seeded(SIDE, 0)
         assert "fairtune[clip]" in str(caught.value.todo)
 
 

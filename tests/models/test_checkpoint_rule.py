@@ -168,7 +168,7 @@ def test_a_resnet_pretrained_by_contrast_is_loaded_without_its_head(
 
 def test_the_rule_of_medmae_leaves_the_encoder() -> None:
     spec = load("medmae_vit_b16")
-    expected = spec.loader.outline(spec, 224).state_dict()
+    expected = spec.outline(224).state_dict()
     decoder = ("mask_token", "decoder_embed.weight", "decoder_blocks.0.norm1.weight")
     file = {**expected, **{name: torch.zeros(1) for name in decoder}}
     assert spec.loader.renamed(file, "a file") == expected

@@ -15,12 +15,13 @@ from fairtune.config import Settings, settings
 from fairtune.errors import ConfigError, ModelError
 from fairtune.models import ModelSpec, load
 from fairtune.models.backbone import build, describe
-from fairtune.models.clip import POSITION
 from fairtune.models.made import resampled
 from fairtune.models.registries import LOADERS
 from fairtune.models.weights import from_file
 
 SIDE = 224
+
+POSITION = "vision_model.embeddings.position_embedding.weight"
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_without_transformers_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match="needs the package transformers") as caught:
-        spec.loader.seeded(spec, SIDE, 0)
+        spec.seeded(SIDE, 0)
     assert "fairtune[clip]" in str(caught.value.todo)
 
 
@@ -109,4 +110,4 @@ def test_sizes_that_do_not_fit_are_refused(spec: ModelSpec) -> None:
     loader = spec.loader.model_copy(update={"hidden_act": "quick"})
     other = spec.model_copy(update={"loader": loader})
     with pytest.raises(ModelError, match="refuses the sizes"):
-        other.loader.seeded(other, SIDE, 0)
+        other.seeded(SIDE, 0)

@@ -82,7 +82,7 @@ def test_faults_of_the_settings_fail(tmp_path: Path) -> None:
 def test_cached_weights_and_a_full_cache_are_seen(tmp_path: Path) -> None:
     spec = load("tf_efficientnet_lite0")
     file = tmp_path / "w.safetensors"
-    save_file(spec.loader.seeded(spec, 64, 0).state_dict(), file)
+    save_file(spec.seeded(64, 0).state_dict(), file)
     here = machine(tmp_path, FAIRTUNE_CACHE_GIB="0.0135")
     weights.pull(spec, here, file)
     found = by_name(examine(here))

@@ -190,19 +190,19 @@ def test_low_rank_methods_say_why_they_leave_fused_attention() -> None:
 def test_what_cannot_be_made_is_said(changes: dict[str, Any], said: str) -> None:
     other = spec(**changes)
     with pytest.raises(FairtuneError, match=said):
-        other.loader.seeded(other, SIDE, 0)
+        other.seeded(SIDE, 0)
 
 
 def test_other_image_towers_are_whole() -> None:
     """A ResNet of open_clip, and a ViT of timm's at another size than its own."""
     vision = {"layers": [1, 1, 1, 1], "width": 8, "image_size": SIDE}
     resnet = spec({**CONFIG, "vision_cfg": vision})
-    net = Backbone(resnet.loader.seeded(resnet, 64, 0), 16)
+    net = Backbone(resnet.seeded(64, 0), 16)
     assert (net.depth, net.tokens, net.joint(images(side=64)).shape) == (0, 0, (3, 16))
     vision = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear"}
     vit = spec({**CONFIG, "vision_cfg": {**vision, "image_size": 160}})
-    outline = vit.loader.outline(vit, SIDE).state_dict()
-    full = vit.loader.seeded(vit, SIDE, 0)
+    outline = vit.outline(SIDE).state_dict()
+    full = vit.seeded(SIDE, 0)
     assert {n: t.shape for n, t in full.state_dict().items()} == {
         n: t.shape for n, t in outline.items()
     }
@@ -213,7 +213,7 @@ def test_other_image_towers_are_whole() -> None:
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(ModelError, match="needs the package open_clip_torch") as caught:
-        spec().loader.outline(spec(), SIDE)
+        spec().outline(SIDE)
     assert "fairtune[clip]" in str(caught.value.todo)
 
 

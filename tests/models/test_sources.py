@@ -42,7 +42,7 @@ def spec() -> ModelSpec:
 
 @pytest.fixture(scope="module")
 def state(spec: ModelSpec) -> Tensors:
-    return dict(spec.loader.seeded(spec, 160, 3).state_dict())
+    return dict(spec.seeded(160, 3).state_dict())
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_positional_renames_by_order_and_shape(spec: ModelSpec, state: Tensors) 
         torch.save({f"t{i}": tensor for i, tensor in enumerate(tensors)}, file)
         return file.getvalue()
 
-    smaller = dict(spec.loader.seeded(spec, 64, 3).state_dict())
+    smaller = dict(spec.seeded(64, 3).state_dict())
     head = [torch.zeros(5, 64), torch.zeros(5)]
     renamed = positional(pickled([*smaller.values(), *head]), spec)
     assert tensor_sha(renamed) == tensor_sha(smaller)

@@ -60,7 +60,7 @@ def test_a_spec_of_ones_own_is_read_from_a_path(tmp_path: Path) -> None:
 def test_the_checkpoint_file_is_looked_up_beside_the_spec(tmp_path: Path) -> None:
     loader = "loader: {checkpoint: {file: w.safetensors}}\narchitecture"
     spec = load(written(tmp_path, ("architecture", loader)))
-    assert spec.loader.checkpoint == tmp_path / "w.safetensors"
+    assert spec.own_file == tmp_path / "w.safetensors"
 
 
 def test_a_name_inside_the_file_is_refused(tmp_path: Path) -> None:

@@ -88,10 +88,10 @@ def test_weights_come_from_two_places(
     tmp_path: Path, own: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, made = load("test_vit"), pair(tmp_path / "seeded")
-    held = image.loader.seeded(image, 160, 9).state_dict()
+    held = image.seeded(160, 9).state_dict()
     tensors.write(dict(held), tmp_path / "image.safetensors")
     weights.pull(image, own, tmp_path / "image.safetensors")
-    bert = made.loader.seeded(made, SIDE, 5).text.state_dict()
+    bert = made.seeded(SIDE, 5).text.state_dict()
     named = {f"bert.{n}": t for n, t in bert.items() if not n.startswith("projection")}
     beside = {
         "bert.embeddings.position_ids": torch.arange(48)[None],
@@ -109,7 +109,7 @@ def test_weights_come_from_two_places(
     for name in named:
         plain = name.removeprefix("bert.")
         assert torch.equal(state[f"text.{plain}"], bert[plain])
-    first = made.loader.seeded(made, SIDE, 0).state_dict()["text.projection.weight"]
+    first = made.seeded(SIDE, 0).state_dict()["text.projection.weight"]
     assert torch.equal(state["text.projection.weight"], first)
 
     tensors.write(dict(state), tmp_path / "whole.safetensors")

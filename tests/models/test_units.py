@@ -39,7 +39,7 @@ def dinov2() -> Units:
 def test_units_partition_the_parameters(name: str) -> None:
     spec = load(name)
     units = describe(spec)
-    net = spec.loader.outline(spec, spec.side())
+    net = spec.outline(spec.side())
     expected = {n: p.numel() for n, p in net.named_parameters()}
     held = [t for unit in units.names for t in units.parameters[unit]]
     assert sorted(held) == sorted(expected)

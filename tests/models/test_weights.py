@@ -30,7 +30,7 @@ def spec() -> ModelSpec:
 
 @pytest.fixture(scope="module")
 def state(spec: ModelSpec) -> Tensors:
-    return dict(spec.loader.seeded(spec, 160, 3).state_dict())
+    return dict(spec.seeded(160, 3).state_dict())
 
 
 def kept(state: Tensors, folder: Path, name: str = "w.safetensors") -> Path:

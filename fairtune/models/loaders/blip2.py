@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,7 +13,7 @@ from fairtune.models.registries import LOADERS
 from fairtune.models.sizes import Count, ImageSizes, check_limit
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fairtune.models.made import Make
     from fairtune.models.spec import ModelSpec
@@ -39,44 +38,13 @@ class Blip2Model(Config):
         scale: Factor of cosines, 1 / temperature, which weights of that class do not hold.
     """
 
+    positions: ClassVar[Mapping[str, int]] = {POSITION: 1}
+
     image: ImageSizes
     qformer: QFormerSizes
     dim: Count = 256
     embedding: Embedding = "first"
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
-
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> Blip2Model:
-        """Return the loader itself: it names no file."""
-        return self
-
-    def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
-        """Return the network without values, on the meta device."""
-        from fairtune.models import made
-
-        return made.outline(self._make(spec, image_size))
-
-    def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-        """Return the network with random values; the caller's RNG is not touched."""
-        from fairtune.models import made
-
-        return made.seeded(self._make(spec, image_size), seed)
-
-    def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
-        """Return the network with the tensors of `file`, named as on the hub or as here."""
-        from fairtune.models import made
-
-        make = self._make(spec, spec.side(image_size))
-        return made.filled(make, spec, file, lambda t: self.renamed(t, file.name), {POSITION: 1})
 
     def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """Return tensors of the hub under the names that they have here."""
@@ -84,7 +52,8 @@ class Blip2Model(Config):
 
         return blip2.renamed(tensors, self)
 
-    def _make(self, spec: ModelSpec, side: int) -> Make:
+    def make(self, spec: ModelSpec, side: int) -> Make:
+        """Return what makes the network, see `Maker.make`."""
         from fairtune.models import blip2
 
         check_channels(spec)

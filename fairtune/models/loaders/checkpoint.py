@@ -32,11 +32,6 @@ class Checkpoint(Config):
     rule: CheckpointRule | None = None
 
     @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
     def checkpoint(self) -> Path | None:
         """The user's file."""
         return self.file

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,7 +12,7 @@ from fairtune.models.registries import LOADERS
 from fairtune.models.sizes import Count, ImageSizes, TextSizes, check_limit
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fairtune.models.made import Make
     from fairtune.models.spec import ModelSpec
@@ -37,44 +36,13 @@ class Clip(Config):
         scale: Factor of cosines of a model with random values.
     """
 
+    positions: ClassVar[Mapping[str, int]] = {POSITION: 1}
+
     image: ImageSizes
     text: TextSizes
     dim: Count
     eos_token_id: Annotated[int, Field(ge=0)] = 49407
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
-
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> Clip:
-        """Return the loader itself: it names no file."""
-        return self
-
-    def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
-        """Return both towers without values, on the meta device."""
-        from fairtune.models import made
-
-        return made.outline(self._make(spec, image_size))
-
-    def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-        """Return both towers with transformers' random values."""
-        from fairtune.models import made
-
-        return made.seeded(self._make(spec, image_size), seed)
-
-    def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
-        """Return both towers with the tensors of `file`, named as on the hub or as here."""
-        from fairtune.models import clip, made
-
-        make = self._make(spec, spec.side(image_size))
-        return made.filled(make, spec, file, clip.renamed, {POSITION: 1})
 
     def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """Return tensors of the hub under the names that they have here."""
@@ -82,7 +50,8 @@ class Clip(Config):
 
         return clip.renamed(tensors)
 
-    def _make(self, spec: ModelSpec, side: int) -> Make:
+    def make(self, spec: ModelSpec, side: int) -> Make:
+        """Return what makes the network, see `Maker.make`."""
         from fairtune.models import clip
 
         check_limit(spec, self.text.max_position_embeddings)

@@ -88,15 +88,6 @@ class Http(Config):
         content = canonical_json({**asked, "protocol": _PROTOCOL})
         return hashlib.sha256(content.encode()).hexdigest()
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> Http:
-        """Return the loader itself: it names no file."""
-        return self
-
     def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
         """Return what stands for the endpoint: it has no parameters, and cannot be asked."""
         from fairtune.models.remote_net import RemoteNet

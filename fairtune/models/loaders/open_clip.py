@@ -32,20 +32,6 @@ class OpenClip(Config):
 
     config: dict[str, Any] | None = None
 
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> OpenClip:
-        """Return the loader itself: it names no file."""
-        return self
-
     def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
         """Return both towers without values, on the meta device."""
         from fairtune.models import made

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,7 +12,7 @@ from fairtune.models.registries import LOADERS
 from fairtune.models.sizes import ImageSizes, TextSizes, check_limit
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fairtune.models.made import Make
     from fairtune.models.spec import ModelSpec
@@ -35,43 +34,12 @@ class Siglip(Config):
         bias: Added to scaled cosines of one.
     """
 
+    positions: ClassVar[Mapping[str, int]] = {POSITION: 0}
+
     image: ImageSizes
     text: TextSizes
     scale: Annotated[float, Field(gt=0)] = 10.0
     bias: float = -10.0
-
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> Siglip:
-        """Return the loader itself: it names no file."""
-        return self
-
-    def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
-        """Return both towers without values, on the meta device."""
-        from fairtune.models import made
-
-        return made.outline(self._make(spec, image_size))
-
-    def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-        """Return both towers with transformers' random values."""
-        from fairtune.models import made
-
-        return made.seeded(self._make(spec, image_size), seed)
-
-    def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
-        """Return both towers with the tensors of `file`, named as on the hub or as here."""
-        from fairtune.models import clip, made
-
-        make = self._make(spec, spec.side(image_size))
-        return made.filled(make, spec, file, clip.renamed, {POSITION: 0})
 
     def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """Return tensors of the hub under the names that they have here."""
@@ -79,7 +47,8 @@ class Siglip(Config):
 
         return clip.renamed(tensors)
 
-    def _make(self, spec: ModelSpec, side: int) -> Make:
+    def make(self, spec: ModelSpec, side: int) -> Make:
+        """Return what makes the network, see `Maker.make`."""
         from fairtune.models import siglip
 
         check_limit(spec, self.text.max_position_embeddings)

@@ -18,20 +18,6 @@ if TYPE_CHECKING:
 class TimmModel(Config):
     """A network that `timm.create_model` knows by name."""
 
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> TimmModel:
-        """Return the loader itself: it names no file."""
-        return self
-
     def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
         """See `network.outline`."""
         from fairtune.models import network

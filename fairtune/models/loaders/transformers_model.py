@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -11,13 +11,13 @@ from fairtune.config import Config
 from fairtune.config.model import carried
 from fairtune.errors import ConfigError
 from fairtune.models.registries import LOADERS
+from fairtune.models.sizes import Count
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
+    from fairtune.models.made import Make
     from fairtune.models.spec import ModelSpec
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @LOADERS.register("transformers")
@@ -36,6 +36,10 @@ class TransformersModel(Config):
         hidden_act: Activation of the MLPs.
         layer_norm_eps: Added to the variance.
     """
+
+    positions: ClassVar[Mapping[str, int]] = {
+        "vision_model.embeddings.position_embedding.weight": 1
+    }
 
     hidden_size: Count
     intermediate_size: Count
@@ -58,34 +62,12 @@ class TransformersModel(Config):
             )
         return self
 
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
+    def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """Return the tensors: they are called as on the hub."""
+        return dict(tensors)
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
-    def beside(self, folder: Path) -> TransformersModel:
-        """Return the loader itself: it names no file."""
-        return self
-
-    def outline(self, spec: ModelSpec, image_size: int) -> nn.Module:
-        """See `clip.outline`."""
+    def make(self, spec: ModelSpec, side: int) -> Make:
+        """Return what makes the network, see `Maker.make`."""
         from fairtune.models import clip
 
-        return clip.outline(self.to_json(), spec, image_size)
-
-    def seeded(self, spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
-        """See `clip.seeded`."""
-        from fairtune.models import clip
-
-        return clip.seeded(self.to_json(), spec, image_size, seed)
-
-    def filled(self, spec: ModelSpec, image_size: int | None, file: Path) -> nn.Module:
-        """See `clip.filled`."""
-        from fairtune.models import clip
-
-        return clip.filled(self.to_json(), spec, image_size, file)
+        return lambda: clip.vision(self.to_json(), spec, side)

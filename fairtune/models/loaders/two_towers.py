@@ -77,16 +77,6 @@ class TwoTowers(Config):
     scale: Annotated[float, Field(gt=0)] = 1 / 0.07
     rule: CheckpointRule | None = None
 
-    @property
-    def identity(self) -> str | None:
-        """No endpoint."""
-        return None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """No file of the user's own."""
-        return None
-
     def beside(self, folder: Path) -> TwoTowers:
         """Return the loader with the file of an image tower's spec looked up from `folder`."""
         if not self.image.endswith((".yaml", ".yml")):
@@ -117,7 +107,7 @@ class TwoTowers(Config):
         import torch
 
         image = self.image_spec(spec)
-        made = image.loader.outline(image, image_size)
+        made = image.outline(image_size)
         with torch.device("meta"):
             return self._joined(spec, made)
 
@@ -126,7 +116,7 @@ class TwoTowers(Config):
         import torch
 
         image = self.image_spec(spec)
-        made = image.loader.seeded(image, image_size, seed)
+        made = image.seeded(image_size, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self._joined(spec, made)
@@ -145,7 +135,7 @@ class TwoTowers(Config):
             part = Path(folder) / "image.safetensors"
             plain = {n: t for n, t in of_tower(state, "image").items() if n not in _PROJECTED}
             tensors.write(plain, part)
-            made = image.loader.filled(image, image_size, part)
+            made = image.filled(image_size, part)
         with torch.random.fork_rng(devices=[]):
             net = self._joined(spec, made)
         rest = {n: t for n, t in state.items() if not n.startswith("image.") or _added(n)}

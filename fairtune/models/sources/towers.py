@@ -47,7 +47,7 @@ class TowerWeights(Config):
         image = spec.loader.image_spec(spec)
         held = weights.resolve(image, weights.AUTO, settings)
         assert held is not None
-        state = dict(spec.loader.seeded(spec, spec.side(), 0).state_dict())
+        state = dict(spec.seeded(spec.side(), 0).state_dict())
         found = {
             **{f"image.{name}": tensor for name, tensor in tensors.read(held.path).items()},
             **{f"text.{name}": t for name, t in bert.plain(self._text(spec, settings)).items()},
