@@ -147,7 +147,7 @@ def test_what_is_no_adapter_of_peft_says_so(
     with pytest.raises(ModelError) as caught:
         export_peft(restored, tmp_path / "adapter")
     assert words in str(caught.value)
-    assert "--format timm" in str(caught.value)
+    assert "--format safetensors" in str(caught.value)
     assert not (tmp_path / "adapter").exists()
 
 
