@@ -116,7 +116,7 @@ def joined(parts: Sequence[PeftPart]) -> PeftConfig:
             "the units train by several peft methods, and an adapter folder holds one",
             found=[str(config.peft_type.value) for config in configs],
             allowed="one method with the same fields for all adapted units",
-            todo="export merged weights instead: --format timm",
+            todo="export merged weights instead: --format safetensors",
         )
     one: PeftConfig = configs[0]
     for field in _PATTERNS:
