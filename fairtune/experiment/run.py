@@ -43,6 +43,7 @@ from fairtune.training.recipe import Recipe
 from fairtune.training.session import Session
 from fairtune.training.texts import prompts_of
 from fairtune.training.train import Job, RunResult, train_each
+from fairtune.usage.at_once import AtOnce
 
 log = logging.getLogger(__name__)
 
@@ -328,6 +329,7 @@ def _store(
         if len(kept.scores):
             predictions = raw_predictions(ground, job.recipe, kept)
             operating |= operating_point(judge, job.recipe, predictions)
+            operating |= chosen_numbers(job.recipe, result)
             for why in [
                 *text_warnings(facts, job.recipe.usage),
                 *wrong_way(job.recipe, predictions),
@@ -357,6 +359,13 @@ def _store(
             (folder / name).write_bytes(content)
 
     return runs.write(card["key"], fill)
+
+
+def chosen_numbers(recipe: Recipe, result: RunResult) -> dict[str, Any]:
+    """Return the numbers of the head that validation chose, as operating.json has them."""
+    names = recipe.usage.chooses if isinstance(recipe.usage, AtOnce) else ()
+    found = {name: float(result.weights[f"head.{name}"]) for name in names}
+    return {"chosen": found} if found else {}
 
 
 def operating_point(judge: Judge, recipe: Recipe, predictions: Predictions) -> dict[str, Any]:

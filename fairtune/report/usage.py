@@ -25,7 +25,10 @@ def usage_words(run: StoredRun) -> str:
         )
     if recipe.usage.fits == "head":
         called = name_of(recipe.usage)  # type: ignore[arg-type]
-        return f"adapted to {asked} by a head on its frozen features ({called})."
+        chosen = run.operating.get("chosen", {})
+        said = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+        numbers = f"; validation chose {said}" if said else ""
+        return f"adapted to {asked} by a head on its frozen features ({called}{numbers})."
     return f"adapted to {asked} by training {share:.2f} % of its parameters and a new head."
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from fairtune.config.model import Source
 from fairtune.config.yaml12 import dumps, loads
 from fairtune.errors import ConfigError
-from fairtune.experiment.checkpoint import restore
+from fairtune.experiment.checkpoint import read_weights, restore
 from fairtune.experiment.judge import Judge
 from fairtune.experiment.run import run
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
+from fairtune.report.usage import usage_words
 from fairtune.study.written import compile_space
 from fairtune.training.lane import Lane
 from fairtune.training.net import build_net
@@ -461,6 +462,19 @@ def test_a_study_searches_adapters_with_their_ranges(pairs: Pairs) -> None:
         f"{by}.tip_adapter.alpha",
         f"{by}.tip_adapter.fine_tune",
     }
+
+
+def test_what_validation_chose_stands_beside_the_threshold(pairs: Pairs, tmp_path: Path) -> None:
+    chosen = recipe_of(pairs, CHOOSES["alpha, beta"])
+    stored = run(Job(chosen, Seeds()), pairs.session, Runs(tmp_path), JUDGE, keep_weights=True)
+    assert isinstance(stored, StoredRun)
+    held = read_weights(stored)
+    numbers = {name: float(held[f"head.{name}"]) for name in ("alpha", "beta")}
+    assert stored.operating["chosen"] == numbers
+    assert f"validation chose alpha {numbers['alpha']:g}, beta" in usage_words(stored)
+    plain = run(Job(recipe_of(pairs, "prototypes"), Seeds()), pairs.session, Runs(tmp_path), JUDGE)
+    assert isinstance(plain, StoredRun)
+    assert "chosen" not in plain.operating
 
 
 @pytest.mark.parametrize("by", ["prototypes", "tip_adapter"])
