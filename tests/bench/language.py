@@ -46,12 +46,19 @@ EPOCHS, LARS_BATCH, RATE, WARMUP, TRUST = 1000, 512, 0.1, 10, 1e-3
 """Of the published linear probe: rate by 256 rows, warm-up in epochs."""
 
 
-def recipe(usage: Any, dataset: str = DATA, model: str = MODEL, target: str = TARGET) -> Recipe:
+def recipe(
+    usage: Any,
+    dataset: str = DATA,
+    model: str = MODEL,
+    target: str = TARGET,
+    size: int = SIZE,
+    weights: str = "auto",
+) -> Recipe:
     """Return a run without a mask."""
     return Recipe.model_validate(
         {
             "data": {"dataset": dataset, "target": target, "attributes": ["sex"]},
-            "model": {"name": model, "image_size": SIZE},
+            "model": {"name": model, "image_size": size, "weights": weights},
             "usage": usage,
             "fit": {"precision": "fp32"},
         }
@@ -115,7 +122,7 @@ def loss_of(score: Tensor, label: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(score[:, 0], label)
 
 
-def measure(session: Session, rounds: int, epochs: int = EPOCHS, **of: str) -> dict[str, Any]:
+def measure(session: Session, rounds: int, epochs: int = EPOCHS, **of: Any) -> dict[str, Any]:
     """Return the figures, each with what it is compared with."""
     zero = session.resolve(recipe("zero_shot", **of))
     ground = session.ground(zero)
