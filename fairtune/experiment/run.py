@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,8 +43,6 @@ from fairtune.training.session import Session
 from fairtune.training.texts import prompts_of
 from fairtune.training.train import Job, RunResult, train_each
 from fairtune.usage.at_once import AtOnce
-
-log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -330,11 +327,9 @@ def _store(
             predictions = raw_predictions(ground, job.recipe, kept)
             operating |= operating_point(judge, job.recipe, predictions)
             operating |= chosen_numbers(job.recipe, result)
-            for why in [
-                *text_warnings(facts, job.recipe.usage),
-                *wrong_way(job.recipe, predictions),
-            ]:
-                log.warning("%s", why)
+            doubts = text_warnings(facts, job.recipe.usage)
+            for why in doubts + wrong_way(job.recipe, predictions):
+                session.warn(why)
             hashes = ground.patient_hashes(predictions.row)
             frame = prediction_frame(predictions, hashes, ground.pack.table.classes)
             write_table(folder / "val.parquet", frame)

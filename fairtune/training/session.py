@@ -78,11 +78,18 @@ class Session:
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
     _weights: dict[str, Weights | None] = field(default_factory=dict)
+    _warned: set[str] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
         """The device runs are made on."""
         return device_of(self.settings)
+
+    def warn(self, words: str) -> None:
+        """Log a warning, once for all runs of the session."""
+        if words not in self._warned:
+            self._warned.add(words)
+            log.warning("%s", words)
 
     def table(self, recipe: Recipe, *, scored: bool = False) -> Table:
         """Return the table of the recipe's data; see `ground`."""
