@@ -250,7 +250,7 @@ def candidate_frame(
                 "confirmed": c.confirmed,
                 "confirm_seeds": len(c.values),
                 "corrected": fix.corrected if fix and fix.pick == c.label else None,
-                "test": None if made is None else made.mean(view, view.judge.primary),
+                "test": None if made is None else made.known(view, view.judge.primary),
                 "test_seeds": 0 if made is None else len(made.runs),
                 "degenerate": c.degenerate,
                 "lr": None if recipe.solved else recipe.optim.lr,
@@ -263,7 +263,7 @@ def candidate_frame(
                 "is_baseline": made.is_baseline,
                 "pick": made.label == pick,
                 "confirm_seeds": 0,
-                "test": made.mean(view, view.judge.primary),
+                "test": made.known(view, view.judge.primary),
                 "test_seeds": len(made.runs),
                 "lr": made.runs[0].recipe.optim.lr,
             }

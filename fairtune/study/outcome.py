@@ -81,6 +81,13 @@ class Tested:
         ]
         return float(np.mean(values))
 
+    def known(self, view: Overview, objective: Objective) -> float | None:
+        """Return `mean`, or None where the test rows cannot answer it: too few of a group."""
+        try:
+            return self.mean(view, objective)
+        except DataError:
+            return None
+
     def table(self, view: Overview, metrics: Sequence[str]) -> pd.DataFrame:
         """Return the group table of the run to deploy, with intervals and noise floors."""
         index = [run.key for run in self.runs].index(self.deploy)

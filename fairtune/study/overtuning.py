@@ -103,6 +103,7 @@ def _on_part(view: Overview, rows: Sequence[Row]) -> float:
 
 def _tested(view: Overview, outcome: Outcome) -> Mapping[str, float]:
     return {
-        str(tested.runs[0].card["digest"]): tested.mean(view, view.judge.primary)
+        str(tested.runs[0].card["digest"]): value
         for tested in outcome.tested.values()
+        if (value := tested.known(view, view.judge.primary)) is not None
     }

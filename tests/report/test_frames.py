@@ -23,7 +23,7 @@ from fairtune.report.front import bar_frame, objective_frame, point_frame
 from fairtune.report.importance import importance_frame, part_of
 from fairtune.report.network import network_frame, parts_of
 from fairtune.report.scored import on_test
-from fairtune.report.tables import Tables
+from fairtune.report.tables import Tables, candidate_frame
 from fairtune.report.trials import mask_frame
 from fairtune.study.outcome import Outcome
 from fairtune.study.overview import Overview
@@ -318,3 +318,16 @@ def test_the_energy_says_what_it_assumes(tables: Tables) -> None:
     cells = dict(zip(given.columns, (cell.text for cell in given.rows[-1])))
     assert cells["energy (estimate)"] == f"{seconds * 250 / 3.6e6:.2g} kWh"
     assert isinstance(tables.costs, pd.DataFrame)
+
+
+def test_a_test_split_without_enough_of_a_group_leaves_its_column_empty(
+    view: Overview, outcome: Outcome
+) -> None:
+    few = view.judge.validation.model_copy(update={"min_group": {"n": 10_000}})
+    strict = replace(view, judge=replace(view.judge, validation=few))
+    tested = next(iter(outcome.tested.values()))
+    assert tested.known(strict, view.judge.primary) is None
+    assert tested.known(view, view.judge.primary) == tested.mean(view, view.judge.primary)
+    frame = candidate_frame(strict, view.candidates(), outcome, None, None)
+    assert frame["test"].isna().all()
+    assert (frame["test_seeds"] > 0).any()
