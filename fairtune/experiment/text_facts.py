@@ -36,7 +36,8 @@ def text_facts(ground: Ground, recipe: Recipe) -> dict[str, Any]:
             "left_out": table.dropped.get("text", 0),
             "cut": ground.texts.cut,
             "limit": ground.texts.tokenizer.rule.limit,
-            "leaks": table.spec.text_leaks_label,
+            # Where nothing is fitted, pairs were not learned from.
+            "leaks": table.spec.text_leaks_label and not recipe.scored,
         }
     if recipe.usage.reads_prompts:
         from fairtune.training.texts import prompts_of

@@ -69,3 +69,10 @@ def test_texts_that_knew_the_label_are_told(
     assert leak in retraining.test_text(alone)
     assert (prompt_grid(alone.deploy) is None) == (usage != "contrastive")
     assert ("fairtune predict" in said) == (usage == "contrastive")
+
+
+def test_pairs_that_nothing_learned_of_give_nothing_away(tmp_path: Path) -> None:
+    untouched = {"adaptation": {"mask": "none"}}
+    alone = made(tmp_path, "contrastive", data={"text_leaks_label": True}, **untouched)
+    assert "knew the label" not in card_of(alone)
+    assert "knew the label" not in retraining.test_text(alone)
