@@ -12,7 +12,8 @@ from kit_servers import Link, Mode, Postgres, until
 
 from fairtune.study.worker import Exit
 
-pytestmark = pytest.mark.needs("postgres")
+# Slow, as each waits until a server that is away is missed, and until it is back.
+pytestmark = [pytest.mark.needs("postgres"), pytest.mark.slow]
 Hire = Callable[..., Crew]
 SHORT = {"seconds": (0.1, 0.4)}
 """Runs so short that, of four workers, some train and some tell whenever the database leaves."""
