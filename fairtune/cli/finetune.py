@@ -218,11 +218,11 @@ def _card(outcome: Outcome) -> Path:
 
 def _table(outcome: Outcome) -> str:
     """Return the test table and the verdict as text."""
-    from fairtune.experiment.text_facts import text_words
+    from fairtune.experiment.text_facts import words_of
     from fairtune.study.final import test_table
 
     view, first = outcome.view, outcome.tested[outcome.pick].runs[0]
-    lines = [test_table(outcome), *text_words(first.texts, first.recipe.usage)]
+    lines = [test_table(outcome), *words_of(first)]
     found = outcome.verdict
     lines.append(f"verdict: {found.answer} ({found.why})")
     if outcome.attribution is not None:

@@ -20,7 +20,7 @@ from fairtune.experiment.masks import read_card, read_mask, with_edit
 from fairtune.experiment.run import Watcher
 from fairtune.experiment.runs import Runs
 from fairtune.experiment.stored import StoredRun
-from fairtune.experiment.text_facts import text_words
+from fairtune.experiment.text_facts import words_of
 from fairtune.mitigation.post import post_processing
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.session import Session
@@ -151,7 +151,7 @@ def test_text(alone: Alone) -> str:
     lines = [
         alone.said,
         "nothing was fitted: images are scored by prompts" if run.recipe.scored else trained,
-        *text_words(run.texts, run.recipe.usage),
+        *words_of(run),
         shown,
         f"the test split has been opened {alone.made.openings} time(s) from this folder",
         f"checkpoint: {run.folder}",

@@ -327,7 +327,8 @@ def _store(
             predictions = raw_predictions(ground, job.recipe, kept)
             operating |= operating_point(judge, job.recipe, predictions)
             operating |= chosen_numbers(job.recipe, result)
-            doubts = text_warnings(facts, job.recipe.usage)
+            learned = not job.recipe.scored
+            doubts = text_warnings(facts, job.recipe.usage, learned=learned)
             for why in doubts + wrong_way(job.recipe, predictions):
                 session.warn(why)
             hashes = ground.patient_hashes(predictions.row)

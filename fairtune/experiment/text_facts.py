@@ -13,6 +13,7 @@ import numpy as np
 from fairtune.usage import Usage
 
 if TYPE_CHECKING:
+    from fairtune.experiment.stored import StoredRun
     from fairtune.training.ground import Ground
     from fairtune.training.recipe import Recipe
 
@@ -36,8 +37,7 @@ def text_facts(ground: Ground, recipe: Recipe) -> dict[str, Any]:
             "left_out": table.dropped.get("text", 0),
             "cut": ground.texts.cut,
             "limit": ground.texts.tokenizer.rule.limit,
-            # Where nothing is fitted, pairs were not learned from.
-            "leaks": table.spec.text_leaks_label and not recipe.scored,
+            "leaks": table.spec.text_leaks_label,
         }
     if recipe.usage.reads_prompts:
         from fairtune.training.texts import prompts_of
@@ -47,20 +47,37 @@ def text_facts(ground: Ground, recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def text_words(facts: Mapping[str, Any], usage: Usage) -> list[str]:
-    """Return the facts as sentences, what a reader must not miss first."""
-    return [*text_warnings(facts, usage), *_counted(facts)]
+def words_of(run: StoredRun) -> list[str]:
+    """Return what is to be known of the texts and prompts of a stored run, as sentences."""
+    return text_words(run.texts, run.recipe.usage, learned=not run.recipe.scored)
 
 
-def text_warnings(facts: Mapping[str, Any], usage: Usage) -> list[str]:
+def warnings_of(run: StoredRun) -> list[str]:
+    """Return what of `words_of` a reader must know before relying on a figure."""
+    return text_warnings(run.texts, run.recipe.usage, learned=not run.recipe.scored)
+
+
+def text_words(facts: Mapping[str, Any], usage: Usage, *, learned: bool = True) -> list[str]:
+    """Return the facts as sentences, what a reader must not miss first.
+
+    Args:
+        facts: What `text_facts` returned.
+        usage: Of the run.
+        learned: Whether anything was fitted.
+    """
+    return [*text_warnings(facts, usage, learned=learned), *_counted(facts)]
+
+
+def text_warnings(facts: Mapping[str, Any], usage: Usage, *, learned: bool = True) -> list[str]:
     """Return what a reader must know before relying on a figure, as sentences."""
     found = []
-    if facts.get("leaks") and usage.pairs:
+    leaks = facts.get("leaks") and (learned or not usage.pairs)
+    if leaks and usage.pairs:
         found.append(
             f"The texts that images were trained with {_KNEW}: some of what the model learned of "
             "them is the label itself. No text is read where patients are scored."
         )
-    elif facts.get("leaks"):
+    elif leaks:
         found.append(
             f"The texts that are scored {_KNEW}: the figures are those of reading the label in "
             "the text, and say nothing about patients whose text was written without it."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fairtune.config.registry import name_of
 from fairtune.experiment.polarity import wrong_way
 from fairtune.experiment.stored import StoredRun
-from fairtune.experiment.text_facts import text_warnings, text_words
+from fairtune.experiment.text_facts import warnings_of, words_of
 from fairtune.report.grid import Cell, Grid
 from fairtune.report.words import sentence
 
@@ -57,12 +57,12 @@ def prompt_grid(run: StoredRun) -> Grid | None:
 
 def text_words_of(run: StoredRun) -> list[str]:
     """Return what is to be known of the texts and prompts of a run, as sentences."""
-    return text_words(run.texts, run.recipe.usage) + _measured(run)
+    return words_of(run) + _measured(run)
 
 
 def text_warnings_of(run: StoredRun) -> list[str]:
     """Return what of that a reader must know before relying on a figure."""
-    return text_warnings(run.texts, run.recipe.usage) + _measured(run)
+    return warnings_of(run) + _measured(run)
 
 
 def _measured(run: StoredRun) -> list[str]:
