@@ -197,7 +197,7 @@ class Loader:
             )
 
     def _of_rows(self, of: Callable[[IntArray], Tensor] | None, rows: IntArray) -> Tensor | None:
-        return None if of is None else of(rows).to(self.device)
+        return None if of is None else self._moved(of(rows))
 
     def _drawn(self, order: Tensor) -> tuple[int | None, Tensor | None]:
         """Return the fixed copy that this pass serves, if any, and the parameters of its rows."""
@@ -284,7 +284,10 @@ class Loader:
                 yield ahead.popleft().result()
 
     def _gather(self, rows: IntArray) -> Tensor:
-        held = torch.from_numpy(self.pack.images(rows, test_pass=self._pass))
+        return self._moved(torch.from_numpy(self.pack.images(rows, test_pass=self._pass)))
+
+    def _moved(self, held: Tensor) -> Tensor:
+        """Return a tensor of the CPU on the device; a step does not wait for it."""
         if self.device.type != "cuda":
             return held.to(self.device)
         return held.pin_memory().to(self.device, non_blocking=True)

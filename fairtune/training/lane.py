@@ -113,7 +113,7 @@ class Lane:
         self._forward, self._score = ground.forward(recipe), ground.scorer(recipe)
         optim, self.ranks, self.taken = recipe.optim, current(), 0
         self.targets = Targets.of(
-            recipe.usage, optim, ground.labels(rows), ground.task, ground.outputs, ground.device
+            optim, ground.labels(rows), ground.task, ground.outputs, ground.device
         )
         mixes = optim.mixup > 0 or optim.cutmix > 0
         self.mixing = Mixing(optim.mixup, optim.cutmix, seeds.data) if mixes else None

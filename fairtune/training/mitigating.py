@@ -16,6 +16,7 @@ from fairtune.mitigation.context import Context
 from fairtune.mitigation.hooks import Averager, Hooks, Identify, Order
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.usage import Output
+from fairtune.usage.losses import sample_loss
 
 if TYPE_CHECKING:
     from fairtune.models.net import Net
@@ -42,7 +43,7 @@ class Mitigating:
         acting = [m for m in recipe.mitigations if m.trains]  # type: ignore[attr-defined]
         self.hooks: dict[str, Hooks] = {}
         self.measured: dict[str, dict[str, dict[str, Any]]] = {}
-        self._usage, self._task = recipe.usage, ground.task
+        self._task = ground.task
         if not acting:
             return
         context = _context(recipe, seeds, ground, net)
@@ -96,7 +97,7 @@ class Mitigating:
             if hooks.head is not None:
                 score = hooks.head(batch, out.embedding).float()
                 return dataclasses.replace(
-                    out, score=score, loss=self._usage.loss(score, batch.label, self._task)
+                    out, score=score, loss=sample_loss(score, batch.label, self._task)
                 )
         return out
 

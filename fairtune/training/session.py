@@ -24,6 +24,7 @@ from fairtune.models.backbone import build, describe
 from fairtune.models.device import device_of
 from fairtune.models.precision import FP32, choose
 from fairtune.models.spec import ModelSpec
+from fairtune.models.tokenizer import Tokenizer
 from fairtune.models.tokenizer import load as load_tokenizer
 from fairtune.models.units import Units
 from fairtune.models.weights import Weights, resolve, verify
@@ -78,6 +79,7 @@ class Session:
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _tables: dict[str, Table] = field(default_factory=dict)
     _weights: dict[str, Weights | None] = field(default_factory=dict)
+    _tokenizers: dict[str, Tokenizer] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     @property
@@ -235,7 +237,7 @@ class Session:
             self._grounds[name] = Ground(pack, backbone, units, spec, self.device, cap)
         ground = self._grounds[name]
         if recipe.reads and ground.tokenizer is None:
-            ground.tokenizer = load_tokenizer(self.spec(recipe), self.settings)
+            ground.tokenizer = self._tokenizer(recipe)
         ground.reuse, ground.expected = self.reuse, self.expected
         ground.progress = self.progress
         ground.obey(self.poll)
@@ -256,6 +258,13 @@ class Session:
             verify(found, recipe.model.weights_sha)
         return found
 
+    def _tokenizer(self, recipe: Recipe) -> Tokenizer:
+        """Return the tokenizer of the recipe's model, read once."""
+        name = recipe.model.name
+        if name not in self._tokenizers:
+            self._tokenizers[name] = load_tokenizer(self.spec(recipe), self.settings)
+        return self._tokenizers[name]
+
     def _check_reading(self, recipe: Recipe, table: Table, scored: bool) -> None:
         """Refuse a usage that reads what the model or the data set does not have.
 
@@ -264,7 +273,7 @@ class Session:
         if not recipe.reads:
             return
         refuse_unread(recipe, self.spec(recipe).tokenizer is not None)
-        load_tokenizer(self.spec(recipe), self.settings)
+        self._tokenizer(recipe)
         if recipe.usage.reads_prompts and not scored:
             prompts_of(table, recipe)
 

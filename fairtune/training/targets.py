@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from fairtune.data.batch import Batch
 from fairtune.training.recipe_parts import OptimPart
-from fairtune.usage import Output, Task, Usage
+from fairtune.usage import Output, Task
+from fairtune.usage.losses import sample_loss
 from fairtune.usage.readout import balanced
 
 Floats = NDArray[np.float64]
@@ -42,14 +43,12 @@ class Targets:
     """Turns the output of a batch into the loss that is trained.
 
     Attributes:
-        usage: Knows the loss of a score.
         task: Kind of label.
         outputs: 1 for binary, else classes or targets.
         smoothing: Share of a label that is spread over the classes.
         weight: What `balanced` returned, on the device, or None.
     """
 
-    usage: Usage
     task: Task
     outputs: int
     smoothing: float = 0.0
@@ -58,7 +57,6 @@ class Targets:
     @classmethod
     def of(
         cls,
-        usage: Usage,
         optim: OptimPart,
         label: NDArray[np.integer],
         task: Task,
@@ -70,11 +68,11 @@ class Targets:
         if optim.class_weights == "balanced":
             found = balanced(label, task, outputs).astype(np.float32)
             weight = torch.from_numpy(found).to(device)
-        return cls(usage, task, outputs, optim.label_smoothing, weight)
+        return cls(task, outputs, optim.label_smoothing, weight)
 
     def loss(self, out: Output, batch: Batch) -> Tensor:
         """Return the `(batch,)` loss of every sample; that of `out` when nothing is changed."""
         if self.weight is None and self.smoothing == 0:
             return out.loss
         label = soft(batch.label, self.task, self.outputs, self.smoothing)
-        return self.usage.loss(out.score, label, self.task, self.weight)
+        return sample_loss(out.score, label, self.task, self.weight)

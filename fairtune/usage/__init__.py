@@ -119,8 +119,3 @@ class Usage(Protocol):
 
     def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`, of all samples of `batch`, with losses that depend on one another."""
-
-    def loss(
-        self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
-    ) -> Tensor:
-        """Return the `(batch,)` loss of logits against labels or `(batch, outputs)` shares."""

@@ -51,7 +51,7 @@ def chosen(
 
 
 def row_loss(logits: Floats, label: Ints, task: Task) -> Floats:
-    """Return the `(n,)` loss of every row, see `Classify.loss`."""
+    """Return the `(n,)` loss of every row, see `losses.sample_loss`."""
     from scipy import special
 
     target = targets(label, task, logits.shape[1])

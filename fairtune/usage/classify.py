@@ -9,10 +9,10 @@ import pydantic
 from fairtune.config import Choice, Config
 from fairtune.usage import USAGES, Output, Question, Task
 from fairtune.usage.at_once import Problem, Solved
+from fairtune.usage.losses import sample_loss
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from fairtune.data.batch import Batch
     from fairtune.models.backbone import Backbone
@@ -124,7 +124,7 @@ class Classify(Config):
             parts.append(net.backbone.words(batch.text))
         embedding = parts[0] if len(parts) == 1 else torch.cat([p.float() for p in parts], dim=1)
         score = net.head(embedding).float()
-        return Output(self.loss(score, batch.label, task), score, embedding)
+        return Output(sample_loss(score, batch.label, task), score, embedding)
 
     def score(self, net: Net, batch: Batch, task: Task) -> Output:
         """Return the same as `forward`."""
@@ -133,38 +133,3 @@ class Classify(Config):
     def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
-
-    def loss(
-        self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
-    ) -> Tensor:
-        """Return the `(batch,)` loss of logits `score` `(batch, outputs)` against `label`.
-
-        With shares t and class weights w the loss is -sum_c w_c t_c log p_c over the classes of a
-        multiclass task, and the mean over outputs of the same sum over 0 and 1 otherwise.
-
-        Args:
-            score: fp32 logits.
-            label: `(batch,)` class index, `(batch, targets)` of 0/1 for multilabel, or for every
-                task `(batch, outputs)` shares in floating point.
-            task: Kind of label.
-            class_weight: `(classes,)`, or `(2, outputs)` with the weights of 0 and of 1.
-        """
-        return sample_loss(score, label, task, class_weight)
-
-
-def sample_loss(
-    score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
-) -> Tensor:
-    """Return the loss of every sample; see `Classify.loss`."""
-    from torch.nn import functional
-
-    if task == "multiclass":
-        target = label if label.is_floating_point() else label.long()
-        return functional.cross_entropy(score, target, class_weight, reduction="none")
-    target = label.to(score.dtype).reshape(score.shape)
-    if class_weight is not None:
-        of_zero = class_weight[0] * (1 - target) * functional.softplus(score)
-        of_one = class_weight[1] * target * functional.softplus(-score)
-        return (of_zero + of_one).mean(dim=1)
-    loss = functional.binary_cross_entropy_with_logits(score, target, reduction="none")
-    return loss.mean(dim=1)

@@ -12,11 +12,10 @@ from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
 from fairtune.usage.adapters import ADAPTERS, Adapter
 from fairtune.usage.at_once import Problem, Seen, Solved
-from fairtune.usage.classify import sample_loss
+from fairtune.usage.losses import sample_loss
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from fairtune.data.batch import Batch
     from fairtune.models.backbone import Backbone
@@ -161,9 +160,3 @@ class ClipAdapt(Config):
     def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
-
-    def loss(
-        self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
-    ) -> Tensor:
-        """See `Classify.loss`."""
-        return sample_loss(score, label, task, class_weight)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from fairtune.config import Choice, Config
 from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
-from fairtune.usage.classify import sample_loss
 
 if TYPE_CHECKING:
     import torch
@@ -116,12 +115,6 @@ class Contrastive(Config):
         loss_of = sigmoid_loss if sigmoid else info_nce
         loss, guess = loss_of(logit, left_out), loss_of(nothing, left_out)
         return dataclasses.replace(out, loss=loss, across=logit, chance=guess)
-
-    def loss(
-        self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
-    ) -> Tensor:
-        """See `Classify.loss`: the loss of scored rows, never of a step."""
-        return sample_loss(score, label, task, class_weight)
 
 
 def embedded(image: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def mean_loss(
 ) -> tuple[float, Floats]:
     """Return the mean loss and its gradient with respect to `logits` `(n, outputs)`.
 
-    The loss of a sample is that of `Classify.loss`, with the same class weights, times its
+    The loss of a sample is that of `losses.sample_loss`, with the same class weights, times its
     weight.
     """
     from scipy import special

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fairtune.config import Config
 from fairtune.data.prompts import Templates
 from fairtune.usage import USAGES, Output, Question, Task
-from fairtune.usage.classify import sample_loss
+from fairtune.usage.losses import sample_loss
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from fairtune.data.batch import Batch
     from fairtune.models.backbone import Backbone
@@ -72,12 +71,6 @@ class ZeroShot(Config):
     def paired(self, net: Net, out: Output, batch: Batch) -> Output:
         """Return `out`: every sample is for itself."""
         return out
-
-    def loss(
-        self, score: Tensor, label: Tensor, task: Task, class_weight: Tensor | None = None
-    ) -> Tensor:
-        """See `Classify.loss`."""
-        return sample_loss(score, label, task, class_weight)
 
 
 def compared(net: Net, batch: Batch, task: Task) -> Output:

@@ -18,7 +18,7 @@ from fairtune.editing.grid import Grid, limit
 from fairtune.editing.heads import Head, Heads
 from fairtune.editing.terms import Part, loss, penalty, task_losses
 from fairtune.usage import Task
-from fairtune.usage.classify import sample_loss
+from fairtune.usage.losses import sample_loss
 
 EMBEDDING = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])
 HEADS = Heads(

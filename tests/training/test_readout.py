@@ -13,7 +13,7 @@ from fairtune.training.observer import Quiet
 from fairtune.training.recipe import Seeds
 from fairtune.training.session import Session
 from fairtune.training.train import Job, train_one
-from fairtune.usage.classify import sample_loss
+from fairtune.usage.losses import sample_loss
 from fairtune.usage.readout import fit, mean_loss, targets
 
 N, DIM = 300, 7

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from fairtune.training.recipe_parts import OptimPart
 from fairtune.training.targets import Targets, soft
-from fairtune.usage import USAGES, Output
+from fairtune.usage import Output
+from fairtune.usage.losses import sample_loss
 from fairtune.usage.readout import balanced
 
 N = 40
-USAGE: Any = USAGES.parse("classify")
 TASKS = [("binary", 1), ("multiclass", 4), ("multilabel", 3)]
 
 
@@ -60,7 +60,7 @@ def test_a_class_without_rows_has_no_weight() -> None:
 def test_a_multiclass_loss_is_torchs(weighted: bool, smoothing: float) -> None:
     label, score = torch.from_numpy(labels("multiclass", 4)), torch.randn(N, 4)
     weight = torch.tensor([0.3, 1.0, 2.0, 5.0]) if weighted else None
-    found = USAGE.loss(score, soft(label, "multiclass", 4, smoothing), "multiclass", weight)
+    found = sample_loss(score, soft(label, "multiclass", 4, smoothing), "multiclass", weight)
     expected = functional.cross_entropy(
         score, label, weight, reduction="none", label_smoothing=smoothing
     )
@@ -75,7 +75,7 @@ def test_a_weighted_binary_loss_is_torchs(smoothing: float, outputs: int) -> Non
     weight = torch.tensor([[0.6], [2.5]]) * torch.linspace(1, 2, outputs)
     target = soft(label, task, outputs, smoothing)
     assert target.unique().tolist() == pytest.approx([smoothing / 2, 1 - smoothing / 2])
-    found = USAGE.loss(score, target, task, weight)
+    found = sample_loss(score, target, task, weight)
     # torch weighs positives alone, and then both alike.
     expected = functional.binary_cross_entropy_with_logits(
         score, target, weight[0], pos_weight=weight[1] / weight[0], reduction="none"
@@ -86,8 +86,8 @@ def test_a_weighted_binary_loss_is_torchs(smoothing: float, outputs: int) -> Non
 def test_smoothing_two_classes_is_smoothing_a_binary_label() -> None:
     label, logit = torch.from_numpy(labels("binary", 1)), torch.randn(N, 1)
     pair = torch.cat([torch.zeros(N, 1), logit], dim=1)
-    one = USAGE.loss(logit, soft(label, "binary", 1, 0.2), "binary")
-    two = USAGE.loss(pair, soft(label, "multiclass", 2, 0.2), "multiclass")
+    one = sample_loss(logit, soft(label, "binary", 1, 0.2), "binary")
+    two = sample_loss(pair, soft(label, "multiclass", 2, 0.2), "multiclass")
     assert torch.allclose(one, two, atol=1e-5)
 
 
@@ -97,8 +97,8 @@ def test_shares_of_hard_labels_give_the_hard_loss(task: Any, outputs: int) -> No
     share = soft(label, task, outputs)
     assert share.shape == (N, outputs)
     assert torch.equal(soft(share, task, outputs), share)
-    hard = USAGE.loss(score, label, task)
-    assert torch.allclose(USAGE.loss(score, share, task), hard, atol=1e-6)
+    hard = sample_loss(score, label, task)
+    assert torch.allclose(sample_loss(score, share, task), hard, atol=1e-6)
 
 
 @pytest.mark.parametrize(("task", "outputs"), TASKS)
@@ -106,9 +106,9 @@ def test_the_mean_weighted_loss_is_that_of_weighted_samples(task: Any, outputs: 
     label, score = labels(task, outputs), torch.randn(N, outputs)
     device = torch.device("cpu")
     optim = OptimPart(class_weights="balanced")
-    made = Targets.of(USAGE, optim, label, task, outputs, device)
+    made = Targets.of(optim, label, task, outputs, device)
     given = torch.from_numpy(label)
-    plain = USAGE.loss(score, given, task)
+    plain = sample_loss(score, given, task)
     batch: Any = type("B", (), {"label": given})
     found = made.loss(Output(plain, score, score), batch)
     if task == "multilabel":
@@ -126,7 +126,7 @@ def test_the_mean_weighted_loss_is_that_of_weighted_samples(task: Any, outputs: 
 
 
 def test_nothing_asked_for_leaves_the_loss_as_it_is() -> None:
-    made = Targets.of(USAGE, OptimPart(), labels("binary", 1), "binary", 1, torch.device("cpu"))
+    made = Targets.of(OptimPart(), labels("binary", 1), "binary", 1, torch.device("cpu"))
     out = Output(torch.rand(3), torch.rand(3, 1), torch.rand(3, 2))
     batch: Any = None
     assert made.loss(out, batch) is out.loss

@@ -20,7 +20,7 @@ from fairtune.training.net import build_net
 from fairtune.training.recipe import Recipe, Seeds
 from fairtune.training.train import Job, train_one
 from fairtune.usage import USAGES, Question, Usage
-from fairtune.usage.classify import sample_loss
+from fairtune.usage.losses import sample_loss
 
 TASKS = {"abnormal": 1, "kind": 3, "signs": 2}
 """Columns of the score by target."""

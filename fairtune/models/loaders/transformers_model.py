@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from fairtune.config import Config
-from fairtune.config.model import carried
-from fairtune.errors import ConfigError
 from fairtune.models.registries import LOADERS
-from fairtune.models.sizes import Count
+from fairtune.models.sizes import ImageSizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @LOADERS.register("transformers")
-class TransformersModel(Config):
+class TransformersModel(ImageSizes):
     """A network of transformers' class `CLIPVisionModel`; the spec's `architecture` is its title.
 
     The sizes stand here, as in the model's `config.json`, so that units can be listed without a
@@ -41,26 +38,8 @@ class TransformersModel(Config):
         "vision_model.embeddings.position_embedding.weight": 1
     }
 
-    hidden_size: Count
-    intermediate_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    patch_size: Count
     hidden_act: str = "quick_gelu"
     layer_norm_eps: Annotated[float, Field(gt=0)] = 1e-5
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> TransformersModel:
-        if self.hidden_size % self.num_attention_heads:
-            raise carried(
-                ConfigError(
-                    "the heads do not divide 'hidden_size'",
-                    found=self.num_attention_heads,
-                    allowed=f"a divisor of {self.hidden_size}",
-                ),
-                "num_attention_heads",
-            )
-        return self
 
     def renamed(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """Return the tensors: they are called as on the hub."""
